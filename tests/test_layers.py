@@ -1,0 +1,76 @@
+"""The layers of DESIGN: packages are independent, imports never point up, nothing heavy is imported too low."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+LAYERS = {
+    "hf_mic": [
+        {"functional", "diagnostics"},
+        {"data", "metrics"},
+        {"losses", "baselines"},
+        {"training_args", "adapt", "evaluation", "geometry_callback"},
+        {"trainer", "plots"},
+        {"card"},
+        {"__init__", "__main__"},
+    ],
+    "hf_evl_ecg": [
+        {"ot", "relations", "geometry", "signals", "simulate"},
+        {"features", "alignment", "vocab", "records", "render", "augment", "prompts", "answers", "metrics"},
+        {"losses", "teacher", "collator", "datasets", "config"},
+        {"trainer", "evaluation"},
+        {"convert", "export", "card"},
+        {"__init__", "__main__"},
+    ],
+}
+FORBIDDEN = {  # third-party packages a module or package must do without
+    "hf_mic": {"wfdb", "ot", "PIL", "hf_evl_ecg"},
+    "hf_evl_ecg": {"sentence_transformers", "hf_mic"},
+}
+TORCH_ONLY = {"hf_mic": {"functional"}, "hf_evl_ecg": {"ot", "relations"}}
+
+
+def imports(path: Path, package: str) -> tuple[set[str], set[str]]:
+    """Modules of the same package and top-level third-party names that a file imports, also inside functions."""
+    own, other = set(), set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            if node.level or module.split(".")[0] == package:
+                inner = module if node.level else module[len(package) + 1 :]
+                own |= {inner.split(".")[0]} if inner else {alias.name for alias in node.names}
+            else:
+                other.add(module.split(".")[0])
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                parts = alias.name.split(".")
+                if parts[0] == package:
+                    own |= set(parts[1:2])
+                else:
+                    other.add(parts[0])
+    return own, other
+
+
+@pytest.mark.parametrize("package", sorted(LAYERS))
+def test_imports_never_point_up(package):
+    level = {name: i for i, names in enumerate(LAYERS[package]) for name in names}
+    files = sorted((ROOT / package).glob("*.py"))
+    assert files
+    for path in files:
+        assert path.stem in level, f"{path.name} has no layer: add it to LAYERS"
+        own, other = imports(path, package)
+        for name in own - {"__version__"}:
+            assert level.get(name, -1) <= level[path.stem], f"{package}/{path.name} imports {name}, a layer above it"
+        assert not other & FORBIDDEN[package], f"{package}/{path.name} imports {other & FORBIDDEN[package]}"
+
+
+def test_maths_needs_torch_only():
+    for package, names in TORCH_ONLY.items():
+        for name in names:
+            path = ROOT / package / f"{name}.py"
+            if path.exists():
+                _, other = imports(path, package)
+                assert other <= {"torch", "__future__", "math", "collections", "typing", "dataclasses", "ot"}, (name, other)
