@@ -1,4 +1,4 @@
-"""The layers of DESIGN: packages are independent, imports never point up, nothing heavy is imported too low."""
+"""The layers: packages are independent, imports never point up, nothing heavy is imported too low."""
 
 import ast
 from pathlib import Path
