@@ -1,0 +1,394 @@
+"""The equations of MIC as pure functions of tensors.
+
+Soft collapse regularisation (SCR), spectral isotropy regularisation (SIR) and full-to-prefix similarity distillation.
+Every function evaluates all prefix lengths at once: the correlation matrix and the Gram matrices of the longest prefix
+hold those of the shorter ones as blocks and partial sums, so the cost hardly depends on how many dimensions are asked for.
+
+All arithmetic is done in float32 (float64 stays float64) with autocast off.
+
+Source: "Maximizing Informational Capacity in Adaptive Representations via Isotropic Subspace Alignment",
+https://arxiv.org/abs/2605.29987.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "TokenStatistics",
+    "masked_mean",
+    "similarity_distillation_loss",
+    "soft_collapse_from_statistics",
+    "soft_collapse_loss",
+    "spectral_isotropy_loss",
+    "token_statistics",
+]
+
+
+@dataclass(frozen=True)
+class TokenStatistics:
+    """Sums over sequences from which SCR is computed; they add up over batches and processes.
+
+    Attributes:
+        correlation_sum: Sum over sequences of their feature correlation matrices. Shape: (D, D).
+        std_sum: Sum over sequences of the standard deviation of each raw feature. Shape: (D,).
+        num_sequences: Sequences of at least two valid tokens. Shape: ().
+        num_tokens: Valid tokens of those sequences. Shape: ().
+    """
+
+    correlation_sum: Tensor
+    std_sum: Tensor
+    num_sequences: Tensor
+    num_tokens: Tensor
+
+
+def masked_mean(hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
+    """Mean of each sequence over its valid tokens.
+
+    Args:
+        hidden_states: Token states. Shape: (B, L, D).
+        attention_mask: Non-zero where a token is valid. Shape: (B, L).
+
+    Returns:
+        Sequence embeddings. Shape: (B, D). A sequence without a valid token gives zeros.
+
+    Example:
+        >>> masked_mean(torch.tensor([[[1.0], [3.0], [100.0]]]), torch.tensor([[1, 1, 0]]))
+        tensor([[2.]])
+    """
+    with _full_precision(hidden_states):
+        valid = attention_mask.to(torch.bool).unsqueeze(-1)
+        total = _at_least_float32(hidden_states).masked_fill(~valid, 0.0).sum(dim=1)
+        return total / valid.sum(dim=1).clamp(min=1)
+
+
+def token_statistics(hidden_states: Tensor, attention_mask: Tensor, *, eps: float = 1e-5) -> TokenStatistics:
+    """Per-sequence feature correlations and standard deviations, summed over the sequences of a batch.
+
+    Each feature of each sequence is standardised over the valid tokens of that sequence, then
+    ``correlation_sum = sum_i 1/N_i sum_l x_il x_il^T``. A sequence of fewer than two valid tokens has no correlation and is
+    left out.
+
+    Args:
+        hidden_states: States of one layer. Shape: (B, L, D).
+        attention_mask: Non-zero where a token is valid. Shape: (B, L).
+        eps: Added to each variance under its square root.
+
+    Returns:
+        The sums; divide by ``num_sequences`` for the means.
+
+    Raises:
+        ValueError: If the shapes do not match.
+    """
+    _check_tokens(hidden_states, attention_mask)
+    with _full_precision(hidden_states):
+        valid = attention_mask.to(torch.bool)
+        counts = valid.sum(dim=1)
+        used = counts >= 2
+        valid = (valid & used.unsqueeze(1)).unsqueeze(-1)
+        lengths = counts.clamp(min=1).view(-1, 1, 1)
+
+        states = _at_least_float32(hidden_states).masked_fill(~valid, 0.0)
+        centred = (states - states.sum(dim=1, keepdim=True) / lengths).masked_fill(~valid, 0.0)
+        std = (centred.square().sum(dim=1, keepdim=True) / lengths + eps).sqrt()
+        scaled = (centred / (std * lengths.sqrt())).flatten(0, 1)
+        return TokenStatistics(
+            correlation_sum=scaled.T @ scaled,
+            std_sum=(std.squeeze(1) * used.unsqueeze(1)).sum(dim=0),
+            num_sequences=used.sum().to(states.dtype),
+            num_tokens=counts[used].sum().to(states.dtype),
+        )
+
+
+def soft_collapse_from_statistics(
+    statistics: TokenStatistics, dims: Sequence[int], *, tau: float | Literal["auto"] = 0.1, var_weight: float = 1.0
+) -> Tensor:
+    """L_SCR for each prefix length from the sums of :func:`token_statistics`.
+
+    Args:
+        statistics: The sums, of one batch or added up over several.
+        dims: Prefix lengths d, each at least 1 and below D.
+        tau: Correlations up to this size are not punished; ``"auto"`` is twice the sampling noise, ``2 / sqrt(num_tokens)``.
+        var_weight: Weight of the variance floor in the sum.
+
+    Returns:
+        One value per prefix length. Shape: (len(dims),). Zero when no sequence had two valid tokens.
+
+    Raises:
+        ValueError: If a prefix length or ``tau`` is out of range.
+    """
+    width = statistics.std_sum.numel()
+    _check_dims(dims, width, allow_full=False)
+    _check_tau(tau)
+    with _full_precision(statistics.correlation_sum):
+        num_sequences = statistics.num_sequences.clamp(min=1)
+        threshold = 2.0 / statistics.num_tokens.clamp(min=1).sqrt() if tau == "auto" else tau
+        excess = torch.relu((statistics.correlation_sum / num_sequences).abs() - threshold).square()
+        std = statistics.std_sum / num_sequences
+
+        prefix = _prefix_membership(dims, width, std)  # (len(dims), D), 1 inside the prefix
+        prefix_size = prefix.sum(dim=1)
+        residual_size = width - prefix_size
+        corr = ((prefix @ excess) * (1 - prefix)).sum(dim=1) / (prefix_size * residual_size)
+        prefix_std = (prefix @ std) / prefix_size
+        residual_std = ((1 - prefix) @ std) / residual_size
+        var = torch.relu(1 - prefix_std) + 0.5 * torch.relu(1 - residual_std)
+        return (corr + var_weight * var) * (statistics.num_sequences > 0)
+
+
+def soft_collapse_loss(
+    hidden_states: Tensor,
+    attention_mask: Tensor,
+    dims: Sequence[int],
+    *,
+    tau: float | Literal["auto"] = 0.1,
+    var_weight: float = 1.0,
+    eps: float = 1e-5,
+) -> Tensor:
+    r"""Soft collapse regularisation: prefix and residual of a representation must not repeat each other.
+
+    With x standardised per sequence and feature over the valid tokens,
+
+    .. math::
+        C &= \frac1B \sum_i \frac1{N_i} \sum_l x^{pre}_{il} {x^{res}_{il}}^\top, \quad
+        L_{corr} = \frac1{d\,d_{res}} \sum_{uv} \max(0, |C_{uv}| - \tau)^2 \\
+        L_{var} &= \max(0, 1 - \bar\sigma_{pre}) + \tfrac12 \max(0, 1 - \bar\sigma_{res}), \quad
+        L_{SCR} = L_{corr} + \lambda_{var} L_{var}
+
+    where the mean standard deviations come from the raw states (of standardised ones they are 1 by construction).
+
+    Args:
+        hidden_states: States H of one layer. Shape: (B, L, D).
+        attention_mask: Non-zero where a token is valid. Shape: (B, L).
+        dims: Prefix lengths d, each at least 1 and below D.
+        tau: Correlations up to this size are not punished; ``"auto"`` is twice the sampling noise, ``2 / sqrt(sum N_i)``.
+        var_weight: Weight of the variance floor, lambda_var.
+        eps: Added to each variance under its square root.
+
+    Returns:
+        L_SCR of each prefix length. Shape: (len(dims),). Sequences of one valid token are left out; if none is left the
+        result is a zero that is connected to the graph.
+
+    Raises:
+        ValueError: If shapes do not match, a prefix length is not in [1, D - 1], or ``tau`` is negative.
+
+    Source: arXiv 2605.29987, soft collapse regularisation.
+
+    Example:
+        Two features that move together and a third of its own; the first repeats the second, so C = (1, 0):
+
+        >>> h = torch.tensor([[[1.0, 1.0, 1.0], [1.0, 1.0, -1.0], [-1.0, -1.0, 1.0], [-1.0, -1.0, -1.0]]])
+        >>> soft_collapse_loss(h, torch.ones(1, 4), [1], tau=0.0, var_weight=0.0)  # (1^2 + 0^2) / (1 * 2)
+        tensor([0.5000])
+    """
+    statistics = token_statistics(hidden_states, attention_mask, eps=eps)
+    return soft_collapse_from_statistics(statistics, dims, tau=tau, var_weight=var_weight)
+
+
+def spectral_isotropy_loss(
+    embeddings: Tensor,
+    dims: Sequence[int],
+    *,
+    t: float = 2.0,
+    eps: float = 1e-8,
+    cv_mode: Literal["diagonal", "eigen"] = "diagonal",
+) -> Tensor:
+    r"""Spectral isotropy regularisation: short prefixes must fill their space evenly.
+
+    .. math::
+        L_{cv} = \frac{\sqrt{\frac1d \sum_j (v_j - \bar v)^2}}{\bar v + \epsilon}, \quad
+        L_{unif} = \log \frac{\sum_{i \ne j} e^{-2t(1 - S_{ij})}}{B(B-1)}, \quad
+        L_{SIR} = \tfrac12 (L_{cv} + L_{unif})
+
+    with v_j the variance of coordinate j over the batch and S the cosine similarities of the prefixes. The variances see
+    only the diagonal of the covariance matrix; ``cv_mode="eigen"`` replaces them by its eigenvalues, whose coefficient of
+    variation is :math:`\sqrt{d \lVert\Sigma\rVert_F^2 / (\mathrm{tr}\,\Sigma)^2 - 1}`, without an eigendecomposition.
+
+    Args:
+        embeddings: Sequence embeddings Z. Shape: (B, D).
+        dims: Prefix lengths d, each in [1, D].
+        t: Sharpness of the uniformity term.
+        eps: Guards the divisions and square roots.
+        cv_mode: ``"diagonal"`` as in the paper, or ``"eigen"``.
+
+    Returns:
+        L_SIR of each prefix length. Shape: (len(dims),). For B = 1 a zero that is connected to the graph. The value can be
+        negative: L_unif of evenly spread points is about -4 + 8/d at t = 2.
+
+    Raises:
+        ValueError: If the shape, a prefix length, ``t`` or ``cv_mode`` is not allowed.
+
+    Source: arXiv 2605.29987, spectral isotropy regularisation; uniformity after Wang & Isola, arXiv 2005.10242.
+
+    Example:
+        Four points on the corners of a square: both variances are 1, so L_cv = 0; of the three other corners two are at
+        a right angle and one is opposite, L_unif = log((2 e^-4 + e^-8) / 3):
+
+        >>> z = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+        >>> spectral_isotropy_loss(z, [2])
+        tensor([-2.1982])
+    """
+    _check_embeddings(embeddings)
+    _check_dims(dims, embeddings.size(1), allow_full=True)
+    if not t > 0:
+        raise ValueError(f"t must be positive, got {t}.")
+    if cv_mode not in ("diagonal", "eigen"):
+        raise ValueError(f'cv_mode must be "diagonal" or "eigen", got {cv_mode!r}.')
+    with _full_precision(embeddings):
+        z = _at_least_float32(embeddings)
+        batch_size = z.size(0)
+        if batch_size < 2:
+            return z.sum() * 0.0 + z.new_zeros(len(dims))
+        if cv_mode == "diagonal":
+            cv = _diagonal_cv(z, dims, eps)
+        else:
+            cv = _eigenvalue_cv(z, dims, eps)
+        similarity = _prefix_cosine(z, dims, eps)
+        exponent = (-2.0 * t * (1.0 - similarity)).masked_fill(_diagonal(z), -torch.inf)
+        uniformity = torch.logsumexp(exponent.flatten(1), dim=1) - math.log(batch_size * (batch_size - 1))
+        return 0.5 * (cv + uniformity)
+
+
+def similarity_distillation_loss(
+    embeddings: Tensor,
+    dims: Sequence[int],
+    *,
+    teacher: Tensor | None = None,
+    student_temperature: float = 0.05,
+    teacher_temperature: float = 0.05,
+    eps: float = 1e-8,
+) -> Tensor:
+    r"""Full-to-prefix self-distillation: each prefix should see the batch as the full embedding does.
+
+    .. math:: L_d = \frac1B \sum_i \mathrm{KL}\big(\mathrm{softmax}_{j \ne i}(S^{D}_{ij} / T_t) \,\Vert\,
+        \mathrm{softmax}_{j \ne i}(S^{d}_{ij} / T_s)\big)
+
+    S is the matrix of cosine similarities within the batch; the teacher is detached. Distributions are over the other
+    members of the batch, never over coordinates, so widths may differ.
+
+    Args:
+        embeddings: Embeddings whose prefixes are the students. Shape: (B, D).
+        dims: Prefix lengths d, each in [1, D].
+        teacher: Embeddings of the same sequences by the teacher. Shape: (B, D'). Default: ``embeddings`` at full width.
+        student_temperature: T_s.
+        teacher_temperature: T_t.
+        eps: Added under the square root of each squared norm.
+
+    Returns:
+        The divergence in nats for each prefix length. Shape: (len(dims),). For B < 3 there is nothing to compare and the
+        result is a zero that is connected to the graph.
+
+    Raises:
+        ValueError: If shapes do not match, a prefix length is out of range or a temperature is not positive.
+
+    Example:
+        A full-width prefix is its own teacher:
+
+        >>> similarity_distillation_loss(torch.eye(4), [4])
+        tensor([0.])
+    """
+    _check_embeddings(embeddings)
+    _check_dims(dims, embeddings.size(1), allow_full=True)
+    if not (student_temperature > 0 and teacher_temperature > 0):
+        raise ValueError(f"temperatures must be positive, got {student_temperature} and {teacher_temperature}.")
+    teacher = embeddings if teacher is None else teacher
+    _check_embeddings(teacher)
+    if teacher.size(0) != embeddings.size(0):
+        raise ValueError(
+            f"teacher holds {teacher.size(0)} embeddings, the student {embeddings.size(0)}; they must match."
+        )
+    with _full_precision(embeddings):
+        z = _at_least_float32(embeddings)
+        if z.size(0) < 3:
+            return z.sum() * 0.0 + z.new_zeros(len(dims))
+        diagonal = _diagonal(z)
+        reference = _prefix_cosine(_at_least_float32(teacher.detach()), [teacher.size(1)], eps)[0]
+        target = (reference / teacher_temperature).masked_fill(diagonal, -torch.inf).log_softmax(dim=-1)
+        student = _prefix_cosine(z, dims, eps) / student_temperature
+        log_ratio = target - student.masked_fill(diagonal, -torch.inf).log_softmax(dim=-1)
+        return (target.exp() * log_ratio.masked_fill(diagonal, 0.0)).sum(dim=-1).mean(dim=-1)
+
+
+def _diagonal_cv(z: Tensor, dims: Sequence[int], eps: float) -> Tensor:
+    """Coefficient of variation of the coordinate variances of each prefix."""
+    variances = z.var(dim=0, correction=0)
+    values = []
+    for dim in dims:
+        mean = variances[:dim].mean()
+        relative = variances[:dim] / (mean + eps)
+        values.append((relative.var(correction=0) + eps**2).sqrt())
+    return torch.stack(values)
+
+
+def _eigenvalue_cv(z: Tensor, dims: Sequence[int], eps: float) -> Tensor:
+    """Coefficient of variation of the eigenvalues of each prefix's covariance matrix, from Gram matrices."""
+    gram = _prefix_gram(z - z.mean(dim=0), dims) / z.size(0)
+    trace = gram.diagonal(dim1=1, dim2=2).sum(dim=1)
+    relative = gram / (trace + eps).view(-1, 1, 1)
+    size = torch.tensor(dims, device=z.device, dtype=z.dtype)
+    return (torch.relu(size * relative.square().sum(dim=(1, 2)) - 1.0) + eps**2).sqrt()
+
+
+def _prefix_gram(z: Tensor, dims: Sequence[int]) -> Tensor:
+    """``z[:, :d] @ z[:, :d].T`` for each d, as running sums over the slices between the dims. Shape: (len(dims), B, B)."""
+    bounds = sorted(set(dims))
+    slices = torch.stack([z[:, a:b] @ z[:, a:b].T for a, b in zip([0, *bounds[:-1]], bounds, strict=True)])
+    return slices.cumsum(dim=0)[[bounds.index(dim) for dim in dims]]
+
+
+def _prefix_cosine(z: Tensor, dims: Sequence[int], eps: float) -> Tensor:
+    """Cosine similarity matrix of each prefix. Shape: (len(dims), B, B)."""
+    gram = _prefix_gram(z, dims)
+    inverse_norm = (gram.diagonal(dim1=1, dim2=2) + eps).rsqrt()
+    return gram * inverse_norm.unsqueeze(1) * inverse_norm.unsqueeze(2)
+
+
+def _prefix_membership(dims: Sequence[int], width: int, like: Tensor) -> Tensor:
+    """Row k is 1 on the first dims[k] coordinates. Shape: (len(dims), width)."""
+    bounds = torch.tensor(list(dims), device=like.device).unsqueeze(1)
+    return (torch.arange(width, device=like.device) < bounds).to(like.dtype)
+
+
+def _diagonal(z: Tensor) -> Tensor:
+    return torch.eye(z.size(0), dtype=torch.bool, device=z.device)
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def _full_precision(tensor: Tensor) -> torch.autocast:
+    return torch.autocast(device_type=tensor.device.type, enabled=False)
+
+
+def _check_tokens(hidden_states: Tensor, attention_mask: Tensor) -> None:
+    if hidden_states.dim() != 3 or attention_mask.shape != hidden_states.shape[:2]:
+        raise ValueError(
+            f"hidden_states must be (B, L, D) and attention_mask (B, L), got {tuple(hidden_states.shape)} and "
+            f"{tuple(attention_mask.shape)}."
+        )
+
+
+def _check_embeddings(embeddings: Tensor) -> None:
+    if embeddings.dim() != 2:
+        raise ValueError(f"embeddings must be (B, D), got {tuple(embeddings.shape)}.")
+
+
+def _check_dims(dims: Sequence[int], width: int, *, allow_full: bool) -> None:
+    upper = width if allow_full else width - 1
+    if len(dims) == 0:
+        raise ValueError("dims is empty; give at least one prefix length.")
+    if wrong := [dim for dim in dims if not 1 <= dim <= upper]:
+        reason = "" if allow_full else ", since a prefix of the full width leaves no residual"
+        raise ValueError(f"dims {wrong} are out of range: the width is {width}, allowed are 1 to {upper}{reason}.")
+
+
+def _check_tau(tau: float | str) -> None:
+    if tau != "auto" and not (isinstance(tau, (int, float)) and tau >= 0):
+        raise ValueError(f'tau must be a number >= 0 or "auto", got {tau!r}.')
