@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = {
     "hf_mic": [
-        {"functional", "diagnostics"},
+        {"functional", "diagnostics", "matrices"},
         {"data", "metrics"},
         {"losses", "baselines"},
         {"training_args", "adapt", "evaluation", "geometry_callback"},
