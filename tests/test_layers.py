@@ -10,15 +10,15 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = {
     "hf_mic": [
         {"functional", "diagnostics", "matrices"},
-        {"data", "metrics"},
+        {"data", "metrics", "tasks", "text_tasks", "scoring"},
         {"losses", "baselines"},
         {"training_args", "adapt", "evaluation", "geometry_callback"},
-        {"trainer", "plots"},
+        {"trainer", "plots", "results"},
         {"card"},
         {"__init__", "__main__"},
     ],
     "hf_evl_ecg": [
-        {"ot", "relations", "geometry", "signals", "simulate"},
+        {"ot", "relations", "geometry", "signals", "simulate", "strokes"},
         {"features", "alignment", "vocab", "records", "render", "augment", "prompts", "answers", "metrics"},
         {"losses", "teacher", "collator", "datasets", "config"},
         {"trainer", "evaluation"},
