@@ -1,12 +1,40 @@
-"""Model outputs and input ids → padded token features and masks, for any native vision-language model."""
+"""Model outputs and input ids → padded token features and masks, for any native vision-language model.
+
+Nothing here names an architecture. What enters the text decoder at image-token positions is the projector's output,
+and what leaves the decoder is the last hidden state after the final norm: both hold for every model that
+``AutoModelForImageTextToText`` loads, whatever its vision tower.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Literal
 
-from torch import Tensor
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
-__all__ = ["TokenFeatures"]
+__all__ = [
+    "FeatureRequest",
+    "TokenFeatures",
+    "UnsupportedModelError",
+    "answer_cross_entropy",
+    "base_model",
+    "extract_features",
+    "gather_tokens",
+    "image_token_id",
+    "pool_tokens",
+]
+
+IGNORE = -100
+TokenScope = Literal["all", "visual", "answer"]
+
+
+class UnsupportedModelError(ValueError):
+    """A model that is no native vision-language model, or lacks what the distillation needs."""
 
 
 @dataclass(frozen=True)
@@ -38,3 +66,240 @@ class TokenFeatures:
     answer_ids: Tensor | None = None
     answer_mask: Tensor | None = None
     answer_index: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class FeatureRequest:
+    """What to read from a forward pass; whatever is not asked for costs nothing.
+
+    Attributes:
+        tokens: Which tokens ``hidden`` covers: every token that is not padding, the image tokens, or the states that
+            predict the answer.
+        layer: Hidden state to read: -1 is the last one, after the final norm; 0 is the decoder's input.
+        visual: Read the projector's outputs.
+        logits: Apply the LM head at the answer positions (nowhere else).
+        visual_pool: Average this many consecutive image tokens into one; 1 keeps them all.
+    """
+
+    tokens: TokenScope = "all"
+    layer: int = -1
+    visual: bool = True
+    logits: bool = True
+    visual_pool: int = 1
+
+    def __post_init__(self) -> None:
+        if self.tokens not in ("all", "visual", "answer"):
+            raise ValueError(f"tokens={self.tokens!r}: choose 'all', 'visual' or 'answer'.")
+        if self.visual_pool < 1:
+            raise ValueError(f"visual_pool={self.visual_pool}: must be at least 1 (1 keeps every image token).")
+
+
+def base_model(model: nn.Module) -> PreTrainedModel:
+    """The transformers model inside a PEFT wrapper, or the model itself.
+
+    Raises:
+        UnsupportedModelError: If there is no transformers model inside.
+    """
+    inner: Any = model if isinstance(model, PreTrainedModel) else getattr(model, "get_base_model", lambda: model)()
+    if not isinstance(inner, PreTrainedModel):
+        raise UnsupportedModelError(
+            f"{type(model).__name__} is neither a transformers model nor a PEFT model around one; load it with "
+            "AutoModelForImageTextToText.from_pretrained."
+        )
+    return inner
+
+
+def image_token_id(model: nn.Module) -> int:
+    """Id of the token whose embedding a model replaces by an image feature.
+
+    Raises:
+        UnsupportedModelError: If the model's configuration names no image token.
+    """
+    token_id = getattr(base_model(model).config, "image_token_id", None)
+    if token_id is None:
+        raise UnsupportedModelError(
+            f"{type(base_model(model)).__name__} has no image_token_id in its configuration, so its image tokens "
+            "cannot be found; use a native vision-language model (LlavaNext, Idefics3, Qwen2-VL, InternVL …)."
+        )
+    return int(token_id)
+
+
+def gather_tokens(states: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+    """Move the kept tokens of each sample to the front and cut the rest.
+
+    Args:
+        states: Shape: (B, T, D).
+        keep: Shape: (B, T), bool.
+
+    Returns:
+        The kept states in their order, zero on padding, and their mask. Shapes: (B, N, D) and (B, N), N = the largest
+        count in the batch. Padding gets exactly zero gradient.
+
+    Example:
+        >>> gather_tokens(torch.tensor([[[1.0], [2.0], [3.0]]]), torch.tensor([[True, False, True]]))[0].flatten()
+        tensor([1., 3.])
+    """
+    index, mask = _kept_index(keep)
+    gathered = states.gather(1, index.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
+    return gathered.masked_fill(~mask.unsqueeze(-1), 0), mask
+
+
+def pool_tokens(states: Tensor, mask: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+    """Average runs of ``factor`` consecutive tokens; the last run of a sample may be shorter.
+
+    Args:
+        states: Front-aligned tokens, as `gather_tokens` returns them. Shape: (B, N, D).
+        mask: Shape: (B, N), bool.
+        factor: Tokens per run.
+
+    Returns:
+        Shapes: (B, ⌈N / factor⌉, D) and (B, ⌈N / factor⌉).
+    """
+    if factor == 1:
+        return states, mask
+    batch, length, width = states.shape
+    rest = -length % factor
+    runs = F.pad(states, (0, 0, 0, rest)).view(batch, -1, factor, width)
+    weight = F.pad(mask, (0, rest)).view(batch, -1, factor, 1).to(states.dtype)
+    count = weight.sum(2)
+    return (runs * weight).sum(2) / count.clamp(min=1), count.squeeze(-1) > 0
+
+
+def answer_cross_entropy(features: TokenFeatures, num_items: Tensor | float | None = None) -> Tensor:
+    """Cross-entropy of the answer tokens, in nats per token: the model's own language-modelling loss.
+
+    Args:
+        features: Features with ``answer_logits``.
+        num_items: What to divide the sum by; the number of answer tokens in this batch if None. Under gradient
+            accumulation, the number of answer tokens of the whole step.
+    """
+    if features.answer_logits is None or features.answer_ids is None or features.answer_mask is None:
+        raise ValueError("these features hold no answer logits; extract them with FeatureRequest(logits=True).")
+    total = F.cross_entropy(
+        features.answer_logits.float().flatten(0, 1),
+        features.answer_ids.flatten(),
+        ignore_index=IGNORE,
+        reduction="sum",
+    )
+    return total / (features.answer_mask.sum().clamp(min=1) if num_items is None else num_items)
+
+
+def extract_features(
+    model: nn.Module,
+    inputs: Mapping[str, Any],
+    labels: Tensor | None,
+    request: FeatureRequest = FeatureRequest(),
+    *,
+    forward: Callable[..., Any] | None = None,
+) -> TokenFeatures:
+    """Run a model once and read the features of its tokens.
+
+    The LM head is applied to the states that predict an answer token and to nothing else, so that no tensor of
+    image tokens times vocabulary ever exists.
+
+    Args:
+        model: A native vision-language model, or a PEFT model around one.
+        inputs: Keyword arguments of its forward pass, with ``input_ids`` and ``attention_mask``.
+        labels: Token ids to predict, -100 elsewhere; None if there are no answers. Shape: (B, T).
+        request: What to read.
+        forward: What to call instead of ``model``: the wrapper (DDP …) that `model` is inside of.
+
+    Returns:
+        Features on the model's device, with gradient where gradients are enabled.
+    """
+    positions, answer_mask, answer_ids = _answer_positions(inputs["input_ids"], labels)
+    kept = positions if request.logits else positions[:, :1]
+    every_layer = request.layer not in (-1, 0)
+    decoder = base_model(model).get_decoder()
+    with _decoder_taps(decoder) as taps:
+        extra = {"output_hidden_states": True} if every_layer else {}
+        output = (forward or model)(**inputs, **extra, logits_to_keep=kept, use_cache=False)
+    if every_layer:
+        states = _layer(output.hidden_states, request.layer)
+    else:
+        states = taps["input"] if request.layer == 0 else taps["output"]
+    image_mask = inputs["input_ids"] == image_token_id(model)
+    hidden, mask, answer_index = _scope(states, inputs, image_mask, positions, answer_mask, request.tokens)
+    visual, visual_mask = None, None
+    if request.visual:
+        visual, visual_mask = pool_tokens(*gather_tokens(taps["input"], image_mask), request.visual_pool)
+    return TokenFeatures(
+        hidden=hidden,
+        mask=mask,
+        visual=visual,
+        visual_mask=visual_mask,
+        answer_hidden=_take(states, positions, answer_mask),
+        answer_logits=output.logits if request.logits else None,
+        answer_ids=answer_ids,
+        answer_mask=answer_mask,
+        answer_index=answer_index,
+    )
+
+
+@contextmanager
+def _decoder_taps(decoder: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Collect what enters and leaves the text decoder while the context is open; no hook stays behind."""
+    taps: dict[str, Tensor] = {}
+
+    def before(_module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        taps["input"] = kwargs["inputs_embeds"]
+
+    def after(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        taps["output"] = output[0]
+
+    handles = [decoder.register_forward_pre_hook(before, with_kwargs=True), decoder.register_forward_hook(after)]
+    try:
+        yield taps
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _kept_index(keep: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions of the kept tokens, front-aligned, 0 on padding, and their mask. Shapes: (B, N), (B, N)."""
+    counts = keep.sum(1)
+    length = int(counts.max())
+    index = keep.int().argsort(dim=1, descending=True, stable=True)[:, :length]
+    mask = torch.arange(length, device=keep.device) < counts.unsqueeze(1)
+    return index.masked_fill(~mask, 0), mask
+
+
+def _answer_positions(input_ids: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Index of the state that predicts each answer token, the mask, and the tokens; at least one column."""
+    if labels is None:
+        labels = torch.full_like(input_ids, IGNORE)
+    index, mask = _kept_index(labels[:, 1:] != IGNORE)
+    if index.shape[1] == 0:
+        index = input_ids.new_zeros(input_ids.shape[0], 1)
+        mask = torch.zeros_like(index, dtype=torch.bool)
+    ids = labels[:, 1:].gather(1, index).masked_fill(~mask, IGNORE)
+    return index, mask, ids
+
+
+def _take(states: Tensor, index: Tensor, mask: Tensor) -> Tensor:
+    """States at the given positions, zero where masked. Shape: (B, A, D)."""
+    taken = states.gather(1, index.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
+    return taken.masked_fill(~mask.unsqueeze(-1), 0)
+
+
+def _layer(hidden_states: tuple[Tensor, ...], layer: int) -> Tensor:
+    """One entry of ``hidden_states``, with an error that names the range."""
+    if not -len(hidden_states) <= layer < len(hidden_states):
+        raise ValueError(
+            f"layer {layer} does not exist: the model returns {len(hidden_states)} hidden states, so choose "
+            f"{-len(hidden_states)} … {len(hidden_states) - 1} (0 is the decoder's input, -1 the last one)."
+        )
+    return hidden_states[layer]
+
+
+def _scope(
+    states: Tensor, inputs: Mapping[str, Any], image_mask: Tensor, positions: Tensor, answer_mask: Tensor, tokens: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Covered states, their mask, and where among them each answer token is predicted (-1: nowhere)."""
+    if tokens == "visual":
+        hidden, mask = gather_tokens(states, image_mask)
+        return hidden, mask, torch.full_like(positions, -1)
+    if tokens == "answer":
+        index = torch.arange(positions.shape[1], device=positions.device).expand_as(positions)
+        return _take(states, positions, answer_mask), answer_mask, index.masked_fill(~answer_mask, -1)
+    return states, inputs["attention_mask"].bool(), positions.masked_fill(~answer_mask, -1)

@@ -1,0 +1,194 @@
+"""Features read from the five architectures equal what the models themselves compute."""
+
+import pytest
+import torch
+
+from hf_evl_ecg.features import (
+    FeatureRequest,
+    UnsupportedModelError,
+    answer_cross_entropy,
+    base_model,
+    extract_features,
+    gather_tokens,
+    image_token_id,
+    pool_tokens,
+)
+
+NAMES = ["llava_next", "idefics3", "qwen2_vl", "qwen3_vl", "internvl"]
+IMAGE_TOKENS = {"llava_next": 14, "idefics3": 8, "qwen2_vl": 4, "qwen3_vl": 4, "internvl": 8}
+
+
+def image_inputs(name: str, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """Tensors as each processor makes them, for two images of IMAGE_TOKENS[name] tokens each."""
+
+    def pixels(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    if name == "llava_next":
+        return {"pixel_values": pixels(2, 5, 3, 28, 28), "image_sizes": torch.tensor([[40, 56], [40, 56]])}
+    if name == "idefics3":
+        return {"pixel_values": pixels(2, 2, 3, 16, 16), "pixel_attention_mask": torch.ones(2, 2, 16, 16).long()}
+    if name == "internvl":
+        return {"pixel_values": pixels(4, 3, 16, 16)}
+    return {"pixel_values": pixels(32, 3 * 2 * 4 * 4), "image_grid_thw": torch.tensor([[1, 4, 4], [1, 4, 4]])}
+
+
+def make_inputs(name: str, model, *, side: str = "right", extra_padding: int = 0):
+    """Two prompts of different lengths with an answer each: model inputs and labels."""
+    generator = torch.Generator().manual_seed(0)
+    token, count = model.config.image_token_id, IMAGE_TOKENS[name]
+    rows, targets = [], []
+    for before, after, answer in ((3, 4, 5), (2, 6, 2)):
+        text = torch.randint(60, 300, (before + after + answer,), generator=generator)
+        row = torch.cat([text[:before], torch.full((count,), token), text[before:]])
+        labels = torch.full_like(row, -100)
+        labels[-answer:] = row[-answer:]
+        rows.append(row)
+        targets.append(labels)
+    width = max(map(len, rows)) + extra_padding
+
+    def pad(tensors, value):
+        return torch.stack(
+            [
+                torch.nn.functional.pad(t, (width - len(t), 0) if side == "left" else (0, width - len(t)), value=value)
+                for t in tensors
+            ]
+        )
+
+    inputs = {
+        "input_ids": pad(rows, 1),
+        "attention_mask": pad([torch.ones_like(row) for row in rows], 0),
+        **image_inputs(name, generator),
+    }
+    if name.startswith("qwen"):
+        inputs["mm_token_type_ids"] = (inputs["input_ids"] == token).int()
+    return inputs, pad(targets, -100)
+
+
+@pytest.fixture(params=NAMES)
+def case(request, tiny_vlm):
+    return request.param, tiny_vlm(request.param).load()
+
+
+def test_cross_entropy_and_logits_are_the_models_own(case):
+    name, model = case
+    inputs, labels = make_inputs(name, model)
+    features = extract_features(model, inputs, labels)
+    reference = model(**inputs, labels=labels)
+    torch.testing.assert_close(answer_cross_entropy(features), reference.loss)
+    assert features.answer_logits.shape[:2] == (2, 5)
+    for i in range(2):
+        at = (labels[i] != -100).nonzero().flatten()
+        torch.testing.assert_close(features.answer_logits[i, : len(at)], reference.logits[i, at - 1])
+        assert features.answer_ids[i, : len(at)].tolist() == labels[i, at].tolist()
+        assert features.answer_index[i, : len(at)].tolist() == (at - 1).tolist()
+    assert features.answer_mask.sum(1).tolist() == [5, 2]
+    assert features.answer_ids[1, 2:].eq(-100).all()
+    assert features.answer_index[1, 2:].eq(-1).all()
+
+
+def test_taps_are_the_projector_and_the_hidden_states(case):
+    name, model = case
+    inputs, labels = make_inputs(name, model)
+    output = model(**inputs, output_hidden_states=True)
+    images = model.get_image_features(
+        **{k: v for k, v in inputs.items() if k.startswith(("pixel", "image"))}, return_dict=True
+    ).pooler_output
+    projected = torch.cat(list(images)).reshape(2, IMAGE_TOKENS[name], -1)
+    for layer in (-1, 0, 1):
+        features = extract_features(model, inputs, labels, FeatureRequest(layer=layer))
+        torch.testing.assert_close(features.hidden, output.hidden_states[layer])
+        torch.testing.assert_close(features.visual, projected)
+    assert features.visual_mask.all()
+    assert features.mask.sum(1).tolist() == inputs["attention_mask"].sum(1).tolist()
+    assert projected.std() > 0.01, "the images must matter"
+
+
+@pytest.mark.parametrize("tokens", ["visual", "answer"])
+def test_scopes(case, tokens):
+    name, model = case
+    inputs, labels = make_inputs(name, model)
+    every = extract_features(model, inputs, labels)
+    part = extract_features(model, inputs, labels, FeatureRequest(tokens=tokens))
+    for i in range(2):
+        if tokens == "visual":
+            at = (inputs["input_ids"][i] == model.config.image_token_id).nonzero().flatten()
+            assert part.answer_index.eq(-1).all()
+        else:
+            at = (labels[i] != -100).nonzero().flatten() - 1
+            assert part.answer_index[i, : len(at)].tolist() == list(range(len(at)))
+        assert part.mask[i].sum() == len(at)
+        torch.testing.assert_close(part.hidden[i][part.mask[i]], every.hidden[i, at])
+
+
+def test_padding_changes_nothing(case):
+    name, model = case
+    tight = extract_features(model, *make_inputs(name, model))
+    for side, extra in (("left", 0), ("right", 5), ("left", 5)):
+        other = extract_features(model, *make_inputs(name, model, side=side, extra_padding=extra))
+        torch.testing.assert_close(other.answer_logits[tight.answer_mask], tight.answer_logits[tight.answer_mask])
+        torch.testing.assert_close(other.visual, tight.visual)
+        for i in range(2):
+            torch.testing.assert_close(
+                other.hidden[i][other.mask[i]], tight.hidden[i][tight.mask[i]], rtol=1e-4, atol=1e-5
+            )
+
+
+def test_no_hook_stays_and_the_head_sees_answers_only(case):
+    name, model = case
+    inputs, labels = make_inputs(name, model)
+    seen = []
+    handle = model.get_output_embeddings().register_forward_hook(lambda _m, args, _o: seen.append(args[0].shape[:2]))
+    extract_features(model, inputs, labels)
+    extract_features(model, inputs, labels, FeatureRequest(logits=False))
+    handle.remove()
+    assert seen == [(2, 5), (2, 1)]
+    assert not model.get_decoder()._forward_hooks
+    assert not model.get_decoder()._forward_pre_hooks
+
+
+def test_gradient_reaches_the_vision_tower_through_the_visual_tokens(case):
+    name, model = case
+    features = extract_features(model, *make_inputs(name, model), FeatureRequest(logits=False))
+    features.visual.square().sum().backward()
+    tower = model.get_encoder(modality="image")
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in tower.parameters())
+
+
+def test_without_labels_there_is_one_empty_answer_column(tiny_vlm):
+    model = tiny_vlm("idefics3").load()
+    inputs, _ = make_inputs("idefics3", model)
+    features = extract_features(model, inputs, None)
+    assert features.answer_mask.shape == (2, 1)
+    assert not features.answer_mask.any()
+    assert answer_cross_entropy(features).item() == 0.0
+
+
+def test_gather_and_pool_by_hand():
+    states = torch.arange(10.0).view(2, 5, 1).requires_grad_()
+    keep = torch.tensor([[1, 0, 1, 1, 0], [0, 0, 0, 0, 1]]).bool()
+    kept, mask = gather_tokens(states, keep)
+    assert kept.squeeze(-1).tolist() == [[0.0, 2.0, 3.0], [9.0, 0.0, 0.0]]
+    assert mask.tolist() == [[True, True, True], [True, False, False]]
+    pooled, pooled_mask = pool_tokens(kept, mask, 2)
+    assert pooled.squeeze(-1).tolist() == [[1.0, 3.0], [9.0, 0.0]]
+    assert pooled_mask.tolist() == [[True, True], [True, False]]
+    pooled.sum().backward()
+    assert states.grad.squeeze(-1).tolist() == [[0.5, 0.0, 0.5, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0, 1.0]]
+
+
+def test_what_is_refused(tiny_vlm):
+    model = tiny_vlm("idefics3").load()
+    inputs, labels = make_inputs("idefics3", model)
+    with pytest.raises(ValueError, match="layer 7 does not exist.* choose -3 … 2"):
+        extract_features(model, inputs, labels, FeatureRequest(layer=7))
+    with pytest.raises(ValueError, match="choose 'all', 'visual' or 'answer'"):
+        FeatureRequest(tokens="text")
+    with pytest.raises(ValueError, match="at least 1"):
+        FeatureRequest(visual_pool=0)
+    with pytest.raises(UnsupportedModelError, match="no image_token_id"):
+        image_token_id(model.model.text_model)
+    with pytest.raises(UnsupportedModelError, match="AutoModelForImageTextToText"):
+        base_model(torch.nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="no answer logits"):
+        answer_cross_entropy(extract_features(model, inputs, labels, FeatureRequest(logits=False)))
