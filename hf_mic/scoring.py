@@ -1,0 +1,248 @@
+"""Scores of a task at one dimension and precision: decode the vectors, compare them, summarise with intervals."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from sentence_transformers.util import quantize_embeddings
+from sklearn.linear_model import LogisticRegression
+
+from . import metrics
+from .tasks import ClassificationTask, PairClassificationTask, RetrievalTask, STSTask, Task
+
+__all__ = [
+    "PRECISIONS",
+    "Score",
+    "TextIndex",
+    "TextView",
+    "bytes_per_vector",
+    "count_test_items",
+    "quantize",
+    "score_task",
+]
+
+PRECISIONS = ("float32", "int8", "binary")
+
+Embed = Callable[[list[str]], NDArray]
+Vectors = NDArray[np.float32]
+Score = tuple[str, float, int, tuple[float, float] | None]
+"""Metric, value, number of test items, 95 % interval."""
+
+
+def bytes_per_vector(dim: int, precision: str) -> int:
+    """Storage of one vector: 4 bytes per coordinate as float32, 1 as int8, one bit (rounded up to bytes) as binary.
+
+    Example:
+        >>> [bytes_per_vector(12, precision) for precision in PRECISIONS]
+        [48, 12, 2]
+    """
+    return {"float32": 4 * dim, "int8": dim, "binary": (dim + 7) // 8}[precision]
+
+
+def quantize(vectors: Vectors, precision: str, calibration: Vectors) -> Vectors:
+    """Pass vectors through a quantised code and back, to floats on which cosine is the similarity of the codes.
+
+    The code is that of :func:`sentence_transformers.util.quantize_embeddings`:
+
+    - ``int8``: 256 equal steps between the smallest and largest value of each coordinate in ``calibration``. Decoded to
+      the middle of the step. One table of ranges (2 x d floats) is kept for the whole index.
+    - ``binary``: the sign bit of each coordinate, decoded to ±1, so that cosine is 1 - 2 · Hamming distance / d: the
+      ranking is exactly that of the Hamming distance, ties included.
+
+    Args:
+        vectors: Truncated, normalised embeddings. Shape: (N, d).
+        precision: One of :data:`PRECISIONS`.
+        calibration: Embeddings that set the int8 ranges (training texts or corpus, at least 2). Shape: (M, d).
+
+    Returns:
+        Decoded vectors; not normalised for ``int8`` and ``binary``. Shape: (N, d).
+    """
+    if precision == "float32":
+        return vectors
+    if precision == "binary":
+        packed = np.asarray(quantize_embeddings(vectors, "ubinary"))
+        bits = np.unpackbits(packed, axis=1, count=vectors.shape[1])
+        return 2 * bits.astype(np.float32) - 1
+    ranges = np.vstack([calibration.min(axis=0), calibration.max(axis=0)])
+    codes = np.asarray(quantize_embeddings(vectors, "int8", ranges=ranges)).astype(np.float32)
+    return ranges[0] + (codes + 128.5) * (ranges[1] - ranges[0]) / 255
+
+
+def _cosine(a: Vectors, b: Vectors, precision: str) -> NDArray:
+    """Row-by-row cosine of decoded vectors. Shapes: (N, d), (N, d) → (N,)."""
+    if precision == "binary":  # sums of ±1 are exact, so equal Hamming distances stay equal
+        return (a * b).sum(axis=1) / a.shape[1]
+    return (metrics.normalize(a) * metrics.normalize(b)).sum(axis=1)
+
+
+class TextView:
+    """Embeddings of all texts of a run at one dimension and precision, found by text."""
+
+    def __init__(self, embeddings: Vectors, index: "TextIndex", dim: int, precision: str):
+        self.vectors, self.index, self.dim, self.precision = metrics.truncate(embeddings, dim), index, dim, precision
+
+    def texts(self, texts: Sequence[str], calibration: Sequence[str]) -> Vectors:
+        """Decoded vectors of texts or documents; ``calibration`` are the texts that set the int8 ranges."""
+        return self._decode([self.index.documents[text] for text in texts], calibration)
+
+    def queries(self, texts: Sequence[str], calibration: Sequence[str]) -> Vectors:
+        """Decoded vectors of queries."""
+        return self._decode([self.index.queries[text] for text in texts], calibration)
+
+    def _decode(self, rows: list[int], calibration: Sequence[str]) -> Vectors:
+        base = self.vectors[[self.index.documents[text] for text in calibration]]
+        return quantize(self.vectors[rows], self.precision, base)
+
+
+class TextIndex:
+    """The distinct texts of all tasks and the row of the embedding matrix that belongs to each."""
+
+    def __init__(self, tasks: Iterable[Task], separate_queries: bool):
+        documents: dict[str, None] = {}
+        queries: dict[str, None] = {}
+        for task in tasks:
+            for group in _text_groups(task):
+                documents.update(dict.fromkeys(group))
+            if isinstance(task, RetrievalTask):
+                queries.update(dict.fromkeys(task.queries[query] for query in task.judged_queries()))
+        if not separate_queries:
+            documents |= queries
+        self.documents = {text: row for row, text in enumerate(documents)}
+        offset = len(documents)
+        self.queries = {text: offset + row for row, text in enumerate(queries)} if separate_queries else self.documents
+
+    def embed(self, embed: Embed, embed_queries: Embed | None) -> Vectors:
+        """Embed every distinct text once. Shape: (number of texts, D)."""
+        parts = [_checked(embed, list(self.documents))]
+        if embed_queries is not None and self.queries:
+            parts.append(_checked(embed_queries, list(self.queries)))
+        return np.concatenate(parts)
+
+
+def _text_groups(task: Task) -> list[Sequence[str]]:
+    """Every list of texts of a task, without the queries of a retrieval task."""
+    if isinstance(task, STSTask):
+        return [task.sentences1, task.sentences2, task.calibration_texts]
+    if isinstance(task, ClassificationTask):
+        return [task.train_texts, task.test_texts]
+    if isinstance(task, RetrievalTask):
+        return [list(task.corpus.values())]
+    return [list(side) for pairs in (task.dev_pairs, task.test_pairs) for side in zip(*pairs, strict=True)]
+
+
+def _checked(embed: Embed, texts: list[str]) -> Vectors:
+    embeddings = np.asarray(embed(texts), dtype=np.float32)
+    if embeddings.ndim != 2 or len(embeddings) != len(texts):
+        raise ValueError(f"embed must return one row per text, ({len(texts)}, D); got shape {embeddings.shape}.")
+    bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
+    if len(bad):
+        raise ValueError(
+            f"{len(bad)} of {len(texts)} embeddings hold NaN or infinity, the first for {texts[bad[0]]!r}: "
+            "the model diverged or overflowed in half precision."
+        )
+    return embeddings
+
+
+def _score_sts(task: STSTask, view: TextView, counts: NDArray | None) -> list[Score]:
+    calibration = task.calibration_texts or [*task.sentences1, *task.sentences2]
+    first, second = (view.texts(side, calibration) for side in (task.sentences1, task.sentences2))
+    similarity = _cosine(first, second, view.precision)
+    value = float(metrics.spearman(similarity, task.scores)[0])
+    interval = (
+        None if counts is None else metrics.percentile_interval(metrics.spearman(similarity, task.scores, counts))
+    )
+    return [("spearman", value, len(similarity), interval)]
+
+
+def _score_classification(
+    task: ClassificationTask, view: TextView, counts: NDArray | None, probe_c: float, probe_max_iter: int
+) -> list[Score]:
+    train, test = (
+        metrics.normalize(view.texts(texts, task.train_texts)) for texts in (task.train_texts, task.test_texts)
+    )
+    mean, deviation = train.mean(axis=0), train.std(axis=0)
+    scale = np.where(deviation > 1e-6, deviation, 1)  # a dead coordinate stays (almost) zero
+    features = {"accuracy": (train, test), "accuracy_standardised": ((train - mean) / scale, (test - mean) / scale)}
+    scores: list[Score] = []
+    for metric, (fit, held) in features.items():
+        probe = LogisticRegression(C=probe_c, max_iter=probe_max_iter).fit(fit, task.train_labels)
+        correct = probe.predict(held) == np.asarray(task.test_labels)
+        interval = None if counts is None else metrics.mean_interval(correct, counts)
+        scores.append((metric, float(correct.mean()), len(correct), interval))
+    return scores
+
+
+def _score_retrieval(task: RetrievalTask, view: TextView, counts: NDArray | None) -> list[Score]:
+    ids, texts, judged = list(task.corpus), list(task.corpus.values()), task.judged_queries()
+    corpus = view.texts(texts, texts)
+    queries = view.queries([task.queries[query] for query in judged], texts)
+    if view.precision != "binary":
+        corpus, queries = metrics.normalize(corpus), metrics.normalize(queries)
+    chunk = max(1, 2**24 // len(ids))
+    rankings = [
+        [ids[i] for i in row]
+        for start in range(0, len(judged), chunk)
+        for row in metrics.rank_top_k(queries[start : start + chunk] @ corpus.T, ids, 100)
+    ]
+    scores: list[Score] = []
+    for metric, function, k in (
+        ("ndcg@10", metrics.ndcg_at_k, 10),
+        ("recall@10", metrics.recall_at_k, 10),
+        ("recall@100", metrics.recall_at_k, 100),
+    ):
+        values = [function(ranking, task.qrels[query], k) for ranking, query in zip(rankings, judged, strict=True)]
+        interval = None if counts is None else metrics.mean_interval(values, counts)
+        scores.append((metric, float(np.mean(values)), len(values), interval))
+    return scores
+
+
+def _score_pairs(task: PairClassificationTask, view: TextView, counts: NDArray | None) -> list[Score]:
+    calibration = [text for pair in task.dev_pairs for text in pair]
+    dev_scores, test_scores = (
+        _cosine(
+            view.texts([first for first, _ in pairs], calibration),
+            view.texts([second for _, second in pairs], calibration),
+            view.precision,
+        )
+        for pairs in (task.dev_pairs, task.test_pairs)
+    )
+    labels = np.asarray(task.test_labels)
+    correct = (test_scores > metrics.best_threshold(dev_scores, task.dev_labels)) == labels
+    precision = float(metrics.average_precision(test_scores, labels)[0])
+    intervals: list[tuple[float, float] | None] = [None, None]
+    if counts is not None:
+        resampled = metrics.average_precision(test_scores, labels, counts)
+        intervals = [metrics.mean_interval(correct, counts), metrics.percentile_interval(resampled)]
+    values = (("accuracy", float(correct.mean())), ("average_precision", precision))
+    return [(name, value, len(labels), interval) for (name, value), interval in zip(values, intervals, strict=True)]
+
+
+def count_test_items(task: Task) -> int:
+    """Number of items that a task's metrics average over (scored pairs, texts or queries)."""
+    if isinstance(task, STSTask):
+        return len(task.scores)
+    if isinstance(task, RetrievalTask):
+        return len(task.judged_queries())
+    return len(task.test_labels)
+
+
+def score_task(task: Task, view: TextView, counts: NDArray | None, probe_c: float, probe_max_iter: int) -> list[Score]:
+    """Score one task at the dimension and precision of ``view``.
+
+    Args:
+        task: What to score on; its texts must be in the view.
+        view: The embeddings.
+        counts: Bootstrap resamples of the test items; ``None`` gives no intervals. Shape: (R, number of test items).
+        probe_c: Inverse penalty of the logistic regression.
+        probe_max_iter: Most iterations of its solver.
+
+    Returns:
+        The metrics of the task.
+    """
+    if isinstance(task, STSTask):
+        return _score_sts(task, view, counts)
+    if isinstance(task, ClassificationTask):
+        return _score_classification(task, view, counts, probe_c, probe_max_iter)
+    if isinstance(task, RetrievalTask):
+        return _score_retrieval(task, view, counts)
+    return _score_pairs(task, view, counts)
