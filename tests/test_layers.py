@@ -11,7 +11,7 @@ LAYERS = {
     "hf_mic": [
         {"functional", "diagnostics", "matrices"},
         {"data", "metrics", "tasks", "text_tasks", "scoring"},
-        {"losses", "baselines"},
+        {"capture", "layers", "losses"},
         {"training_args", "adapt", "evaluation", "geometry_callback"},
         {"trainer", "plots", "results"},
         {"card"},

@@ -1,0 +1,128 @@
+"""Reading hidden states and embeddings out of the encoder passes that a loss makes anyway."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate.utils import extract_model_from_parallel
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+from torch import Tensor, nn
+
+__all__ = ["EncoderPasses", "columns_of", "encoder_passes", "transformer_of", "unwrap"]
+
+
+@dataclass
+class EncoderPasses:
+    """What the encoder produced while it was watched, one entry per forward pass.
+
+    Attributes:
+        embeddings: Sentence embeddings at full width. Shape of each: (rows, D).
+        hidden_states: Per watched layer, the states of each pass. Shape of each: (rows, L, hidden width).
+        attention_masks: Tokens that count in each pass: no padding and, where the pooling leaves the prompt out, no
+            prompt. Shape of each: (rows, L).
+    """
+
+    embeddings: list[Tensor] = field(default_factory=list)
+    hidden_states: dict[int, list[Tensor]] = field(default_factory=dict)
+    attention_masks: list[Tensor] = field(default_factory=list)
+
+
+def unwrap(model: nn.Module) -> SentenceTransformer:
+    """Return the SentenceTransformer inside a DistributedDataParallel or ``torch.compile`` wrapper."""
+    return extract_model_from_parallel(model, keep_torch_compile=False)
+
+
+def transformer_of(model: SentenceTransformer) -> Transformer:
+    """Return the module that computes token states.
+
+    Raises:
+        ValueError: If the first module is not a Transformer (a static embedding, a bag of words, a router).
+    """
+    if not isinstance(model[0], Transformer):
+        raise ValueError(
+            f'scope="tokens" needs hidden states, but the first module of the model is a {type(model[0]).__name__}. '
+            'Use scope="pooled", which works on sentence embeddings.'
+        )
+    return model[0]
+
+
+@contextmanager
+def encoder_passes(model: SentenceTransformer, layers: Sequence[int] = ()) -> Iterator[EncoderPasses]:
+    """Record every forward pass of ``model`` made inside the block.
+
+    Forward hooks and a temporary ``output_hidden_states`` do the recording; both are taken back when the block ends,
+    whatever happened in it.
+
+    Args:
+        model: The unwrapped model.
+        layers: Layers whose token states are recorded; 0 is the output of the embedding layer. Empty: embeddings only.
+    """
+    passes = EncoderPasses(hidden_states={layer: [] for layer in layers})
+    skips_prompt = any(isinstance(module, Pooling) and not module.include_prompt for module in model)
+
+    def record_embeddings(module: nn.Module, args: tuple, output: Mapping[str, Tensor]) -> None:
+        passes.embeddings.append(output["sentence_embedding"])
+
+    def record_states(module: nn.Module, args: tuple, output: Mapping[str, Any]) -> None:
+        states = output["all_layer_embeddings"]
+        mask = output.get("attention_mask")
+        if mask is None or mask.shape != states[0].shape[:2]:
+            raise ValueError(
+                'scope="tokens" needs an attention_mask of the shape of the token states; flattened (unpadded) inputs '
+                'have none. Switch the flattening off or use scope="pooled".'
+            )
+        passes.attention_masks.append(
+            _without_prompt(mask, output) if skips_prompt and "prompt_length" in output else mask
+        )
+        for layer in layers:
+            passes.hidden_states[layer].append(states[layer])
+
+    handles = [model[-1].register_forward_hook(record_embeddings)]
+    config = None
+    try:
+        if layers:
+            transformer = transformer_of(model)
+            handles.append(transformer.register_forward_hook(record_states))
+            config = transformer.auto_model.config
+            previous = config.output_hidden_states
+            config.output_hidden_states = True
+        yield passes
+    finally:
+        for handle in handles:
+            handle.remove()
+        if config is not None:
+            config.output_hidden_states = previous
+
+
+def columns_of(passes: Sequence[Tensor], num_columns: int, features: Sequence[Mapping[str, Any]]) -> list[Tensor]:
+    """Split recorded tensors into one per input column.
+
+    Losses may embed several columns in one merged pass (column after column); its rows are told apart by the batch size.
+
+    Args:
+        passes: Recorded tensors, each with the rows of one or more columns.
+        num_columns: Input columns of the batch.
+        features: The input columns, which state the batch size.
+
+    Returns:
+        Tensors of equal batch size.
+    """
+    mask = features[0].get("attention_mask")
+    rows = sum(tensor.size(0) for tensor in passes)
+    batch_size = mask.size(0) if isinstance(mask, Tensor) and mask.dim() == 2 else rows // num_columns
+    return [column for tensor in passes for column in tensor.split(batch_size)]
+
+
+def _without_prompt(mask: Tensor, features: Mapping[str, Any]) -> Tensor:
+    """Take the prompt's tokens, which follow any left padding, out of a copy of the mask."""
+    length = features["prompt_length"]
+    length = int(length.flatten()[0]) if isinstance(length, Tensor) else int(length)
+    first = mask.to(torch.int32).argmax(dim=1, keepdim=True)
+    positions = torch.arange(mask.size(1), device=mask.device)
+    return mask.masked_fill(positions < first + length, 0)

@@ -1,0 +1,103 @@
+"""Which layers of an encoder are regularised, and at which prefix lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sentence_transformers import SentenceTransformer
+
+from hf_mic.capture import transformer_of
+
+__all__ = ["default_layers", "pooled_dims", "token_dims"]
+
+
+def default_layers(num_layers: int) -> list[int]:
+    """Layers in the middle-to-late part of an encoder: n/3, n/2, 2n/3 and 5n/6, rounded, without 0 and n.
+
+    Args:
+        num_layers: Transformer layers n of the encoder.
+
+    Returns:
+        Layer numbers; layer l is the output of the l-th transformer layer.
+
+    Raises:
+        ValueError: If no layer lies strictly between 0 and n.
+
+    Example:
+        >>> default_layers(12)
+        [4, 6, 8, 10]
+    """
+    shares = (1 / 3, 1 / 2, 2 / 3, 5 / 6)
+    layers = sorted({round(num_layers * share) for share in shares} - {0, num_layers})
+    if not layers:
+        raise ValueError(
+            f'An encoder of {num_layers} layer(s) has no middle layer. Name layers=[...] or use scope="pooled".'
+        )
+    return layers
+
+
+def token_dims(
+    model: SentenceTransformer,
+    layers: Sequence[int] | Mapping[int, Sequence[int]] | None,
+    reg_dims: Sequence[int] | None,
+    matryoshka_dims: Sequence[int],
+) -> dict[int, list[int]]:
+    """Prefix lengths to regularise on the token states of each layer.
+
+    Args:
+        model: The encoder; its first module must be a Transformer.
+        layers: Layer numbers in [0, n], or ``{layer: [dims]}``. Default: :func:`default_layers`.
+        reg_dims: Prefix lengths for layers without their own. Default: the Matryoshka dims below the hidden width.
+        matryoshka_dims: Prefix lengths of the Matryoshka loss.
+
+    Returns:
+        ``{layer: [dims]}``.
+
+    Raises:
+        ValueError: If the model has no token states, a layer is out of range or a prefix length not below the width.
+    """
+    config = transformer_of(model).config.get_text_config()
+    num_layers, width = config.num_hidden_layers, config.hidden_size
+    if isinstance(layers, Mapping):
+        if reg_dims is not None:
+            raise ValueError("Give either reg_dims or layers={layer: [dims]}, not both.")
+        chosen = {layer: list(dims) for layer, dims in layers.items()}
+    else:
+        dims = _prefixes(reg_dims, matryoshka_dims, width)
+        chosen = dict.fromkeys(default_layers(num_layers) if layers is None else layers, dims)
+    if not chosen:
+        raise ValueError("layers is empty; name at least one layer, or set gamma=0 to switch the regularisers off.")
+    if wrong := [layer for layer in chosen if not (isinstance(layer, int) and 0 <= layer <= num_layers)]:
+        raise ValueError(
+            f"layers {wrong} are out of range: the encoder has {num_layers} layers, allowed are 0 to {num_layers}."
+        )
+    for dims in chosen.values():
+        _check_below(dims, width)
+    return chosen
+
+
+def pooled_dims(
+    model: SentenceTransformer, reg_dims: Sequence[int] | None, matryoshka_dims: Sequence[int]
+) -> list[int]:
+    """Prefix lengths to regularise on sentence embeddings: ``reg_dims``, or the Matryoshka dims below the width.
+
+    Raises:
+        ValueError: If a prefix length is not below the embedding width, or none is left.
+    """
+    width = model.get_embedding_dimension()
+    if width is None:
+        raise ValueError("The model does not state its embedding width, so prefixes cannot be checked against it.")
+    dims = _prefixes(reg_dims, matryoshka_dims, width)
+    _check_below(dims, width)
+    return dims
+
+
+def _prefixes(reg_dims: Sequence[int] | None, matryoshka_dims: Sequence[int], width: int) -> list[int]:
+    return [dim for dim in matryoshka_dims if dim < width] if reg_dims is None else list(reg_dims)
+
+
+def _check_below(dims: Sequence[int], width: int) -> None:
+    if not dims:
+        raise ValueError(f"There is no prefix length below the width {width} to regularise; give reg_dims.")
+    if wrong := [dim for dim in dims if not 1 <= dim < width]:
+        raise ValueError(f"reg_dims {wrong} are out of range: the width is {width}, so prefixes are 1 to {width - 1}.")

@@ -1,0 +1,292 @@
+"""MICLoss: Matryoshka learning with soft collapse and spectral isotropy regularisation, for sentence-transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.losses import uses_gradient_cache
+from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
+from sentence_transformers.util import all_gather_with_grad
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+
+from hf_mic.capture import EncoderPasses, columns_of, encoder_passes, unwrap
+from hf_mic.functional import (
+    TokenStatistics,
+    masked_mean,
+    similarity_distillation_loss,
+    soft_collapse_from_statistics,
+    spectral_isotropy_loss,
+    token_statistics,
+)
+from hf_mic.layers import pooled_dims, token_dims
+
+__all__ = ["MICLoss"]
+
+
+class MICLoss(nn.Module):
+    """Matryoshka loss plus MIC's two geometric regularisers.
+
+    ``L = L_MRL + gamma * (mean SCR + mean SIR) [+ distill_weight * distillation]``, the means over layers, prefix lengths
+    and input columns. Each encoder pass that the inner loss makes is used as it is: there is no second forward.
+
+    Args:
+        model: The SentenceTransformer that is trained.
+        loss: Any sentence-transformers loss on the same model; it is wrapped in
+            :class:`~sentence_transformers.sentence_transformer.losses.MatryoshkaLoss`. Losses that return a dict are summed.
+        matryoshka_dims: Prefix lengths at which ``loss`` is computed.
+        matryoshka_weights: Weight of ``loss`` at each of them. Default: 1.
+        n_dims_per_step: Prefix lengths drawn per step for ``loss``, -1 for all. The regularisers always see all of theirs.
+        layers: Layers whose hidden states are regularised, or ``{layer: [dims]}`` to pair layers with prefix lengths.
+            Layer 0 is the embedding layer's output. Default: :func:`hf_mic.layers.default_layers`. Only for ``scope="tokens"``.
+        reg_dims: Prefix lengths that are regularised, below the width. Default: the Matryoshka dims below the width.
+        gamma: Weight of the regularisers. With 0, and without distillation, the loss is ``MatryoshkaLoss`` bit for bit.
+        tau: Correlation that SCR tolerates, or ``"auto"`` for twice its sampling noise.
+        var_weight: Weight of SCR's variance floor. The floor of 1 is out of reach of embeddings of unit length, so use 0
+            with ``scope="pooled"`` on a model that ends in ``Normalize``.
+        scr_weight: Weight of SCR inside the regularisers, 0 to leave it out.
+        sir_weight: Weight of SIR inside the regularisers, 0 to leave it out.
+        t: Sharpness of SIR's uniformity term.
+        cv_mode: ``"diagonal"`` as in the paper, or ``"eigen"``, which also sees correlated coordinates.
+        scope: ``"tokens"`` regularises hidden states of ``layers``; ``"pooled"`` applies the same formulas to the sentence
+            embeddings, with the batch in the place of the tokens: for losses with gradient caching, static embeddings and
+            models without hidden states.
+        distill: ``"similarity_kl"`` adds full-to-prefix self-distillation of the similarities within the batch.
+        distill_weight: Weight of that term.
+        distill_temperature: Its softmax temperature, for teacher and student.
+        gather_across_devices: Compute all batch statistics over all processes (equal batch size on each), exactly as
+            one process with the whole batch would.
+
+    Returns (forward):
+        ``{"matryoshka", "scr", "sir"}``, and ``"distill"`` if on: terms already weighted, whose sum is the loss. The
+        sentence-transformers trainer logs each of them.
+
+    Raises:
+        ValueError: For arguments out of range, a static model or a loss with gradient caching in token scope, or a
+            ``loss`` that is itself a MatryoshkaLoss.
+
+    Source: arXiv 2605.29987.
+
+    Example:
+        >>> from sentence_transformers import SentenceTransformer
+        >>> from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+        >>> model = SentenceTransformer("sentence-transformers/all-MiniLM-L6-v2")  # doctest: +SKIP
+        >>> loss = MICLoss(model, MultipleNegativesRankingLoss(model), [384, 128, 64, 32, 16])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        loss: nn.Module,
+        matryoshka_dims: Sequence[int],
+        *,
+        matryoshka_weights: Sequence[float] | None = None,
+        n_dims_per_step: int = -1,
+        layers: Sequence[int] | Mapping[int, Sequence[int]] | None = None,
+        reg_dims: Sequence[int] | None = None,
+        gamma: float = 0.1,
+        tau: float | Literal["auto"] = 0.1,
+        var_weight: float = 1.0,
+        scr_weight: float = 1.0,
+        sir_weight: float = 1.0,
+        t: float = 2.0,
+        cv_mode: Literal["diagonal", "eigen"] = "diagonal",
+        scope: Literal["tokens", "pooled"] = "tokens",
+        distill: Literal["similarity_kl"] | None = None,
+        distill_weight: float = 0.0,
+        distill_temperature: float = 0.05,
+        gather_across_devices: bool = False,
+    ) -> None:
+        super().__init__()
+        _check_choice("scope", scope, ("tokens", "pooled"))
+        _check_choice("cv_mode", cv_mode, ("diagonal", "eigen"))
+        _check_choice("distill", distill, (None, "similarity_kl"))
+        for name, value in {"gamma": gamma, "var_weight": var_weight, "scr_weight": scr_weight, "sir_weight": sir_weight,
+                            "distill_weight": distill_weight}.items():  # fmt: skip
+            if not value >= 0:
+                raise ValueError(f"{name} must be >= 0, got {value}.")
+        for name, value in {"t": t, "distill_temperature": distill_temperature}.items():
+            if not value > 0:
+                raise ValueError(f"{name} must be > 0, got {value}.")
+        if tau != "auto" and not (isinstance(tau, (int, float)) and tau >= 0):
+            raise ValueError(f'tau must be a number >= 0 or "auto", got {tau!r}.')
+        if (distill is None) != (distill_weight == 0):
+            raise ValueError(
+                f"distill={distill!r} and distill_weight={distill_weight} contradict each other: "
+                'give both (distill="similarity_kl", distill_weight > 0) or neither.'
+            )
+        if isinstance(loss, MatryoshkaLoss):
+            raise ValueError("MICLoss builds the MatryoshkaLoss itself: pass its inner loss and its matryoshka_dims.")
+        if scope == "pooled" and layers is not None:
+            raise ValueError('layers belong to scope="tokens"; scope="pooled" regularises the sentence embeddings.')
+        self.cached = uses_gradient_cache(loss)
+        if scope == "tokens" and self.cached:
+            raise ValueError(
+                f"{type(loss).__name__} caches gradients and embeds in mini-batches without a graph, so hidden states "
+                'cannot be regularised. Use scope="pooled".'
+            )
+
+        encoder = unwrap(model)
+        self.layers = token_dims(encoder, layers, reg_dims, matryoshka_dims) if scope == "tokens" else {}
+        self.reg_dims = pooled_dims(encoder, reg_dims, matryoshka_dims) if scope == "pooled" else []
+        self.model = model
+        self.loss = MatryoshkaLoss(model, loss, matryoshka_dims, matryoshka_weights, n_dims_per_step)
+        self.gamma, self.gamma_scale = gamma, 1.0
+        self.tau, self.var_weight, self.t = tau, var_weight, t
+        self.scr_weight, self.sir_weight = scr_weight, sir_weight
+        self.cv_mode, self.scope = cv_mode, scope
+        self.distill, self.distill_weight, self.distill_temperature = distill, distill_weight, distill_temperature
+        self.gather_across_devices = gather_across_devices
+
+    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None) -> dict[str, Tensor]:
+        """Return the weighted terms for the tokenised columns of a batch."""
+        features = list(sentence_features)
+        with self.loss.loss.register_forward_hook(_sum_components):
+            if not (self.gamma or self.distill):
+                return self._ordered(self.loss(features, labels), {})
+            if self.cached:
+                return self._forward_cached(features, labels)
+            with encoder_passes(unwrap(self.model), list(self.layers) if self.gamma else []) as passes:
+                matryoshka = self.loss(features, labels)
+        return self._ordered(matryoshka, self._regularise(passes, features))
+
+    def _forward_cached(self, features: list[dict[str, Tensor]], labels: Tensor | None) -> dict[str, Tensor]:
+        """Add the gradients of the terms to those that the inner loss caches for each embedding."""
+        inner: Any = self.loss.loss
+        original, terms = inner.calculate_loss, {}
+
+        def calculate_loss(reps: list[list[Tensor]], *args: Any, **kwargs: Any) -> Tensor:
+            value = original(reps, *args, **kwargs)
+            for name, term in self._pooled_terms([torch.cat(mini_batches) for mini_batches in reps]).items():
+                if torch.is_grad_enabled():
+                    term.backward()
+                terms[name] = term.detach()
+            return value
+
+        inner.calculate_loss = calculate_loss
+        try:
+            matryoshka = self.loss(features, labels)
+        finally:
+            inner.calculate_loss = original
+        return self._ordered(matryoshka, terms)
+
+    def _regularise(self, passes: EncoderPasses, features: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        embeddings = columns_of(passes.embeddings, len(features), features)
+        if self.scope == "pooled":
+            return self._pooled_terms(embeddings)
+        masks = columns_of(passes.attention_masks, len(features), features)
+        scr, sir = [], []
+        for layer, recorded in passes.hidden_states.items():
+            for states, mask in zip(columns_of(recorded, len(features), features), masks, strict=True):
+                if self.scr_weight:
+                    scr.append(self._soft_collapse(self._summed(token_statistics(states, mask)), self.layers[layer]))
+                if self.sir_weight:
+                    sir.append(self._isotropy(self._gathered(masked_mean(states, mask)), self.layers[layer]))
+        return self._terms(scr, sir, [self._gathered(column) for column in embeddings] if self.distill else [])
+
+    def _pooled_terms(self, columns: list[Tensor]) -> dict[str, Tensor]:
+        columns = [self._gathered(column) for column in columns]
+        scr, sir = [], []
+        for embeddings in columns if self.gamma else []:
+            if self.scr_weight:
+                statistics = token_statistics(embeddings.unsqueeze(0), embeddings.new_ones(1, embeddings.size(0)))
+                scr.append(self._soft_collapse(statistics, self.reg_dims))
+            if self.sir_weight:
+                sir.append(self._isotropy(embeddings, self.reg_dims))
+        return self._terms(scr, sir, columns if self.distill else [])
+
+    def _soft_collapse(self, statistics: TokenStatistics, dims: Sequence[int]) -> Tensor:
+        return soft_collapse_from_statistics(statistics, dims, tau=self.tau, var_weight=self.var_weight)
+
+    def _isotropy(self, embeddings: Tensor, dims: Sequence[int]) -> Tensor:
+        return spectral_isotropy_loss(embeddings, dims, t=self.t, cv_mode=self.cv_mode)
+
+    def _distillation(self, embeddings: Tensor) -> Tensor:
+        dims = [dim for dim in self.loss.matryoshka_dims if dim < embeddings.size(1)]
+        temperature = self.distill_temperature
+        return similarity_distillation_loss(
+            embeddings, dims, student_temperature=temperature, teacher_temperature=temperature
+        )
+
+    def _terms(self, scr: list[Tensor], sir: list[Tensor], distilled: list[Tensor]) -> dict[str, Tensor]:
+        """Average over columns, layers and prefix lengths, and weight."""
+        gamma = self.gamma * self.gamma_scale
+        terms = {}
+        if scr:
+            terms["scr"] = gamma * self.scr_weight * torch.cat(scr).mean()
+        if sir:
+            terms["sir"] = gamma * self.sir_weight * torch.cat(sir).mean()
+        if distilled:
+            losses = [self._distillation(embeddings) for embeddings in distilled]
+            terms["distill"] = self.distill_weight * torch.cat(losses).mean()
+        return terms
+
+    def _ordered(self, matryoshka: Tensor, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        zero = matryoshka.detach().new_zeros(())
+        return {"matryoshka": matryoshka, "scr": zero, "sir": zero} | terms
+
+    def _gathered(self, embeddings: Tensor) -> Tensor:
+        return all_gather_with_grad(embeddings) if self.gather_across_devices and _is_distributed() else embeddings
+
+    def _summed(self, statistics: TokenStatistics) -> TokenStatistics:
+        if not (self.gather_across_devices and _is_distributed()):
+            return statistics
+        return TokenStatistics(
+            correlation_sum=all_reduce(statistics.correlation_sum),
+            std_sum=all_reduce(statistics.std_sum),
+            num_sequences=all_reduce(statistics.num_sequences),
+            num_tokens=all_reduce(statistics.num_tokens),
+        )
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """Return the configuration for model cards."""
+        return {
+            "loss": type(self.loss.loss).__name__,
+            "matryoshka_dims": list(self.loss.matryoshka_dims),
+            "matryoshka_weights": list(self.loss.matryoshka_weights),
+            "n_dims_per_step": self.loss.n_dims_per_step,
+            "scope": self.scope,
+            "reg_dims": {str(layer): dims for layer, dims in self.layers.items()} or self.reg_dims,
+            "gamma": self.gamma,
+            "tau": self.tau,
+            "var_weight": self.var_weight,
+            "scr_weight": self.scr_weight,
+            "sir_weight": self.sir_weight,
+            "t": self.t,
+            "cv_mode": self.cv_mode,
+            "distill": self.distill,
+            "distill_weight": self.distill_weight,
+            "distill_temperature": self.distill_temperature,
+            "gather_across_devices": self.gather_across_devices,
+        }
+
+    @property
+    def citation(self) -> str:
+        """BibTeX entry of the paper, picked up by model cards."""
+        return """
+@inproceedings{mic2026,
+    title={Maximizing Informational Capacity in Adaptive Representations via Isotropic Subspace Alignment},
+    booktitle={International Conference on Machine Learning},
+    year={2026},
+    eprint={2605.29987},
+    archivePrefix={arXiv}
+}
+"""
+
+
+def _sum_components(module: nn.Module, args: tuple, output: Tensor | dict[str, Tensor]) -> Tensor:
+    """Forward hook: MatryoshkaLoss adds up numbers, so a loss that returns named components hands over their sum."""
+    return torch.stack(list(output.values())).sum() if isinstance(output, dict) else output
+
+
+def _is_distributed() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _check_choice(name: str, value: object, allowed: tuple) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
