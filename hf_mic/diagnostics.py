@@ -23,6 +23,7 @@ from .matrices import (
     centre,
     cosines,
     draw,
+    eigenvalues,
     entropy_rank,
     factorise,
     neighbours,
@@ -66,7 +67,7 @@ def spectrum(embeddings: Matrix) -> np.ndarray:
         [2.6667, 0.6667]
     """
     x = as_matrix(embeddings)
-    return _eigenvalues(factorise(centre(x)), len(x))
+    return eigenvalues(factorise(centre(x)), len(x))
 
 
 def effective_rank(embeddings: Matrix, *, center: bool = False) -> float:
@@ -294,31 +295,25 @@ def knn_overlap(
     return float((common / (k if measure == "recall" else 2 * k - common)).mean())
 
 
-def _eigenvalues(factor: np.ndarray, n: int) -> np.ndarray:
-    """Covariance eigenvalues from the factor of n centred rows, zeros beyond the rank. Shape: (·, d) → (d,)."""
-    values = np.linalg.svd(factor, compute_uv=False) ** 2 / (n - 1)
-    return np.pad(values, (0, factor.shape[1] - len(values)))
+def _participation(variances: np.ndarray) -> float:
+    return float(variances.sum() ** 2 / (variances**2).sum()) if variances.any() else math.nan
 
 
-def _participation(eigenvalues: np.ndarray) -> float:
-    return float(eigenvalues.sum() ** 2 / (eigenvalues**2).sum()) if eigenvalues.any() else math.nan
-
-
-def _isoscore(eigenvalues: np.ndarray) -> float:
-    d = len(eigenvalues)
-    return (_participation(eigenvalues) - 1) / (d - 1) if d > 1 else math.nan
+def _isoscore(variances: np.ndarray) -> float:
+    d = len(variances)
+    return (_participation(variances) - 1) / (d - 1) if d > 1 else math.nan
 
 
 def _spectral_values(raw: np.ndarray, factor: np.ndarray, d: int, n: int) -> dict[str, float]:
     """The measures of one prefix that follow from the factors of n raw and of n centred rows."""
-    eigenvalues = _eigenvalues(factor[:, :d], n)
+    values = eigenvalues(factor[:, :d], n)
     full = d == factor.shape[1]
     r2, r2_adjusted = (math.nan, math.nan) if full else regression_r2(factor, d, n)
     return {
         "effective_rank": entropy_rank(raw[:, :d]),
-        "participation_ratio": _participation(eigenvalues),
-        "eigen_cv": variation(eigenvalues),
-        "isoscore": _isoscore(eigenvalues),
+        "participation_ratio": _participation(values),
+        "eigen_cv": variation(values),
+        "isoscore": _isoscore(values),
         "cross_correlation": math.nan if full else squared_correlation(factor, d),
         "residual_r2": r2,
         "residual_r2_adjusted": r2_adjusted,

@@ -19,6 +19,7 @@ __all__ = [
     "centre",
     "cosines",
     "draw",
+    "eigenvalues",
     "entropy_rank",
     "factorise",
     "neighbours",
@@ -85,6 +86,12 @@ def centre(x: np.ndarray) -> np.ndarray:
 def factorise(x: np.ndarray) -> np.ndarray:
     """R of the QR decomposition. Shape: (N, D) → (min(N, D), D)."""
     return np.asarray(np.linalg.qr(x, mode="r"))
+
+
+def eigenvalues(factor: np.ndarray, n: int) -> np.ndarray:
+    """Covariance eigenvalues from the factor of n centred rows, zeros beyond the rank. Shape: (·, d) → (d,)."""
+    values = np.linalg.svd(factor, compute_uv=False) ** 2 / (n - 1)
+    return np.pad(values, (0, factor.shape[1] - len(values)))
 
 
 def entropy_rank(factor: np.ndarray) -> float:
