@@ -18,9 +18,34 @@ LAYERS = {
         {"__init__", "__main__"},
     ],
     "hf_evl_ecg": [
-        {"ot", "relations", "geometry", "signals", "simulate", "strokes"},
-        {"features", "alignment", "vocab", "records", "render", "augment", "prompts", "answers", "metrics"},
-        {"losses", "teacher", "collator", "datasets", "config"},
+        {"ot", "relations", "geometry", "signals", "simulate", "strokes", "vcg"},
+        {
+            "features",
+            "alignment",
+            "vocab",
+            "records",
+            "render",
+            "augment",
+            "prompts",
+            "answers",
+            "metrics",
+            "wfdb_header",
+            "wfdb_samples",
+        },
+        {
+            "losses",
+            "teacher",
+            "collator",
+            "datasets",
+            "config",
+            "rows",
+            "ptbxl",
+            "ludb",
+            "cinc",
+            "instruct",
+            "folder",
+            "questions",
+        },
         {"trainer", "evaluation"},
         {"convert", "export", "card"},
         {"__init__", "__main__"},
@@ -73,4 +98,7 @@ def test_maths_needs_torch_only():
             path = ROOT / package / f"{name}.py"
             if path.exists():
                 _, other = imports(path, package)
-                assert other <= {"torch", "__future__", "math", "collections", "typing", "dataclasses", "ot"}, (name, other)
+                assert other <= {"torch", "__future__", "math", "collections", "typing", "dataclasses", "ot"}, (
+                    name,
+                    other,
+                )
