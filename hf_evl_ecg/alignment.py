@@ -1,0 +1,131 @@
+"""The only trained parts beside the student: cross-attention onto the teacher, and the student-to-teacher projection."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["CrossAttentionAligner", "StudentToTeacherProjector", "alignment_loss"]
+
+
+class CrossAttentionAligner(nn.Module):
+    """Teacher states seen from the student's tokens (multi-head cross-attention of EVL-ECG, arXiv 2605.29977).
+
+    ``H^_t = concat_k[ softmax(H_s W^Q_k (n(H_t) W^K_k)^T / sqrt(d_k)) n(H_t) W^V_k ] W^O``: student states are queries,
+    teacher states keys and values, without bias. ``n`` is layer normalisation without parameters, as last hidden states of
+    large language models have a few channels of huge magnitude. Equals `torch.nn.MultiheadAttention` on ``n(H_t)``.
+
+    The layers run in the parameters' dtype, or in autocast's where it is on; the result is at least float32.
+
+    Args:
+        student_dim: Width of the student.
+        teacher_dim: Width of the teacher.
+        num_heads: Heads; must divide ``student_dim``.
+
+    Raises:
+        ValueError: If ``num_heads`` does not divide ``student_dim``.
+
+    Example:
+        >>> aligner = CrossAttentionAligner(student_dim=8, teacher_dim=12, num_heads=2)
+        >>> aligner(torch.randn(1, 3, 8), torch.randn(1, 5, 12), torch.ones(1, 5, dtype=torch.bool)).shape
+        torch.Size([1, 3, 8])
+    """
+
+    def __init__(self, student_dim: int, teacher_dim: int, num_heads: int = 8):
+        super().__init__()
+        if num_heads < 1 or student_dim % num_heads:
+            divisors = [n for n in range(1, min(student_dim, 64) + 1) if student_dim % n == 0]
+            raise ValueError(
+                f"num_heads {num_heads} does not divide student_dim {student_dim}; choose one of {divisors}."
+            )
+        self.num_heads = num_heads
+        self.query = nn.Linear(student_dim, student_dim, bias=False)
+        self.key = nn.Linear(teacher_dim, student_dim, bias=False)
+        self.value = nn.Linear(teacher_dim, student_dim, bias=False)
+        self.output = nn.Linear(student_dim, student_dim, bias=False)
+        for layer in (self.query, self.key, self.value, self.output):
+            nn.init.xavier_uniform_(layer.weight)
+
+    def forward(self, student: Tensor, teacher: Tensor, teacher_mask: Tensor) -> Tensor:
+        """Align the teacher to the student's tokens.
+
+        Args:
+            student: Student states; those at padding only affect their own, meaningless rows. Shape: (B, L_s, student_dim).
+            teacher: Teacher states; values at padding are ignored. Shape: (B, L_t, teacher_dim).
+            teacher_mask: True at valid teacher tokens. Shape: (B, L_t).
+
+        Returns:
+            Aligned teacher states, zero for a sample without teacher tokens. Shape: (B, L_s, student_dim).
+        """
+        if teacher_mask.dtype != torch.bool or teacher_mask.shape != teacher.shape[:2]:
+            raise ValueError(
+                f"teacher_mask must be bool of shape {tuple(teacher.shape[:2])}; given {teacher_mask.dtype} "
+                f"{tuple(teacher_mask.shape)}."
+            )
+        dtype = self.query.weight.dtype
+        teacher = _promote(teacher.masked_fill(~teacher_mask.unsqueeze(2), 0))
+        teacher = F.layer_norm(teacher, teacher.shape[-1:]).to(dtype)
+        empty = ~teacher_mask.any(1)
+        attended = F.scaled_dot_product_attention(
+            self._split(self.query(student.to(dtype))),
+            self._split(self.key(teacher)),
+            self._split(self.value(teacher)),
+            attn_mask=(teacher_mask | empty.unsqueeze(1))[:, None, None, :],
+        )
+        aligned = self.output(attended.transpose(1, 2).flatten(2))
+        return _promote(aligned).masked_fill(empty[:, None, None], 0)
+
+    def _split(self, x: Tensor) -> Tensor:
+        """(B, L, D) → (B, heads, L, D / heads)."""
+        return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+
+
+class StudentToTeacherProjector(nn.Linear):
+    """Linear map of student visual tokens into the teacher's fixed space, orthogonal at the start, without bias.
+
+    Mapping the other way would let the loss vanish by mapping the teacher to a point.
+
+    Args:
+        student_dim: Width of the student.
+        teacher_dim: Width of the teacher.
+
+    Example:
+        >>> StudentToTeacherProjector(4, 6)(torch.randn(2, 3, 4)).shape
+        torch.Size([2, 3, 6])
+    """
+
+    def __init__(self, student_dim: int, teacher_dim: int):
+        super().__init__(student_dim, teacher_dim, bias=False)
+        nn.init.orthogonal_(self.weight)
+
+    def forward(self, student: Tensor) -> Tensor:
+        """Map ``(B, N, student_dim)`` to ``(B, N, teacher_dim)``, at least float32."""
+        return _promote(super().forward(student.to(self.weight.dtype)))
+
+
+def alignment_loss(student: Tensor, target: Tensor, mask: Tensor, *, channel_mean: bool = True) -> Tensor:
+    """Squared distance between student states and the aligned teacher, ``1/L_s sum_l ||H_s,l - H^_t,l||^2``.
+
+    Args:
+        student: Student states. Shape: (B, L, D).
+        target: Aligned teacher states. Shape: (B, L, D).
+        mask: True at valid student tokens. Shape: (B, L).
+        channel_mean: Mean over channels, so that the weight does not depend on the width; False sums them, the paper's
+            literal formula.
+
+    Returns:
+        Mean over valid tokens of each sample, then over samples that have any. Scalar.
+
+    Example:
+        >>> mask = torch.ones(1, 1, dtype=torch.bool)
+        >>> alignment_loss(torch.zeros(1, 1, 2), torch.ones(1, 1, 2), mask, channel_mean=False)
+        tensor(2.)
+    """
+    with torch.autocast(student.device.type, enabled=False):
+        difference = (_promote(student) - _promote(target)).masked_fill(~mask.unsqueeze(2), 0)
+        per_token = difference.square().mean(2) if channel_mean else difference.square().sum(2)
+        count = mask.sum(1)
+        return (per_token.sum(1) / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
+
+
+def _promote(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,0 +1,156 @@
+"""Pairwise relations inside one token set, and the loss that matches them between two models.
+
+Relations need no common space: the two sets share the number of tokens, not the width.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["cosine_relations", "distance_relations", "relation_loss"]
+
+
+def relation_loss(
+    target: Tensor,
+    student: Tensor,
+    mask: Tensor,
+    *,
+    max_tokens: int = 1024,
+    subset: int = 512,
+    generator: torch.Generator | None = None,
+    detach_target: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Geometric relation matching, ``1/n^2 sum_ij (psi(target)_ij - psi(student)_ij)^2`` (EVL-ECG, arXiv 2605.29977).
+
+    The distance term compares pairwise distances divided by their mean, the angle term pairwise cosines; the paper's loss
+    is half their sum. The student's gradient passes through its mean distance. The distance term is invariant to
+    translation, rotation and scale of either side, the angle term to rotation and to the scale of each token.
+
+    Args:
+        target: What to match. Shape: (B, L, D').
+        student: What is trained. Shape: (B, L, D).
+        mask: True at valid tokens, shared by both. Shape: (B, L).
+        max_tokens: A sample with more valid tokens than this is reduced to a random subset, drawn anew at each call.
+        subset: Tokens in such a subset.
+        generator: Source of the draw; default is torch's global generator of the tensors' device.
+        detach_target: Treat ``target`` as a constant.
+
+    Returns:
+        Distance term and angle term, each a mean over samples with valid tokens. Scalars, float32 (float64 for float64
+        input).
+
+    Raises:
+        ValueError: For shapes that do not fit, or ``subset`` outside [2, max_tokens].
+
+    Example:
+        >>> tokens = torch.tensor([[[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]])
+        >>> [float(term) for term in relation_loss(tokens, tokens, torch.ones(1, 3, dtype=torch.bool))]
+        [0.0, 0.0]
+    """
+    _check(target, student, mask, max_tokens, subset)
+    if detach_target:
+        target = target.detach()
+    with torch.autocast(student.device.type, enabled=False):
+        if mask.shape[1] > max_tokens:
+            index, mask = _draw_subset(mask, max_tokens, subset, generator)
+            target, student = _take(target, index), _take(student, index)
+        padding = ~mask.unsqueeze(2)
+        target = _promote(target).masked_fill(padding, 0)
+        student = _promote(student).masked_fill(padding, 0)
+        distance = _mean_square(distance_relations(target, mask) - distance_relations(student, mask), mask)
+        angle = _mean_square(cosine_relations(target) - cosine_relations(student), mask)
+    return distance, angle
+
+
+def distance_relations(tokens: Tensor, mask: Tensor) -> Tensor:
+    """Euclidean distances divided by their mean over ordered pairs of two different valid tokens.
+
+    Distances below the resolution of the number format count as zero, with zero gradient. Tokens that all coincide give
+    zeros.
+
+    Args:
+        tokens: Shape: (B, L, D); finite at padding.
+        mask: True at valid tokens. Shape: (B, L).
+
+    Returns:
+        Relations, zero on the diagonal and at padding. Shape: (B, L, L).
+
+    Example:
+        >>> distance_relations(torch.tensor([[[0.0], [1.0], [3.0]]]), torch.ones(1, 3, dtype=torch.bool))
+        tensor([[[0.0000, 0.5000, 1.5000],
+                 [0.5000, 0.0000, 1.0000],
+                 [1.5000, 1.0000, 0.0000]]])
+    """
+    weights = mask.to(tokens.dtype)
+    count = weights.sum(1).clamp(min=1)
+    centre = (tokens * weights.unsqueeze(2)).sum(1, keepdim=True) / count[:, None, None]
+    centred = (tokens - centre) * weights.unsqueeze(2)  # the centre cancels; without it large offsets cost precision
+    squares = centred.square().sum(2)
+    scale = squares.unsqueeze(2) + squares.unsqueeze(1)
+    squared = scale - 2 * torch.bmm(centred, centred.mT)
+    pairs = mask.unsqueeze(2) & mask.unsqueeze(1)
+    pairs &= ~torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
+    pairs &= squared.detach() > 16 * torch.finfo(tokens.dtype).eps * scale.detach()
+    distances = torch.where(pairs, squared, 1).sqrt() * pairs
+    mean = distances.sum((1, 2)) / (count * (count - 1)).clamp(min=1)
+    return distances / mean.clamp(min=torch.finfo(tokens.dtype).tiny)[:, None, None]
+
+
+def cosine_relations(tokens: Tensor) -> Tensor:
+    """Cosine of each pair of tokens, zero for a zero token.
+
+    Args:
+        tokens: Shape: (B, L, D).
+
+    Returns:
+        Cosines. Shape: (B, L, L).
+
+    Example:
+        >>> cosine_relations(torch.tensor([[[2.0, 0.0], [0.0, 3.0]]]))
+        tensor([[[1., 0.],
+                 [0., 1.]]])
+    """
+    unit = F.normalize(tokens, dim=2, eps=1e-6)
+    return torch.bmm(unit, unit.mT)
+
+
+def _mean_square(difference: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the n^2 ordered pairs of each sample, then over samples that have tokens."""
+    pairs = mask.unsqueeze(2) & mask.unsqueeze(1)
+    count = mask.sum(1)
+    per_sample = (difference * pairs).square().sum((1, 2)) / count.square().clamp(min=1)
+    return per_sample.sum() / (count > 0).sum().clamp(min=1)
+
+
+def _draw_subset(
+    mask: Tensor, max_tokens: int, subset: int, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """Indices of the kept tokens (B, K) and their mask: all of a short sample, a random ``subset`` of a long one."""
+    device = mask.device if generator is None else generator.device
+    scores = torch.rand(mask.shape, generator=generator, device=device).to(mask.device).masked_fill_(~mask, -1)
+    count = mask.sum(1)
+    keep = torch.where(count > max_tokens, subset, count)
+    width = int(keep.max())
+    return scores.argsort(1, descending=True)[:, :width], torch.arange(width, device=mask.device) < keep.unsqueeze(1)
+
+
+def _take(tokens: Tensor, index: Tensor) -> Tensor:
+    return tokens.gather(1, index.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
+
+
+def _promote(tokens: Tensor) -> Tensor:
+    return tokens.to(torch.promote_types(tokens.dtype, torch.float32))
+
+
+def _check(target: Tensor, student: Tensor, mask: Tensor, max_tokens: int, subset: int) -> None:
+    if target.dim() != 3 or student.dim() != 3 or target.shape[:2] != student.shape[:2]:
+        raise ValueError(
+            f"target (B, L, D') and student (B, L, D) must agree in B and L; given {tuple(target.shape)} and "
+            f"{tuple(student.shape)}. Align the target to the student's tokens first (CrossAttentionAligner)."
+        )
+    if mask.dtype != torch.bool or mask.shape != student.shape[:2]:
+        raise ValueError(
+            f"mask must be bool of shape {tuple(student.shape[:2])}; given {mask.dtype} {tuple(mask.shape)}."
+        )
+    if not 2 <= subset <= max_tokens:
+        raise ValueError(f"subset is {subset}; it must lie in [2, max_tokens], and max_tokens is {max_tokens}.")

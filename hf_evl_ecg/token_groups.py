@@ -1,0 +1,222 @@
+"""Which answer tokens of two tokenizers belong together, by the bytes of the text they spell."""
+
+import re
+from bisect import bisect_left
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = [
+    "AnswerGroups",
+    "align_tokens",
+    "collate_groups",
+    "group_answer_tokens",
+    "token_byte_spans",
+    "token_bytes",
+]
+
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+
+@dataclass(frozen=True)
+class AnswerGroups:
+    """Which answer tokens of teacher and student cover the same bytes.
+
+    Attributes:
+        teacher: Group of each teacher answer token, counted from 0 in each sample; -1 at padding and where the answers
+            have no counterpart. Shape: (B, A_t), int64.
+        student: The same for the student, with the same groups. Shape: (B, A_s), int64.
+    """
+
+    teacher: Tensor
+    student: Tensor
+
+
+def token_bytes(tokens: Sequence[str], special_tokens: Collection[str] = ()) -> list[bytes]:
+    r"""The UTF-8 bytes each token of a tokenizer stands for, free of the tokenizer's own spelling.
+
+    Understands SentencePiece (``▁`` for a space, ``<0xNN>`` for a byte) and byte-level BPE (``Ġ`` for a space and one
+    printable character per byte).
+
+    Args:
+        tokens: Token strings of one text, as `tokenizer.convert_ids_to_tokens` gives them.
+        special_tokens: Tokens without text, such as the end of the answer: ``b""``.
+
+    Returns:
+        One bytes object per token; joined they are the text.
+
+    Example:
+        >>> token_bytes(["▁sinus", "▁rhy", "thm", "<0xC3>", "<0xA9>", "</s>"], {"</s>"})
+        [b' sinus', b' rhy', b'thm', b'\xc3', b'\xa9', b'']
+        >>> token_bytes(["sinus", "Ġrhythm", "Ã©"])
+        [b'sinus', b' rhythm', b'\xc3\xa9']
+    """
+    plain = [token for token in tokens if token not in special_tokens]
+    decode = _byte_level_bytes if _is_byte_level(plain) else _sentencepiece_bytes
+    return [b"" if token in special_tokens else decode(token) for token in tokens]
+
+
+def token_byte_spans(tokens: Sequence[str], special_tokens: Collection[str] = ()) -> list[tuple[int, int]]:
+    """Start and end byte of each token in the text they spell; see [`token_bytes`].
+
+    Args:
+        tokens: Token strings of one text.
+        special_tokens: Tokens without text; their spans are empty.
+
+    Returns:
+        One ``(start, end)`` per token.
+
+    Example:
+        >>> token_byte_spans(["▁sinus", "▁rhythm"])
+        [(0, 6), (6, 13)]
+    """
+    spans, start = [], 0
+    for piece in token_bytes(tokens, special_tokens):
+        spans.append((start, start + len(piece)))
+        start += len(piece)
+    return spans
+
+
+def align_tokens(teacher: Sequence[bytes], student: Sequence[bytes]) -> tuple[list[int], list[int]]:
+    """Group the answer tokens of two tokenizers between the offsets at which both cut the text.
+
+    Leading white space is ignored, as one tokenizer may put a space before the first word. Where the texts differ,
+    grouping ends at the last common cut before the difference. One special token after the text on each side (the end of
+    the answer) forms a last group.
+
+    Args:
+        teacher: Bytes of each teacher token, from [`token_bytes`].
+        student: Bytes of each student token.
+
+    Returns:
+        Group of each teacher token and of each student token, -1 for a token without counterpart.
+
+    Example:
+        >>> align_tokens([b" sinus", b" rhythm", b""], [b"si", b"nus", b" rhythm", b""])
+        ([0, 1, 2], [0, 0, 1, 2])
+    """
+    (t_text, t_ends), (s_text, s_ends) = _text_and_ends(teacher), _text_and_ends(student)
+    common = _common_prefix_length(t_text, s_text)
+    cuts = [cut for cut in sorted(set(t_ends) & set(s_ends)) if 0 < cut <= common]
+    groups = [_groups_of(pieces, ends, cuts) for pieces, ends in ((teacher, t_ends), (student, s_ends))]
+    if t_text.rstrip() == s_text.rstrip():
+        t_stop, s_stop = _index_of_end_token(teacher), _index_of_end_token(student)
+        if t_stop is not None and s_stop is not None:
+            groups[0][t_stop] = groups[1][s_stop] = len(cuts)
+    return groups[0], groups[1]
+
+
+def group_answer_tokens(
+    teacher_tokenizer: "PreTrainedTokenizerBase",
+    teacher_ids: Sequence[int],
+    student_tokenizer: "PreTrainedTokenizerBase",
+    student_ids: Sequence[int],
+) -> tuple[list[int], list[int]]:
+    """[`align_tokens`] from the answer's token ids and the two tokenizers.
+
+    Args:
+        teacher_tokenizer: Tokenizer that made ``teacher_ids``.
+        teacher_ids: Answer tokens of one sample, without padding.
+        student_tokenizer: Tokenizer that made ``student_ids``.
+        student_ids: Answer tokens of the same text.
+
+    Returns:
+        Group of each teacher token and of each student token, -1 for a token without counterpart.
+    """
+    pieces = [
+        token_bytes(tokenizer.convert_ids_to_tokens(list(ids)), set(tokenizer.all_special_tokens))
+        for tokenizer, ids in ((teacher_tokenizer, teacher_ids), (student_tokenizer, student_ids))
+    ]
+    return align_tokens(*pieces)
+
+
+def collate_groups(groups: Sequence[tuple[Sequence[int], Sequence[int]]]) -> AnswerGroups:
+    """Pad the groups of [`align_tokens`] of several samples on the right with -1.
+
+    Args:
+        groups: One (teacher groups, student groups) per sample.
+
+    Returns:
+        The batch.
+
+    Example:
+        >>> collate_groups([([0, 1], [0, 0, 1]), ([0], [0])]).student
+        tensor([[ 0,  0,  1],
+                [ 0, -1, -1]])
+    """
+    return AnswerGroups(*(_pad([sample[side] for sample in groups]) for side in (0, 1)))
+
+
+def _text_and_ends(pieces: Sequence[bytes]) -> tuple[bytes, list[int]]:
+    """The text without leading white space, and the offset in it at which each token ends (at most 0 before it)."""
+    text = b"".join(pieces)
+    stripped = text.lstrip()
+    ends = list(accumulate((len(piece) for piece in pieces), initial=len(stripped) - len(text)))[1:]
+    return stripped, ends
+
+
+def _common_prefix_length(x: bytes, y: bytes) -> int:
+    return next((i for i, (left, right) in enumerate(zip(x, y, strict=False)) if left != right), min(len(x), len(y)))
+
+
+def _groups_of(pieces: Sequence[bytes], ends: Sequence[int], cuts: Sequence[int]) -> list[int]:
+    """The number of the first common cut at or after each token's end."""
+    groups = []
+    for piece, end in zip(pieces, ends, strict=True):
+        group = bisect_left(cuts, end)
+        groups.append(group if piece and end > 0 and group < len(cuts) else -1)
+    return groups
+
+
+def _index_of_end_token(pieces: Sequence[bytes]) -> int | None:
+    """Index of the first token without text after the last one with visible text."""
+    with_text = [i for i, piece in enumerate(pieces) if piece.strip()]
+    start = with_text[-1] + 1 if with_text else 0
+    return next((i for i in range(start, len(pieces)) if not pieces[i]), None)
+
+
+@cache
+def _byte_of_character() -> dict[str, int]:
+    """GPT-2's table: printable Latin-1 characters stand for themselves, the other bytes for characters from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
+
+
+def _is_byte_level(tokens: Sequence[str]) -> bool:
+    text = "".join(tokens)
+    if "▁" in text or any(_BYTE_TOKEN.fullmatch(token) for token in tokens):
+        return False
+    if "Ġ" in text or "Ċ" in text:
+        return True
+    table = _byte_of_character()
+    if not all(character in table for character in text):
+        return False
+    try:
+        bytes(table[character] for character in text).decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _byte_level_bytes(token: str) -> bytes:
+    table = _byte_of_character()
+    return b"".join(bytes([table[c]]) if c in table else c.encode() for c in token)
+
+
+def _sentencepiece_bytes(token: str) -> bytes:
+    match = _BYTE_TOKEN.fullmatch(token)
+    return bytes([int(match[1], 16)]) if match else token.replace("▁", " ").encode()
+
+
+def _pad(rows: Sequence[Sequence[int]]) -> Tensor:
+    width = max((len(row) for row in rows), default=0)
+    return torch.tensor([[*row, *[-1] * (width - len(row))] for row in rows], dtype=torch.int64).reshape(-1, width)
