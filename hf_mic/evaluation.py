@@ -35,7 +35,7 @@ def score_embeddings(
     always the cosine (of the decoded codes, see :func:`quantize`; for ``binary`` 1 - 2 · Hamming distance / d). A map
     such as PCA is scored by an ``embed`` that returns the rotated columns. Metrics:
 
-    - STS: ``spearman`` of the similarity with the human scores.
+    - STS: ``spearman`` of the similarity with the human scores; 0 if a collapsed model gives all pairs the same one.
     - Classification: ``accuracy`` of multinomial logistic regression on the vectors as they are, and
       ``accuracy_standardised`` on features brought to zero mean and unit variance of the training set. The first
       depends on the scale of the coordinates through the penalty, the second does not.

@@ -1,0 +1,116 @@
+"""Results of a study: a json file that is the only source of every table, picture and README section."""
+
+import json
+import math
+import os
+import platform
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+__all__ = ["Rows", "read_results", "summarize_machine", "write_atomically", "write_results"]
+
+ROW_KEYS = frozenset(("method", "seed", "task", "dim", "metric", "value", "n", "ci_low", "ci_high"))
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def summarize_machine() -> dict[str, Any]:
+    """What the numbers were computed with: processor, threads and versions, no names of hosts or users."""
+    packages = ("numpy", "scikit-learn", "sentence-transformers", "transformers", "torch")
+    return {
+        "cpu": _cpu_name(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        **{package: version(package) for package in packages},
+    }
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.exists() else None
+    return found.group(1) if found else platform.machine()
+
+
+def _git_commit() -> str | None:
+    """Commit of the checkout this package runs from, ``None`` outside of one."""
+    package = Path(__file__).resolve().parent
+    command = ["git", "-C", str(package), "rev-parse", "--show-toplevel", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    top, commit = done.stdout.split("\n")[:2]
+    return commit if Path(top).resolve() == package.parent else None
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, then move it there: readers never see half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+        Path(temporary).chmod(0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_results(path: str | Path, study: str, config: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
+    """Write ``{"study", "config", "commit", "machine", "rows"}`` as json, whole or not at all.
+
+    Args:
+        path: Where to write; folders are created.
+        study: Name of the study, such as ``mic_minilm``.
+        config: Settings that produced the rows; values that json does not know are written as text.
+        rows: Rows of :func:`hf_mic.evaluation.score_embeddings`, possibly of many calls.
+
+    Returns:
+        What was written.
+
+    Raises:
+        ValueError: If there are no rows, a row lacks a key, or a value is NaN or infinite.
+    """
+    _check_rows(rows, str(path))
+    results = {
+        "study": study,
+        "config": dict(config),
+        "commit": _git_commit(),
+        "machine": summarize_machine(),
+        "rows": [dict(row) for row in rows],
+    }
+    text = json.dumps(results, indent=1, default=str, ensure_ascii=False, allow_nan=False)
+    write_atomically(Path(path), lambda file: file.write(f"{text}\n".encode()))
+    return results
+
+
+def read_results(path: str | Path) -> dict[str, Any]:
+    """Read and check a results json.
+
+    Raises:
+        ValueError: If a key is missing, with its name.
+    """
+    results = json.loads(Path(path).read_text(encoding="utf-8"))
+    if missing := {"study", "config", "commit", "machine", "rows"} - set(results):
+        raise ValueError(f"{path} is no results json: it lacks {sorted(missing)}.")
+    _check_rows(results["rows"], str(path))
+    return results
+
+
+def _check_rows(rows: Rows, where: str) -> None:
+    if not rows:
+        raise ValueError(f"{where}: there are no rows.")
+    for number, row in enumerate(rows):
+        if missing := ROW_KEYS - set(row):
+            raise ValueError(f"{where}, row {number}: {sorted(missing)} are missing.")
+        if not math.isfinite(row["value"]):
+            raise ValueError(f"{where}, row {number} ({row['method']}, {row['task']}): value is {row['value']}.")
