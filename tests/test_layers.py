@@ -18,7 +18,7 @@ LAYERS = {
         {"__init__", "__main__"},
     ],
     "hf_evl_ecg": [
-        {"ot", "relations", "geometry", "signals", "simulate", "strokes", "vcg", "morphology"},
+        {"ot", "relations", "geometry", "signals", "labels", "simulate", "strokes", "vcg", "morphology"},
         {
             "features",
             "alignment",

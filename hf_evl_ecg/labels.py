@@ -1,0 +1,112 @@
+"""Names of ECG findings: one code, one text and the synonyms that answers and other datasets use for each."""
+
+from dataclasses import dataclass
+
+__all__ = [
+    "AXIS_LABELS",
+    "CODE15_CLASSES",
+    "CPSC_CLASSES",
+    "FINDING_LABELS",
+    "LABELS",
+    "PTBXL_SUPERCLASSES",
+    "RHYTHM_LABELS",
+    "Label",
+    "label_names",
+    "label_text",
+    "unknown_labels",
+]
+
+
+@dataclass(frozen=True)
+class Label:
+    """One finding.
+
+    Attributes:
+        code: Canonical short name, as in ECGBench where it has one.
+        text: Wording used in questions and answers, lower case.
+        synonyms: Other wordings that mean the same.
+    """
+
+    code: str
+    text: str
+    synonyms: tuple[str, ...] = ()
+
+
+_TABLE = (
+    Label("NORM", "normal ECG", ("normal ecg", "normal electrocardiogram")),
+    Label("MI", "myocardial infarction", ("infarction",)),
+    Label("STTC", "ST/T change", ("st-t change", "st/t changes", "repolarization abnormality")),
+    Label("CD", "conduction disturbance", ("conduction abnormality", "conduction defect")),
+    Label("HYP", "hypertrophy"),
+    Label("AF", "atrial fibrillation", ("afib", "a-fib")),
+    Label("I-AVB", "first-degree AV block", ("1st degree av block", "first degree av block", "1davb", "iavb")),
+    Label("II-AVB", "second-degree AV block", ("2nd degree av block", "second degree av block")),
+    Label("III-AVB", "third-degree AV block", ("3rd degree av block", "third degree av block", "complete heart block")),
+    Label("LBBB", "left bundle branch block", ("complete left bundle branch block", "clbbb")),
+    Label("RBBB", "right bundle branch block", ("complete right bundle branch block", "crbbb")),
+    Label("ILBBB", "incomplete left bundle branch block"),
+    Label("IRBBB", "incomplete right bundle branch block"),
+    Label("LAFB", "left anterior fascicular block", ("left anterior hemiblock", "lanfb")),
+    Label("LPFB", "left posterior fascicular block", ("left posterior hemiblock",)),
+    Label("IVCD", "nonspecific intraventricular conduction delay", ("intraventricular conduction disturbance", "nsivcb")),
+    Label("WPW", "Wolff-Parkinson-White pattern", ("wpw syndrome", "ventricular pre-excitation")),
+    Label("PAC", "premature atrial contraction", ("atrial premature complex", "atrial extrasystole", "premature atrial beat")),
+    Label("PVC", "premature ventricular contraction", ("ventricular premature complex", "ventricular extrasystole", "ventricular ectopics")),
+    Label("STD", "ST depression", ("st-segment depression", "st segment depression")),
+    Label("STE", "ST elevation", ("st-segment elevation", "st segment elevation")),
+    Label("TAB", "T-wave abnormality", ("t wave abnormality", "abnormal t wave")),
+    Label("TINV", "T-wave inversion", ("t wave inversion", "inverted t waves")),
+    Label("LVH", "left ventricular hypertrophy"),
+    Label("RVH", "right ventricular hypertrophy"),
+    Label("LAE", "left atrial enlargement", ("left atrial hypertrophy", "left atrial overload")),
+    Label("RAE", "right atrial enlargement", ("right atrial hypertrophy", "right atrial overload")),
+    Label("LVOLT", "low QRS voltage", ("low voltage",)),
+    Label("LQT", "prolonged QT interval", ("long qt interval",)),
+    Label("SR", "sinus rhythm", ("normal sinus rhythm",)),
+    Label("SBRAD", "sinus bradycardia"),
+    Label("STACH", "sinus tachycardia"),
+    Label("SARRH", "sinus arrhythmia", ("irregular sinus rhythm",)),
+    Label("AFLT", "atrial flutter"),
+    Label("SVTAC", "supraventricular tachycardia"),
+    Label("PACE", "paced rhythm", ("pacemaker rhythm", "cardiac pacing", "pacing rhythm")),
+    Label("AXN", "normal axis", ("normal electrical axis",)),
+    Label("LAD", "left axis deviation"),
+    Label("RAD", "right axis deviation"),
+)  # fmt: skip
+
+LABELS: dict[str, Label] = {label.code: label for label in _TABLE}
+PTBXL_SUPERCLASSES = ("NORM", "MI", "STTC", "CD", "HYP")
+CPSC_CLASSES = ("NORM", "AF", "I-AVB", "LBBB", "RBBB", "PAC", "PVC", "STD", "STE")
+CODE15_CLASSES = ("I-AVB", "RBBB", "LBBB", "SBRAD", "STACH", "AF")
+RHYTHM_LABELS = ("SR", "SBRAD", "STACH", "SARRH", "AF", "AFLT", "SVTAC", "PACE")
+AXIS_LABELS = ("AXN", "LAD", "RAD")
+FINDING_LABELS = tuple(code for code in LABELS if code not in (*PTBXL_SUPERCLASSES, *RHYTHM_LABELS, *AXIS_LABELS))
+
+
+def label_text(code: str) -> str:
+    """Return the wording of a label.
+
+    Raises:
+        ValueError: The code is unknown.
+
+    Example:
+        >>> label_text("I-AVB")
+        'first-degree AV block'
+    """
+    if code not in LABELS:
+        raise ValueError(f"unknown label {code!r}; allowed: {sorted(LABELS)}")
+    return LABELS[code].text
+
+
+def label_names(code: str) -> tuple[str, ...]:
+    """Return every wording of a label, its text first, its code and synonyms after.
+
+    Raises:
+        ValueError: The code is unknown.
+    """
+    return (label_text(code), code, *LABELS[code].synonyms)
+
+
+def unknown_labels(codes: list[str] | tuple[str, ...]) -> list[str]:
+    """Return those codes that are no label, in their order."""
+    return [code for code in codes if code not in LABELS]
