@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["CrossAttentionAligner", "StudentToTeacherProjector", "alignment_loss"]
+__all__ = ["CrossAttentionAligner", "StudentToTeacherProjector", "alignment_loss", "anchor_loss"]
 
 
 class CrossAttentionAligner(nn.Module):
@@ -125,6 +125,38 @@ def alignment_loss(student: Tensor, target: Tensor, mask: Tensor, *, channel_mea
         per_token = difference.square().mean(2) if channel_mean else difference.square().sum(2)
         count = mask.sum(1)
         return (per_token.sum(1) / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
+
+
+def anchor_loss(aligned: Tensor, answer_index: Tensor, answer_ids: Tensor, lm_head: nn.Module | Tensor) -> Tensor:
+    """Cross-entropy of the answers read from aligned teacher states through the student's LM head, held constant.
+
+    Args:
+        aligned: Aligned teacher states. Shape: (B, L, D).
+        answer_index: Index in ``aligned`` of the state that predicts each answer token, -1 for none. Shape: (B, A).
+        answer_ids: Tokens to predict, -100 at padding. Shape: (B, A).
+        lm_head: LM head of the student, or its weight (V, D). It gets no gradient.
+
+    Returns:
+        Mean over the answer tokens of each sample, then over samples that have any, in nats. Scalar.
+
+    Raises:
+        ValueError: If no answer token has a state.
+    """
+    valid = (answer_index >= 0) & (answer_ids != -100)
+    if answer_ids.numel() and not valid.any():
+        raise ValueError("No answer token is among the covered hidden states; cover the answer (tokens='all').")
+    sample, token = valid.nonzero(as_tuple=True)
+    states = aligned[sample, answer_index[sample, token]]
+    if isinstance(lm_head, Tensor):
+        logits = F.linear(states.to(lm_head.dtype), lm_head.detach())
+    else:
+        frozen = {name: parameter.detach() for name, parameter in lm_head.named_parameters()}
+        dtype = next(iter(frozen.values())).dtype
+        logits = torch.func.functional_call(lm_head, frozen, (states.to(dtype),))
+    per_token = F.cross_entropy(_promote(logits), answer_ids[sample, token], reduction="none")
+    total = per_token.new_zeros(len(valid)).index_add(0, sample, per_token)
+    count = valid.sum(1)
+    return (total / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
 
 
 def _promote(x: Tensor) -> Tensor:

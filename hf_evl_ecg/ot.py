@@ -15,7 +15,7 @@ from torch import Tensor
 
 __all__ = ["marginal_error", "ot_matching_loss", "sinkhorn"]
 
-_BACKENDS = ("torch", "pot")
+BACKENDS = ("torch", "pot")
 _CPU_CHUNK_ELEMENTS = 2**16  # small problems share a chunk; larger ones are solved one by one, each staying in cache
 _MASS_TOLERANCE = 1e-3
 
@@ -62,8 +62,8 @@ def sinkhorn(
                  [0.0000, 0.5000]]])
     """
     _check_problem(cost, a, b, epsilon, max_iter, tol, chunk_size)
-    if backend not in _BACKENDS:
-        raise ValueError(f"backend is {backend!r}; allowed are {', '.join(_BACKENDS)}.")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}; allowed are {', '.join(BACKENDS)}.")
     with torch.no_grad(), torch.autocast(cost.device.type, enabled=False):
         dtype = torch.promote_types(cost.dtype, torch.float32)
         a, b = a.to(cost.device, dtype), b.to(cost.device, dtype)

@@ -8,9 +8,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .token_groups import AnswerGroups
+from hf_evl_ecg.token_groups import (
+    AnswerGroups,
+    align_tokens,
+    collate_groups,
+    group_answer_tokens,
+    token_byte_spans,
+    token_bytes,
+)
 
-__all__ = ["uld_loss"]
+__all__ = [
+    "AnswerGroups",
+    "align_tokens",
+    "collate_groups",
+    "group_answer_tokens",
+    "token_byte_spans",
+    "token_bytes",
+    "uld_loss",
+]
 
 _MERGES = ("first", "mean")
 
@@ -58,7 +73,9 @@ def uld_loss(
         tensor(1.)
     """
     _check_logits(teacher_logits, student_logits, teacher_mask, student_mask, groups)
-    _check_options(merge, temperature, top_k, teacher_logsumexp)
+    check_uld_options(merge, temperature, top_k)
+    if teacher_logsumexp is not None and temperature != 1:
+        raise ValueError("Cached logits with teacher_logsumexp are normalised at temperature 1; set temperature to 1.")
     if groups is None:
         groups = _groups_by_rank(teacher_mask, student_mask)
     groups = AnswerGroups(groups.teacher.masked_fill(~teacher_mask, -1), groups.student.masked_fill(~student_mask, -1))
@@ -167,10 +184,9 @@ def _check_logits(
         )
 
 
-def _check_options(merge: str, temperature: float, top_k: int | None, teacher_logsumexp: Tensor | None) -> None:
+def check_uld_options(merge: str, temperature: float, top_k: int | None) -> None:
+    """Raise ValueError for an option out of range."""
     if merge not in _MERGES:
         raise ValueError(f"merge is {merge!r}; allowed are {', '.join(_MERGES)}.")
     if not temperature > 0 or (top_k is not None and top_k < 1):
         raise ValueError(f"temperature is {temperature} and top_k {top_k}; both must be positive.")
-    if teacher_logsumexp is not None and temperature != 1:
-        raise ValueError("Cached logits with teacher_logsumexp are normalised at temperature 1; set temperature to 1.")

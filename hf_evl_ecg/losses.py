@@ -1,0 +1,322 @@
+"""The EVL-ECG objective: features of student and teacher → named, weighted terms."""
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from hf_evl_ecg.alignment import CrossAttentionAligner, StudentToTeacherProjector, alignment_loss, anchor_loss
+from hf_evl_ecg.features import TokenFeatures
+from hf_evl_ecg.ot import BACKENDS, ot_matching_loss
+from hf_evl_ecg.relations import relation_loss
+from hf_evl_ecg.vocab import AnswerGroups, check_uld_options, uld_loss
+
+__all__ = ["EVLECGLoss"]
+
+MODES = ("paper", "anchored")
+_WEIGHT_OF = {"anchor_ce": "anchor"}
+
+
+class EVLECGLoss(nn.Module):
+    """Multi-aspect distillation between two vision-language models of any architectures (EVL-ECG, arXiv 2605.29977).
+
+    ``L = (1 - alpha) L_CE + alpha (lambda_mhca L_mhca + lambda_ot L_ot + lambda_relation L_rel + lambda_uld L_uld)``
+
+    - ``mhca``: student states match the teacher's, aligned to the student's tokens by cross-attention.
+    - ``ot``: visual tokens match along an optimal-transport plan, in the teacher's space.
+    - ``relation``: pairwise distances and cosines match those of the aligned teacher.
+    - ``uld``: sorted answer probabilities match across vocabularies; not part of the paper's total, so 0 by default.
+
+    A term of weight zero is not computed and owns no parameters; the ``needs_...`` properties say what is left to provide.
+    The parameters (aligner, projector) are trained beside the student and are no part of it.
+
+    ``mode="paper"`` lets the gradient of ``mhca`` reach both sides, so the aligner may learn to copy the student: watch
+    ``monitors["variance_ratio"]``, the token variance of the aligned teacher over the student's. ``mode="anchored"``
+    (as in DSKD, https://arxiv.org/abs/2406.17328) trains the aligner by the answers' cross-entropy through the student's
+    frozen LM head, and the student towards the detached result.
+
+    In ``paper`` mode without ``mhca`` only the relation term can train the aligner, so its gradient is let through; else
+    the aligned teacher is a constant for that term.
+
+    Args:
+        student_dim: Width of the student's hidden states and visual tokens.
+        teacher_dim: Width of the teacher's.
+        alpha: Share of the distillation terms, in [0, 1].
+        lambda_mhca: Weight of the alignment term.
+        lambda_ot: Weight of the transport term.
+        lambda_relation: Weight of half the sum of distance and angle terms.
+        lambda_uld: Weight of universal logit distillation.
+        lambda_anchor: Weight of the aligner's cross-entropy; used by ``anchored`` only.
+        mode: ``"paper"`` or ``"anchored"``.
+        num_heads: Heads of the aligner.
+        channel_mean: Mean (default) or literal sum over channels in the alignment term.
+        epsilon: Entropic regularisation on the mean-normalised transport cost.
+        ot_max_iter: Sinkhorn iterations.
+        ot_tol: Marginal error at which a sample's Sinkhorn stops.
+        ot_position_weight: Weight of patch positions in the transport cost.
+        ot_backend: ``"torch"`` or ``"pot"``.
+        relation_max_tokens: Samples with more tokens use a random subset in the relation term.
+        relation_subset: Size of that subset.
+        uld_merge: ``"first"`` or ``"mean"`` token of a group.
+        uld_temperature: Temperature of ULD.
+        uld_top_k: Ranks ULD compares one by one; None for all.
+
+    Raises:
+        ValueError: For options out of range.
+
+    Example:
+        >>> loss = EVLECGLoss(student_dim=8, teacher_dim=12, lambda_ot=0.0, num_heads=2)
+        >>> mask = torch.ones(1, 4, dtype=torch.bool)
+        >>> student = TokenFeatures(torch.randn(1, 4, 8), mask, None, None)
+        >>> teacher = TokenFeatures(torch.randn(1, 4, 12), mask, None, None)
+        >>> sorted(loss(student, teacher, torch.tensor(2.0)))
+        ['ce', 'mhca', 'relation']
+    """
+
+    def __init__(
+        self,
+        student_dim: int,
+        teacher_dim: int,
+        *,
+        alpha: float = 0.5,
+        lambda_mhca: float = 1.0,
+        lambda_ot: float = 1.0,
+        lambda_relation: float = 1.0,
+        lambda_uld: float = 0.0,
+        lambda_anchor: float = 1.0,
+        mode: str = "paper",
+        num_heads: int = 8,
+        channel_mean: bool = True,
+        epsilon: float = 0.05,
+        ot_max_iter: int = 50,
+        ot_tol: float = 0.0,
+        ot_position_weight: float = 0.0,
+        ot_backend: str = "torch",
+        relation_max_tokens: int = 1024,
+        relation_subset: int = 512,
+        uld_merge: str = "first",
+        uld_temperature: float = 1.0,
+        uld_top_k: int | None = None,
+    ):
+        super().__init__()
+        weights = {
+            "lambda_mhca": lambda_mhca,
+            "lambda_ot": lambda_ot,
+            "lambda_relation": lambda_relation,
+            "lambda_uld": lambda_uld,
+            "lambda_anchor": lambda_anchor,
+        }
+        _check_weights(alpha, weights, mode)
+        _check_options(
+            epsilon, ot_max_iter, ot_tol, ot_position_weight, ot_backend, relation_subset, relation_max_tokens
+        )
+        check_uld_options(uld_merge, uld_temperature, uld_top_k)
+        self.mode = mode
+        self.channel_mean = channel_mean
+        self._match_visual = partial(
+            ot_matching_loss,
+            epsilon=epsilon,
+            max_iter=ot_max_iter,
+            tol=ot_tol,
+            position_weight=ot_position_weight,
+            backend=ot_backend,
+        )
+        self._match_relations = partial(relation_loss, max_tokens=relation_max_tokens, subset=relation_subset)
+        self._match_logits = partial(uld_loss, merge=uld_merge, temperature=uld_temperature, top_k=uld_top_k)
+        self.weights = {name.removeprefix("lambda_"): alpha * weight for name, weight in weights.items()}
+        self.weights["ce"] = 1 - alpha
+        aligned = self.weights["mhca"] > 0 or self.weights["relation"] > 0
+        self.aligner = CrossAttentionAligner(student_dim, teacher_dim, num_heads) if aligned else None
+        self.projector = StudentToTeacherProjector(student_dim, teacher_dim) if self.weights["ot"] > 0 else None
+        self._monitors: dict[str, Tensor] = {}
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any term reads the teacher; if not, it need not run."""
+        return self.needs_hidden or self.needs_visual or self.needs_logits
+
+    @property
+    def needs_hidden(self) -> bool:
+        """Whether any term reads ``hidden`` of student and teacher."""
+        return self.aligner is not None
+
+    @property
+    def needs_visual(self) -> bool:
+        """Whether any term reads ``visual`` of student and teacher."""
+        return self.projector is not None
+
+    @property
+    def needs_logits(self) -> bool:
+        """Whether any term reads ``answer_logits`` of student and teacher."""
+        return self.weights["uld"] > 0
+
+    @property
+    def needs_lm_head(self) -> bool:
+        """Whether ``forward`` needs the student's ``lm_head``, ``answer_ids`` and ``answer_index``."""
+        return self.aligner is not None and self.mode == "anchored"
+
+    @property
+    def monitors(self) -> dict[str, Tensor]:
+        """Values of the last forward to watch, detached, and not part of the loss: ``variance_ratio``."""
+        return dict(self._monitors)
+
+    def forward(
+        self,
+        student: TokenFeatures,
+        teacher: TokenFeatures | None,
+        ce: Tensor,
+        *,
+        lm_head: nn.Module | Tensor | None = None,
+        answer_groups: AnswerGroups | None = None,
+        teacher_logsumexp: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """Compute the weighted terms; their sum is the loss.
+
+        Args:
+            student: Features with gradient.
+            teacher: Features of the same samples; None where ``needs_teacher`` is false.
+            ce: The student's own cross-entropy. Scalar.
+            lm_head: The student's LM head, a module or its weight (V, student_dim), where ``needs_lm_head``.
+            answer_groups: Answer tokens that belong together, for ``uld``. Default: by rank.
+            teacher_logsumexp: Normaliser of the teacher's cached top-k logits; see `uld_loss`. Shape: (B, A_t).
+            generator: Source of the relation term's subsets.
+
+        Returns:
+            Scalars in float32 under ``"ce"``, ``"mhca"``, ``"anchor_ce"``, ``"ot"``, ``"relation"``, ``"uld"``, without
+            those of weight zero.
+
+        Raises:
+            ValueError: If something a term needs is missing; the message says what.
+        """
+        self._monitors = {}
+        terms = {"ce": ce} if self.weights["ce"] > 0 else {}
+        if self.needs_teacher:
+            if teacher is None:
+                raise ValueError("teacher is None, yet terms with positive weight read it; see needs_teacher.")
+            if self.needs_hidden:
+                terms |= self._hidden_terms(student, teacher, lm_head, generator)
+            if self.needs_visual:
+                terms["ot"] = self._transport_term(student, teacher)
+            if self.needs_logits:
+                terms["uld"] = self._logit_term(student, teacher, answer_groups, teacher_logsumexp)
+        return {name: self.weights[_WEIGHT_OF.get(name, name)] * _promote(term) for name, term in terms.items()}
+
+    def _hidden_terms(
+        self,
+        student: TokenFeatures,
+        teacher: TokenFeatures,
+        lm_head: nn.Module | Tensor | None,
+        generator: torch.Generator | None,
+    ) -> dict[str, Tensor]:
+        assert self.aligner is not None
+        anchored = self.mode == "anchored"
+        hidden, mask = student.hidden.masked_fill(~student.mask.unsqueeze(2), 0), student.mask
+        mask = mask & teacher.mask.any(1, keepdim=True)  # nothing to match in a sample without teacher tokens
+        aligned = self.aligner(hidden.detach() if anchored else hidden, teacher.hidden.detach(), teacher.mask)
+        self._monitors["variance_ratio"] = _variance_ratio(aligned.detach(), hidden.detach(), mask)
+        terms = {}
+        if self.weights["mhca"] > 0:
+            target = aligned.detach() if anchored else aligned
+            terms["mhca"] = alignment_loss(hidden, target, mask, channel_mean=self.channel_mean)
+        if anchored:
+            if lm_head is None or student.answer_index is None or student.answer_ids is None:
+                raise ValueError('mode="anchored" needs lm_head and the student\'s answer_ids and answer_index.')
+            terms["anchor_ce"] = anchor_loss(aligned, student.answer_index, student.answer_ids, lm_head)
+        if self.weights["relation"] > 0:
+            trained_elsewhere = anchored or self.weights["mhca"] > 0
+            distance, angle = self._match_relations(
+                aligned, hidden, mask, generator=generator, detach_target=trained_elsewhere
+            )
+            terms["relation"] = (distance + angle) / 2
+        return terms
+
+    def _transport_term(self, student: TokenFeatures, teacher: TokenFeatures) -> Tensor:
+        assert self.projector is not None
+        student_visual, student_mask = _visual(student, "student")
+        teacher_visual, teacher_mask = _visual(teacher, "teacher")
+        return self._match_visual(
+            teacher_visual,
+            self.projector(student_visual.masked_fill(~student_mask.unsqueeze(2), 0)),
+            teacher_mask,
+            student_mask,
+            teacher_positions=teacher.visual_positions,
+            student_positions=student.visual_positions,
+        )
+
+    def _logit_term(
+        self,
+        student: TokenFeatures,
+        teacher: TokenFeatures,
+        groups: AnswerGroups | None,
+        teacher_logsumexp: Tensor | None,
+    ) -> Tensor:
+        student_logits, student_mask = _answers(student, "student")
+        teacher_logits, teacher_mask = _answers(teacher, "teacher")
+        return self._match_logits(
+            teacher_logits,
+            student_logits,
+            teacher_mask,
+            student_mask,
+            groups=groups,
+            teacher_logsumexp=teacher_logsumexp,
+        )
+
+
+def _visual(features: TokenFeatures, name: str) -> tuple[Tensor, Tensor]:
+    if features.visual is None or features.visual_mask is None:
+        raise ValueError(f"The ot term needs visual tokens of the {name}; provide them, or set lambda_ot to 0.")
+    return features.visual, features.visual_mask
+
+
+def _answers(features: TokenFeatures, name: str) -> tuple[Tensor, Tensor]:
+    if features.answer_logits is None or features.answer_mask is None:
+        raise ValueError(f"The uld term needs answer_logits of the {name}; provide them, or set lambda_uld to 0.")
+    return features.answer_logits, features.answer_mask
+
+
+def _variance_ratio(aligned: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:
+    """Token variance of the aligned teacher over the student's, each a mean over channels and samples."""
+    return _token_variance(aligned, mask) / _token_variance(_promote(hidden), mask).clamp(min=1e-12)
+
+
+def _token_variance(tokens: Tensor, mask: Tensor) -> Tensor:
+    weights = mask.unsqueeze(2).to(tokens.dtype)
+    count = weights.sum(1, keepdim=True).clamp(min=1)
+    centred = (tokens - (tokens * weights).sum(1, keepdim=True) / count) * weights
+    return (centred.square().sum(1, keepdim=True) / count).mean()
+
+
+def _promote(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _check_weights(alpha: float, weights: Mapping[str, float], mode: str) -> None:
+    if mode not in MODES:
+        raise ValueError(f"mode is {mode!r}; allowed are {', '.join(MODES)}.")
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is {alpha}; it must lie in [0, 1] (0 trains on the answers alone).")
+    for name, weight in weights.items():
+        if not 0 <= weight < float("inf"):
+            raise ValueError(f"{name} is {weight}; it must be finite and not negative (0 switches the term off).")
+    aligned = weights["lambda_mhca"] > 0 or weights["lambda_relation"] > 0
+    if mode == "anchored" and aligned and weights["lambda_anchor"] == 0:
+        raise ValueError(
+            'mode="anchored" with lambda_anchor=0 would pull the student to an untrained aligner; make it positive.'
+        )
+
+
+def _check_options(
+    epsilon: float, max_iter: int, tol: float, position_weight: float, backend: str, subset: int, max_tokens: int
+) -> None:
+    if not 0 < epsilon < float("inf") or max_iter < 1 or not tol >= 0:
+        raise ValueError(
+            f"epsilon {epsilon} must be positive, ot_max_iter {max_iter} at least 1 and ot_tol {tol} not negative."
+        )
+    if not 0 <= position_weight <= 1:
+        raise ValueError(f"ot_position_weight is {position_weight}; it must lie in [0, 1].")
+    if backend not in BACKENDS:
+        raise ValueError(f"ot_backend is {backend!r}; allowed are {', '.join(BACKENDS)}.")
+    if not 2 <= subset <= max_tokens:
+        raise ValueError(f"relation_subset is {subset}; it must lie in [2, relation_max_tokens={max_tokens}].")
