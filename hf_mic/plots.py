@@ -50,6 +50,7 @@ def plot_spectra(spectra: Mapping[int, np.ndarray], path: str | os.PathLike[str]
     Raises:
         ValueError: No spectrum has variance.
     """
+    from matplotlib import colormaps
     from matplotlib.figure import Figure  # no pyplot: neither a display nor global state
 
     drawn = {d: np.asarray(spectra[d], dtype=np.float64) for d in sorted(spectra) if np.any(spectra[d])}
@@ -57,23 +58,24 @@ def plot_spectra(spectra: Mapping[int, np.ndarray], path: str | os.PathLike[str]
         raise ValueError("nothing to draw: every spectrum is zero, so the embeddings are constant")
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[3, 2])
-    top = max(len(drawn) - 1, 1)
-    for i, (d, values) in enumerate(drawn.items()):
+    shades = colormaps["viridis"](np.linspace(0, 0.88, len(drawn)))
+    for shade, (d, values) in zip(shades, drawn.items(), strict=True):
         relative = values / values.mean()
         keep = relative > 1e-8
         ranks = np.flatnonzero(keep) + 1
-        left.plot(ranks, relative[keep], color=_shade(i / top), marker="o", markersize=2.5, label=f"d = {d}")
+        left.plot(ranks, relative[keep], color=shade, marker="o", markersize=2.5, label=f"d = {d}")
     left.axhline(1.0, color="0.4", linestyle="--", linewidth=1, label="isotropic")
     left.set(xscale="log", yscale="log", xlabel="rank of the eigenvalue", ylabel="eigenvalue / mean eigenvalue")
     left.legend(fontsize=8, frameon=False)
     dims = list(drawn)
     used = [values.sum() ** 2 / (values**2).sum() for values in drawn.values()]
     right.plot(dims, dims, color="0.4", linestyle="--", linewidth=1, label="isotropic")
-    right.plot(dims, used, color=_shade(0.3), marker="o", label="participation ratio")
+    right.plot(dims, used, color=shades[0], marker="o", markersize=4, label="participation ratio")
     right.set_xscale("log", base=2)
     right.set_yscale("log", base=2)
     right.set_xticks(dims, labels=[str(d) for d in dims])
-    right.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    for axis in (left.xaxis, left.yaxis, right.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
     right.set(xlabel="prefix width d", ylabel="dimensions filled")
     right.legend(fontsize=8, frameon=False)
     for axes in (left, right):
@@ -138,13 +140,6 @@ def write_geometry_report(
     if any(values.any() for values in spectra.values()):
         plot_spectra(spectra, folder / f"{name}.png", title=title)
     return rows
-
-
-def _shade(position: float) -> tuple[float, float, float]:
-    """Colour between dark blue (0) and orange (1), readable in print and for the colour-blind."""
-    dark, bright = np.array([0.13, 0.22, 0.47]), np.array([0.95, 0.55, 0.15])
-    red, green, blue = dark + position * (bright - dark)
-    return float(red), float(green), float(blue)
 
 
 def _write_text(path: Path, text: str) -> None:
