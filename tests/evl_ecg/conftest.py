@@ -1,5 +1,6 @@
 """Tiny vision-language models of the real architectures, with real processors where they work without torchvision."""
 
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,10 +69,16 @@ def sentencepiece_tokenizer(extra: list[str]) -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    special = ["<unk>", "<s>", "</s>", "<pad>", *extra] + [f"<0x{i:02X}>" for i in range(256)]
+    special = ["<unk>", "<s>", "</s>", "<pad>", *extra]
     tokenizer.train_from_iterator(
-        CORPUS, trainers.BpeTrainer(vocab_size=380, special_tokens=special, show_progress=False)
+        CORPUS, trainers.BpeTrainer(vocab_size=120, special_tokens=special, show_progress=False)
     )
+    trained = json.loads(tokenizer.to_str())["model"]
+    vocab = dict(trained["vocab"])
+    for byte in range(256):
+        vocab[f"<0x{byte:02X}>"] = len(vocab)
+    merges = [tuple(pair) for pair in trained["merges"]]
+    tokenizer.model = models.BPE(vocab, merges, unk_token="<unk>", byte_fallback=True)
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>"

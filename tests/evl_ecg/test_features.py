@@ -180,7 +180,7 @@ def test_gather_and_pool_by_hand():
 def test_what_is_refused(tiny_vlm):
     model = tiny_vlm("idefics3").load()
     inputs, labels = make_inputs("idefics3", model)
-    with pytest.raises(ValueError, match="layer 7 does not exist.* choose -3 … 2"):
+    with pytest.raises(ValueError, match=r"layer 7 does not exist.* choose -3 … 2"):
         extract_features(model, inputs, labels, FeatureRequest(layer=7))
     with pytest.raises(ValueError, match="choose 'all', 'visual' or 'answer'"):
         FeatureRequest(tokens="text")

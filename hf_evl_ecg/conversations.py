@@ -1,0 +1,190 @@
+"""Questions and answers → chat text with the characters to learn, for any processor's chat template."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+__all__ = [
+    "ChatTemplateError",
+    "ChatText",
+    "ExampleError",
+    "MissingAnswerError",
+    "Turn",
+    "chat_messages",
+    "read_turns",
+    "render_chat",
+    "special_tokens",
+]
+
+IMAGE_TAG = "<image>"  # how LLaVA-style records mark the image inside the question
+_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+_SLOT = "ANSWER{}SLOT"
+
+
+class ExampleError(ValueError):
+    """An example that cannot be learnt from; the text names the record and says what is wrong."""
+
+    def __init__(self, record: str, reason: str) -> None:
+        super().__init__(f"record {record!r}: {reason}")
+        self.record = record
+
+
+class MissingAnswerError(ExampleError):
+    """A question without an answer, or an example without a question."""
+
+
+class ChatTemplateError(ValueError):
+    """A chat template in which the answers cannot be found."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One question and its answer, without image tags."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class ChatText:
+    """A rendered conversation and the character ranges ``[start, end)`` of what the model has to produce."""
+
+    text: str
+    spans: tuple[tuple[int, int], ...]
+
+
+def read_turns(example: Mapping[str, Any], record: str) -> tuple[Turn, ...]:
+    """The turns of an example in any of three forms.
+
+    - ``question`` and ``answer`` strings,
+    - ``conversations``: ``[{"from": "human", "value": …}, {"from": "gpt", "value": …}, …]`` (ECGInstruct, LLaVA),
+    - ``messages``: ``[{"role": "user", "content": …}, {"role": "assistant", "content": …}, …]``.
+
+    Raises:
+        MissingAnswerError: If a question or answer is missing or empty, or roles do not alternate.
+    """
+    if example.get("conversations") is not None:
+        pairs = [(str(m.get("from")), str(m.get("value") or "")) for m in example["conversations"]]
+    elif example.get("messages") is not None:
+        pairs = [(str(m.get("role")), _plain(m.get("content"))) for m in example["messages"]]
+    else:
+        pairs = [("user", _plain(example.get("question"))), ("assistant", _plain(example.get("answer")))]
+    spoken = [(_ROLES.get(role, role), text.replace(IMAGE_TAG, "").strip()) for role, text in pairs]
+    spoken = [(role, text) for role, text in spoken if role != "system"]
+    if not spoken or len(spoken) % 2 or [role for role, _ in spoken] != ["user", "assistant"] * (len(spoken) // 2):
+        raise MissingAnswerError(
+            record,
+            f"the roles are {[role for role, _ in spoken]}; questions (user, human) and answers (assistant, gpt) "
+            "must alternate, beginning with a question and ending with an answer.",
+        )
+    turns = tuple(Turn(q, a) for (_, q), (_, a) in zip(spoken[::2], spoken[1::2], strict=True))
+    for number, turn in enumerate(turns, 1):
+        for what, text in (("question", turn.question), ("answer", turn.answer)):
+            if not text:
+                raise MissingAnswerError(record, f"turn {number} has an empty {what}; remove the turn or fill it in.")
+    return turns
+
+
+def chat_messages(turns: Sequence[Turn], *, system: str | None = None, images: int = 1) -> list[dict[str, Any]]:
+    """Messages in the form every processor's chat template takes; the images come before the first question."""
+    messages: list[dict[str, Any]] = []
+    if system is not None:
+        messages.append({"role": "system", "content": [{"type": "text", "text": system}]})
+    for number, turn in enumerate(turns):
+        pictures = [{"type": "image"}] * (images if number == 0 else 0)
+        messages.append({"role": "user", "content": [*pictures, {"type": "text", "text": turn.question}]})
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": turn.answer}]})
+    return messages
+
+
+def render_chat(processor: Any, messages: list[dict[str, Any]]) -> ChatText:
+    """Apply a processor's chat template and find the answers in the result.
+
+    The template is rendered a second time with a marker in place of every answer, so that nothing has to be known
+    about it: it may have ``{% generation %}`` tags or not, trim its input, or open the assistant's turn in any way.
+    Each span begins where the generation prompt ends (a space before the answer, say, is learnt with it) and includes
+    the end-of-turn token that follows the answer. Where a template has none (LLaVA-1.6-Vicuna), the tokenizer's
+    end-of-sequence token is appended after the last answer, so that the model learns to stop.
+
+    Raises:
+        ChatTemplateError: If the processor has no chat template, or one that alters the answers.
+    """
+    try:
+        text = processor.apply_chat_template(messages, tokenize=False)
+        answers = [m["content"][0]["text"] for m in messages if m["role"] == "assistant"]
+        slots = [_SLOT.format(i) for i in range(len(answers))]
+        remaining = iter(slots)
+        marked = [
+            {**m, "content": [{"type": "text", "text": next(remaining)}]} if m["role"] == "assistant" else m
+            for m in messages
+        ]
+        pieces = re.split("|".join(slots), processor.apply_chat_template(marked, tokenize=False))
+        first = next(i for i, m in enumerate(messages) if m["role"] == "assistant")
+        prompt = processor.apply_chat_template(messages[:first], tokenize=False, add_generation_prompt=True)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ChatTemplateError(f"the chat template of {type(processor).__name__} failed: {error}") from error
+    if len(pieces) != len(answers) + 1:
+        raise ChatTemplateError(
+            f"the chat template of {type(processor).__name__} shows {len(pieces) - 1} of {len(answers)} answers; "
+            "it must render every assistant turn once."
+        )
+    starts, ends = _locate(text, pieces, answers, type(processor).__name__)
+    opening = pieces[0][len(prompt) :] if pieces[0].startswith(prompt) else ""
+    starts = [s - len(opening) if text.endswith(opening, 0, s) else s for s in starts]
+    return _close_turns(text, pieces, starts, ends, processor.tokenizer)
+
+
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """Tokens that stand for no text, such as the end of a turn, padding and the image placeholder."""
+    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return added | set(tokenizer.all_special_tokens)
+
+
+def _locate(text: str, pieces: list[str], answers: list[str], name: str) -> tuple[list[int], list[int]]:
+    """Where each answer, as it is or trimmed, stands between the fixed pieces of a rendered chat."""
+    starts, ends, at = [], [], len(pieces[0])
+    fits = text.startswith(pieces[0])
+    for answer, after in zip(answers, pieces[1:], strict=True):
+        shown = next((a for a in (answer, answer.strip()) if text.startswith(a + after, at)), None)
+        if shown is None or not fits:
+            raise ChatTemplateError(
+                f"the chat template of {name} does not show the answer {answer[:60]!r} unchanged; use a template that "
+                "renders the assistant's text as it is (trimming white space is fine)."
+            )
+        starts.append(at)
+        ends.append(at + len(shown))
+        at = ends[-1] + len(after)
+    return starts, ends
+
+
+def _close_turns(
+    text: str, pieces: list[str], starts: list[int], ends: list[int], tokenizer: PreTrainedTokenizerBase
+) -> ChatText:
+    """Extend the spans by the end-of-turn token: the special token that follows the last answer."""
+    special = sorted(map(re.escape, special_tokens(tokenizer)), key=len, reverse=True)
+    closing = re.match(rf"\s*({'|'.join(special)})", pieces[-1]) if special else None
+    if closing is not None:
+        mark = closing.group(0)
+        closed = [e + (len(mark) if after.startswith(mark) else 0) for e, after in zip(ends, pieces[1:], strict=True)]
+        return ChatText(text, tuple(zip(starts, closed, strict=True)))
+    if tokenizer.eos_token is None:
+        raise ChatTemplateError(
+            "neither the chat template nor the tokenizer has a token that ends an answer, so a model could never "
+            "learn to stop; set tokenizer.eos_token."
+        )
+    text = text[: ends[-1]] + tokenizer.eos_token
+    return ChatText(text, (*zip(starts[:-1], ends[:-1], strict=True), (starts[-1], len(text))))
+
+
+def _plain(content: Any) -> str:
+    """Text of a message: a string, or the text parts of a content list."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    return "".join(str(part.get("text") or "") for part in content if part.get("type") == "text")
