@@ -38,7 +38,7 @@ _FOOTER_MM = 7.0
 _MARGIN_NAME_MM = 9.0
 _LEAST_PITCH_MM = 12.0
 _LABEL_MM = 3.4
-_LABEL_RISE_MM = 13.0
+_LABEL_RISE_MM = 16.0
 
 
 @dataclass(frozen=True)
