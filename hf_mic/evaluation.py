@@ -38,7 +38,8 @@ def score_embeddings(
     - STS: ``spearman`` of the similarity with the human scores; 0 if a collapsed model gives all pairs the same one.
     - Classification: ``accuracy`` of multinomial logistic regression on the vectors as they are, and
       ``accuracy_standardised`` on features brought to zero mean and unit variance of the training set. The first
-      depends on the scale of the coordinates through the penalty, the second does not.
+      depends on the scale of the coordinates through the penalty, the second does not, but is hardly penalised, so it
+      overfits more.
     - Retrieval: ``ndcg@10``, ``recall@10``, ``recall@100`` by exact search; ties by descending document id (trec_eval).
     - Pairs: ``accuracy`` at the threshold that is best on the dev pairs, and ``average_precision``.
 
