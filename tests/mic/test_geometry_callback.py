@@ -200,14 +200,19 @@ def test_two_processes_only_the_first_logs(tiny_bert_path, make_sentences, repo_
     script = tmp_path / "run.py"
     script.write_text(TWO_PROCESSES)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    done = subprocess.run(
+    process = subprocess.Popen(
         [*command, tiny_bert_path, str(tmp_path), json.dumps(make_sentences(16, 3))],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(repo_root)},
-        capture_output=True,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=120,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    try:
+        _, errors = process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # the launcher ends its workers
+        process.communicate()
+        raise
+    assert process.returncode == 0, errors[-3000:]
     first, second = (json.loads((tmp_path / f"log{rank}.json").read_text()) for rank in (0, 1))
     assert measured_steps(first) == [2, 4]
     assert measured_steps(second) == []
