@@ -22,8 +22,8 @@ class GeometryCallback(TrainerCallback):
 
     Entries are called ``geometry/<measure>@<dim>``, as in ``geometry/eigen_cv@32``, with the measures of
     :func:`hf_mic.diagnostics.geometry_report`; undefined values are left out. They go through ``trainer.log``, so they
-    reach ``log_history`` and every reporting integration. Every process encodes (sharded parameters need all of them),
-    the first one measures and logs. Training is not disturbed: no gradient, no random numbers, and each submodule gets
+    reach ``log_history`` and every reporting integration. Every process encodes, the first one measures and
+    logs. Training is not disturbed: no gradient, no random numbers, and each submodule gets
     its train or eval mode back.
 
     Args:
@@ -95,10 +95,11 @@ class GeometryCallback(TrainerCallback):
         names = [
             name for name in geometry_report(sample, self.dims, **self.settings)[0] if name not in ("dim", "n", "knn_k")
         ]
-        unknown = set(measures or ()) - set(names)
-        if unknown:
-            raise ValueError(f"unknown measures {sorted(unknown)}; choose from {', '.join(names)}")
-        return names if measures is None else list(measures)
+        chosen = names if measures is None else list(measures)
+        unknown = sorted(set(chosen) - set(names))
+        if unknown or not chosen:
+            raise ValueError(f"unknown measures {unknown or 'in an empty list'}; choose from {', '.join(names)}")
+        return chosen
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -232,6 +232,7 @@ def test_two_processes_only_the_first_logs(tiny_bert_path, make_sentences, repo_
         ({"every_n_steps": 0}, "every_n_steps"),
         ({"at_evaluation": False}, "nothing would be measured"),
         ({"measures": ["isotropy"]}, r"unknown measures \['isotropy'\]; choose from effective_rank"),
+        ({"measures": []}, "empty list; choose from"),
         ({"pairs": [(0, 40)]}, "pairs must index rows"),
         ({"k": 0}, ">= 1"),
     ],
