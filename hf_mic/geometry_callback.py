@@ -22,9 +22,9 @@ class GeometryCallback(TrainerCallback):
 
     Entries are called ``geometry/<measure>@<dim>``, as in ``geometry/eigen_cv@32``, with the measures of
     :func:`hf_mic.diagnostics.geometry_report`; undefined values are left out. They go through ``trainer.log``, so they
-    reach ``log_history`` and every reporting integration. Every process encodes, the first one measures and
-    logs. Training is not disturbed: no gradient, no random numbers, and each submodule gets
-    its train or eval mode back.
+    reach ``log_history`` and every reporting integration. Every process encodes, the first one measures and logs.
+    Training is not disturbed: no gradient, no random numbers, and each submodule gets its train or eval mode back.
+    Embeddings with NaN or infinity give a warning instead of values.
 
     Args:
         texts: The sample; some hundred texts, since eigenvalue CV and R² need N well above the dimension.
