@@ -1,0 +1,176 @@
+"""MICTrainer: a MIC run needs a model and a data set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, IterableDataset
+from sentence_transformers import SentenceTransformer
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from .baselines import method_loss
+from .checkpoints import AtomicCheckpointTrainer
+from .losses import MICLoss
+from .training_args import MICTrainingArguments
+
+__all__ = ["GammaWarmup", "MICTrainer", "is_scored"]
+
+
+class MICTrainer(AtomicCheckpointTrainer):
+    """Train a SentenceTransformer with MIC (arXiv 2605.29987).
+
+    Takes what :class:`~sentence_transformers.SentenceTransformerTrainer` takes, with :class:`MICTrainingArguments`. Without a
+    ``loss`` it builds :class:`hf_mic.MICLoss` from the arguments: around InfoNCE with in-batch negatives for data sets of
+    pairs, triplets or longer tuples of texts, around CoSENT for two texts and a ``label`` or ``score``; for several data sets
+    of both sorts, one loss for each. A ``loss`` that is given is used as it is; of the MIC arguments only
+    ``gamma_warmup_steps`` acts on it.
+
+    The terms ``matryoshka``, ``scr``, ``sir`` and ``distill`` are logged beside the loss. Checkpoints are whole or absent.
+
+    Args:
+        finish_card: Called with the folder after each writing of the model and its README.md, in the main process, such as
+            :func:`hf_mic.card.complete_model_card` with its options bound.
+        **kwargs: Arguments of SentenceTransformerTrainer.
+
+    Raises:
+        ValueError: If a data set's columns fit neither base loss, or an argument does not fit the model.
+
+    Example:
+        ```python
+        trainer = MICTrainer(model=SentenceTransformer("all-MiniLM-L6-v2"), train_dataset=pairs)
+        trainer.train()
+        ```
+    """
+
+    training_args_class = MICTrainingArguments
+    loss_is_scaled_for_ga = False  # losses are means over a micro-batch: the trainer divides by the number of them
+    args: MICTrainingArguments
+
+    def __init__(self, *args: Any, finish_card: Callable[[Path], None] | None = None, **kwargs: Any) -> None:
+        self.finish_card = finish_card
+        super().__init__(*args, **kwargs)
+        if self.args.gamma_warmup_steps:
+            self.add_callback(GammaWarmup(self))
+
+    def get_default_loss(  # type: ignore[override]  # the host takes a dict, its hint does not say so
+        self, model: SentenceTransformer
+    ) -> nn.Module | dict[str, nn.Module]:
+        """Build MICLoss for the data sets of the trainer."""
+        return self.method_loss("mic", model)
+
+    def method_loss(self, method: str, model: SentenceTransformer) -> nn.Module | dict[str, nn.Module]:
+        """Build the loss of a method for the data sets of the trainer: one, or one per data set if their sorts differ.
+
+        Args:
+            method: One of :data:`hf_mic.baselines.METHODS`.
+            model: The model that is trained.
+
+        Raises:
+            ValueError: As :func:`is_scored` and :func:`hf_mic.baselines.method_loss`.
+        """
+        parts = [*_named(self.train_dataset, "train_dataset"), *_named(self.eval_dataset, "eval_dataset")]
+        labels = self.data_collator.valid_label_columns
+        scored = {label: is_scored(data, labels, label) for label, _, data in parts}
+        if len(set(scored.values())) <= 1:
+            return method_loss(method, model, self.args, scored=any(scored.values()))
+        sorts: dict[str | None, set[bool]] = {}
+        for label, name, _ in parts:
+            sorts.setdefault(name, set()).add(scored[label])
+        if None in sorts or any(len(values) > 1 for values in sorts.values()):
+            raise ValueError(
+                f"Some data sets have scores and some have not: {scored}. Pass them as dicts {{name: data set}}, with the "
+                "same sort under one name for training and evaluation, or pass a loss."
+            )
+        return {str(name): method_loss(method, model, self.args, scored=any(values)) for name, values in sorts.items()}
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write the README.md of ``output_dir``, then hand it to ``finish_card``."""
+        super().create_model_card(*args, **kwargs)
+        if self.finish_card and self.is_world_process_zero():
+            self.finish_card(Path(str(self.args.output_dir)))
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.finish_card:
+            self.finish_card(Path(str(output_dir or self.args.output_dir)))
+
+
+class GammaWarmup(TrainerCallback):
+    """Let gamma of each MICLoss rise linearly from 0 over ``gamma_warmup_steps``, counted from the start of the whole run.
+
+    The weight of a step depends on its number only, so a resumed run continues where it was.
+
+    Args:
+        trainer: The trainer whose losses are driven.
+    """
+
+    def __init__(self, trainer: MICTrainer) -> None:
+        self.trainer = trainer
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Set the scale of gamma for the step that begins."""
+        warmup = self.trainer.args.gamma_warmup_steps
+        steps = math.ceil(warmup * state.max_steps) if warmup < 1 else warmup
+        for loss in _mic_losses(self.trainer.loss):
+            loss.gamma_scale = min(1.0, state.global_step / steps)
+
+
+def _named(data: Any, role: str) -> list[tuple[str, str | None, Dataset | IterableDataset]]:
+    """Label, name within a dict (None outside of one) and rows of each data set that was given."""
+    if isinstance(data, Mapping):
+        return [(f"{role}[{name!r}]", name, part) for name, part in data.items()]
+    return [(role, None, data)] if isinstance(data, (Dataset, IterableDataset)) else []
+
+
+def _mic_losses(loss: nn.Module | dict[str, nn.Module]) -> Iterator[MICLoss]:
+    for module in loss.values() if isinstance(loss, dict) else [loss]:
+        if isinstance(module, MICLoss):
+            yield module
+
+
+def is_scored(dataset: Dataset | IterableDataset, label_columns: list[str], name: str = "train_dataset") -> bool:
+    """Tell scored pairs from pairs, triplets and tuples of texts by the columns, and refuse all else.
+
+    Args:
+        dataset: Any columns of text, and at most one of ``label_columns``.
+        label_columns: Names under which sentence-transformers looks for labels.
+        name: Name of the data set in messages.
+
+    Returns:
+        True for two texts and a number, False for two or more texts.
+
+    Raises:
+        ValueError: If there are too few or too many columns, labels are not numbers, or there are no rows.
+
+    Example:
+        >>> is_scored(Dataset.from_dict({"anchor": ["a"], "positive": ["b"]}), ["label", "score"])
+        False
+    """
+    columns = list(dataset.column_names or ())
+    labels = [column for column in columns if column in label_columns]
+    texts = [column for column in columns if column not in labels]
+    if isinstance(dataset, Dataset) and len(dataset) == 0:
+        raise ValueError(f"{name} has no rows.")
+    if len(labels) > 1:
+        raise ValueError(f"{name} has several label columns {labels}: keep one of them.")
+    if labels:
+        kind = getattr(dataset.features[labels[0]], "dtype", "list")
+        if not kind.startswith(("int", "uint", "float", "bool")):
+            raise ValueError(f"{name}: column {labels[0]!r} must hold numbers, it holds values of type {kind}.")
+        if len(texts) != 2:
+            raise ValueError(
+                f"{name} has the label column {labels[0]!r} and the text columns {texts}: a score needs exactly two texts. "
+                "Select columns, or pass a loss that fits the data."
+            )
+    elif len(texts) < 2:
+        raise ValueError(
+            f"{name} has the columns {columns}: a pair needs at least two text columns, such as anchor and positive. Single "
+            "texts become pairs with hf_mic.data.simcse_pairs."
+        )
+    return bool(labels)

@@ -1,0 +1,235 @@
+"""MICTrainingArguments: every option of a MIC run, for Python, the command line and YAML."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
+
+__all__ = ["PAPER_DIMS", "MICTrainingArguments"]
+
+PAPER_DIMS = (16, 32, 64, 128, 256, 512, 768)
+"""Prefix lengths of the MIC paper."""
+
+
+@dataclass
+class MICTrainingArguments(SentenceTransformerTrainingArguments):
+    """Training arguments of sentence-transformers plus those of :class:`hf_mic.MICLoss` and its base loss.
+
+    The help of each field says what it does. Settings that depend on the model (prefix lengths below the width, layers that
+    exist) are checked when :class:`hf_mic.MICTrainer` builds the loss.
+
+    Raises:
+        ValueError: If a value is out of range, or two values contradict each other.
+
+    Source: arXiv 2605.29987.
+
+    Example:
+        >>> MICTrainingArguments("out", gamma=0.3, report_to="none").dims_for(48)
+        [48, 32, 16]
+    """
+
+    matryoshka_dims: list[int] | None = field(
+        default=None,
+        metadata={
+            "help": "Prefix lengths at which the base loss is computed. Default: 16, 32, 64, 128, 256, 512 and 768, as far "
+            "as they are below the width of the embedding, and the width."
+        },
+    )
+    matryoshka_weights: list[float] | None = field(
+        default=None, metadata={"help": "Weight of the base loss at each of matryoshka_dims. Default: 1."}
+    )
+    n_dims_per_step: int = field(
+        default=-1,
+        metadata={
+            "help": "How many of matryoshka_dims are drawn for the base loss in each step; -1 for all. The regularisers "
+            "always see all of theirs."
+        },
+    )
+    scale: float = field(
+        default=20.0,
+        metadata={"help": "Factor on the cosine similarities in the base loss, the inverse of the temperature."},
+    )
+    mini_batch_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Embed batches of pairs or triplets in parts of this size with gradient caching, so that the batch "
+            "size is not bound by memory. Needs scope='pooled' in a MIC run."
+        },
+    )
+    gamma: float = field(default=0.1, metadata={"help": "Weight of the regularisers; 0 is plain Matryoshka learning."})
+    gamma_warmup_steps: float = field(
+        default=0,
+        metadata={
+            "help": "Optimiser steps over which gamma rises linearly from 0; below 1, the share of all training steps."
+        },
+    )
+    layers: list[int] | None = field(
+        default=None,
+        metadata={
+            "help": "Layers whose token states are regularised; 0 is the embedding layer. Default: the middle-to-late "
+            "layers n/3, n/2, 2n/3 and 5n/6 of n."
+        },
+    )
+    layer_dims: dict[int, list[int]] | str | None = field(  # str second: how HfArgumentParser reads the command line
+        default=None,
+        metadata={
+            "help": "Pair layers with prefix lengths of their own, in the place of layers and reg_dims: a mapping, as JSON "
+            'on the command line, such as {"4": [16, 32], "6": [64, 128]}.'
+        },
+    )
+    reg_dims: list[int] | None = field(
+        default=None,
+        metadata={"help": "Prefix lengths that are regularised. Default: matryoshka_dims below the width."},
+    )
+    tau: float | str | None = field(  # str second, as above
+        default=0.1,
+        metadata={
+            "help": "Correlation between prefix and residual coordinates that the soft collapse term tolerates, or 'auto' "
+            "for twice its sampling noise."
+        },
+    )
+    var_weight: float = field(
+        default=1.0,
+        metadata={
+            "help": "Weight of the variance floor in the soft collapse term. Its floor of 1 is out of reach of embeddings of "
+            "unit length: use 0 with scope='pooled' on a model that ends in Normalize."
+        },
+    )
+    scr_weight: float = field(
+        default=1.0, metadata={"help": "Weight of the soft collapse term within the regularisers; 0 leaves it out."}
+    )
+    sir_weight: float = field(
+        default=1.0, metadata={"help": "Weight of the spectral isotropy term within the regularisers; 0 leaves it out."}
+    )
+    uniformity_t: float = field(default=2.0, metadata={"help": "Sharpness t of the uniformity in the isotropy term."})
+    cv_mode: Literal["diagonal", "eigen"] = field(
+        default="diagonal",
+        metadata={
+            "help": "Isotropy from the variances of the coordinates (diagonal, as in the paper) or from the eigenvalues of "
+            "their covariance, which also sees correlated coordinates."
+        },
+    )
+    scope: Literal["tokens", "pooled"] = field(
+        default="tokens",
+        metadata={
+            "help": "Regularise the token states of layers, or the sentence embeddings. pooled works with every model and "
+            "with gradient caching."
+        },
+    )
+    distill: Literal["similarity_kl"] | None = field(
+        default=None,
+        metadata={
+            "help": "similarity_kl distils the similarities within the batch from the full width to the prefixes."
+        },
+    )
+    distill_weight: float = field(default=0.0, metadata={"help": "Weight of the distillation."})
+    distill_temperature: float = field(default=0.05, metadata={"help": "Softmax temperature of the distillation."})
+    gather_across_devices: bool = field(
+        default=False,
+        metadata={
+            "help": "Compute batch statistics and in-batch negatives over all processes, as one process with the whole "
+            "batch would. Switches dataloader_drop_last on: batches must be equally large."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        self.tau = _number_or_auto(self.tau)
+        self.layer_dims = _parsed_layer_dims(self.layer_dims)
+        self._check_ranges()
+        self._check_combinations()
+        if self.gather_across_devices:
+            self.dataloader_drop_last = True
+        super().__post_init__()
+
+    def _check_ranges(self) -> None:
+        for name in ("gamma", "gamma_warmup_steps", "var_weight", "scr_weight", "sir_weight", "distill_weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}.")
+        for name in ("scale", "uniformity_t", "distill_temperature"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}.")
+        if self.n_dims_per_step != -1 and self.n_dims_per_step < 1:
+            raise ValueError(f"n_dims_per_step must be -1 (all) or at least 1, got {self.n_dims_per_step}.")
+        if self.mini_batch_size is not None and self.mini_batch_size < 1:
+            raise ValueError(f"mini_batch_size must be at least 1, got {self.mini_batch_size}.")
+        for name, lowest in (("matryoshka_dims", 1), ("reg_dims", 1), ("layers", 0)):
+            _check_distinct(name, getattr(self, name), lowest)
+        allowed = {"cv_mode": ("diagonal", "eigen"), "scope": ("tokens", "pooled"), "distill": (None, "similarity_kl")}
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"{name} must be one of {values}, got {getattr(self, name)!r}.")
+
+    def _check_combinations(self) -> None:
+        if self.matryoshka_weights is not None:
+            if len(self.matryoshka_weights) != len(self.matryoshka_dims or ()):
+                raise ValueError(
+                    f"matryoshka_weights needs one weight per entry of matryoshka_dims: got {self.matryoshka_weights} for "
+                    f"{self.matryoshka_dims}."
+                )
+            if min(self.matryoshka_weights) < 0:
+                raise ValueError(f"matryoshka_weights must be >= 0, got {self.matryoshka_weights}.")
+        if (self.distill is None) != (self.distill_weight == 0):
+            raise ValueError(
+                f"distill={self.distill!r} and distill_weight={self.distill_weight} contradict each other: give both "
+                "(distill='similarity_kl', distill_weight > 0) or neither."
+            )
+        if self.layer_dims is not None and (self.layers is not None or self.reg_dims is not None):
+            raise ValueError("layer_dims replaces layers and reg_dims: give either it or them.")
+        if self.scope == "pooled" and (self.layers is not None or self.layer_dims is not None):
+            raise ValueError("layers and layer_dims belong to scope='tokens': leave them out with scope='pooled'.")
+
+    def dims_for(self, width: int) -> list[int]:
+        """Prefix lengths of the Matryoshka loss for embeddings of this width, as given or the default, largest first.
+
+        Raises:
+            ValueError: If a prefix is longer than the width.
+        """
+        if self.matryoshka_dims is None:
+            return sorted({width, *(dim for dim in PAPER_DIMS if dim < width)}, reverse=True)
+        if too_long := [dim for dim in self.matryoshka_dims if dim > width]:
+            raise ValueError(f"matryoshka_dims {too_long} exceed the width {width} of the model's embeddings.")
+        return list(self.matryoshka_dims)
+
+    def mic_options(self) -> dict[str, Any]:
+        """Keyword arguments of :class:`hf_mic.MICLoss`, all but the model, the base loss and the prefix lengths."""
+        layers = self.layers if self.layer_dims is None else self.layer_dims
+        same = ("matryoshka_weights", "n_dims_per_step", "reg_dims", "gamma", "tau", "var_weight", "scr_weight",
+                "sir_weight", "cv_mode", "scope", "distill", "distill_weight", "distill_temperature",
+                "gather_across_devices")  # fmt: skip
+        return {name: getattr(self, name) for name in same} | {"layers": layers, "t": self.uniformity_t}
+
+
+def _number_or_auto(value: str | float | None) -> str | float:
+    try:
+        tau = value if value == "auto" else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        tau = None
+    if tau is None or not (tau == "auto" or tau >= 0):  # type: ignore[operator]
+        raise ValueError(f"tau must be a number >= 0 or 'auto', got {value!r}.")
+    return tau
+
+
+def _parsed_layer_dims(value: Any) -> dict[int, list[int]] | None:
+    """Mapping with integer keys, which JSON does not have."""
+    try:
+        parsed = json.loads(value) if isinstance(value, str) else value
+        if parsed is None:
+            return None
+        result = {int(layer): [int(dim) for dim in dims] for layer, dims in parsed.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise ValueError(
+            f'layer_dims must map layers to lists of prefix lengths, such as {{"4": [16, 32]}}, got {value!r}.'
+        ) from None
+    _check_distinct("layer_dims (layers)", list(result), 0)
+    for layer, dims in result.items():
+        _check_distinct(f"layer_dims[{layer}]", dims, 1)
+    return result
+
+
+def _check_distinct(name: str, values: Sequence[int] | None, lowest: int) -> None:
+    if values is not None and (not values or len(set(values)) < len(values) or min(values) < lowest):
+        raise ValueError(f"{name} must hold distinct whole numbers >= {lowest}, at least one, got {values}.")
