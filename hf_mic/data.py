@@ -119,7 +119,10 @@ def read_columns(
         ValueError: If a column is missing (the message names those that are there) or a cell is blank, None or NaN (the
             message names the row, counted from 1 without the header).
     """
-    table = read_table(source, split=split, subset=subset)
+    return _pick(read_table(source, split=split, subset=subset), columns, source)
+
+
+def _pick(table: Mapping[str, list[Any]], columns: Sequence[str], source: str | Path) -> dict[str, list[Any]]:
     if missing := [name for name in columns if name not in table]:
         raise ValueError(f"{source} has no column {missing}. Its columns are {list(table)}: map them with `columns`.")
     for name in columns:
@@ -206,15 +209,15 @@ def load_training_data(
     mapping = _checked_mapping(columns)
     if max_rows is not None and max_rows < 1:
         raise ValueError(f"max_rows must be at least 1, got {max_rows}.")
-    if kind is None:
-        kind = _infer_kind(source, read_table(source, split=split, subset=subset), mapping)
-    if kind not in KINDS:
+    if kind is not None and kind not in KINDS:
         raise ValueError(f"Unknown kind {kind!r}: choose from {', '.join(KINDS)}.")
+    table = read_table(source, split=split, subset=subset)
+    kind = kind or _infer_kind(source, table, mapping)
     if unused := sorted(set(mapping) - set(KINDS[kind])):
         raise ValueError(f"columns maps {unused}, which kind {kind!r} does not have: its columns are {KINDS[kind]}.")
     wanted = {name: mapping.get(name, [name]) for name in KINDS[kind]}
-    table = read_columns(source, [name for names in wanted.values() for name in names], split=split, subset=subset)
-    table = {name: values[:max_rows] for name, values in table.items()}
+    cut = {name: values[:max_rows] for name, values in table.items()}
+    table = _pick(cut, [name for names in wanted.values() for name in names], source)
     for name in (name for target, names in wanted.items() if target != "score" for name in names):
         _check_texts(table[name], name, source)
     if kind == "single":

@@ -26,6 +26,9 @@ PRECISIONS = ("float32", "int8", "binary")
 PROBE_TOLERANCE = 1e-5
 """Gradient at which L-BFGS stops: at scikit-learn's default of 1e-4 accuracies are still up to half a point off."""
 
+CHUNK_SCORES = 2**24
+"""Most similarities of a retrieval task held in memory at once."""
+
 Embed = Callable[[list[str]], NDArray]
 Vectors = NDArray[np.float32]
 Score = tuple[str, float, int, tuple[float, float] | None]
@@ -183,7 +186,7 @@ def _score_retrieval(task: RetrievalTask, view: TextView, counts: NDArray | None
     queries = view.queries([task.queries[query] for query in judged], texts)
     if view.precision != "binary":
         corpus, queries = metrics.normalize(corpus), metrics.normalize(queries)
-    chunk = max(1, 2**24 // len(ids))
+    chunk = max(1, CHUNK_SCORES // len(ids))
     rankings = [
         [ids[i] for i in row]
         for start in range(0, len(judged), chunk)

