@@ -9,11 +9,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = {
     "hf_mic": [
-        {"functional", "diagnostics", "matrices"},
-        {"data", "metrics", "tasks", "text_tasks", "scoring"},
+        {"functional", "diagnostics", "matrices", "rotations"},
+        {"data", "metrics", "tasks", "text_tasks", "scoring", "prefix_map"},
         {"capture", "layers", "losses"},
         {"training_args", "adapt", "evaluation", "geometry_callback"},
-        {"trainer", "plots", "results", "report"},
+        {"trainer", "baselines", "checkpoints", "plots", "results", "report"},
         {"card"},
         {"__init__", "__main__"},
     ],
@@ -35,12 +35,14 @@ LAYERS = {
             "conversations",
             "encoding",
             "plausibility",
+            "comments",
             "zscored",
         },
         {
             "losses",
             "generation",
             "teacher_cache",
+            "cache_writer",
             "teacher",
             "collator",
             "datasets",
@@ -52,6 +54,7 @@ LAYERS = {
             "instruct",
             "folder",
             "questions",
+            "simulated",
         },
         {"trainer", "evaluation"},
         {"convert", "export", "card"},

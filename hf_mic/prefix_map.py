@@ -1,0 +1,241 @@
+"""A fitted map of embeddings: apply it to vectors, save it, or append it to a sentence-transformers model."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import save_file
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+__all__ = ["PrefixMap", "append_to_model", "unit_rows"]
+
+FLOATS = (np.float16, np.float32, np.float64)
+
+
+def unit_rows(rows: NDArray, first: int = 0) -> Tensor:
+    """Embedding rows as float32 unit vectors.
+
+    Args:
+        rows: Embeddings. Shape: (B, D).
+        first: Number of the first row within the whole array, for messages.
+
+    Raises:
+        ValueError: If a row is zero or not finite.
+    """
+    vectors = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32))
+    norms = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    bad = torch.nonzero(~(torch.isfinite(norms) & (norms > 0)).squeeze(1)).flatten()
+    if bad.numel():
+        row = int(bad[0])
+        what = "is zero" if norms[row] == 0 else "holds NaN or infinity"
+        raise ValueError(
+            f"Embedding row {first + row} {what} ({bad.numel()} such rows among {len(rows)}): a direction is needed. "
+            "Drop these rows, or embed their texts again."
+        )
+    return vectors / norms
+
+
+@dataclass(frozen=True, eq=False)
+class PrefixMap:
+    """A map from unit vectors to unit vectors of the same width whose prefixes can be used alone.
+
+    ``z = x W`` (orthogonal, linear) or ``z = x W + relu(x V + b) U`` (mlp), with x and z scaled to unit length.
+
+    Attributes:
+        kind: ``"orthogonal"``, ``"linear"`` or ``"mlp"``.
+        weight: W. Shape: (D, D).
+        hidden_weight: V, only for ``"mlp"``. Shape: (D, H).
+        hidden_bias: b, only for ``"mlp"``. Shape: (H,).
+        output_weight: U, only for ``"mlp"``. Shape: (H, D).
+        config: The settings of the fit.
+        losses: Weighted terms of the loss, means over the last tenth of the steps.
+    """
+
+    kind: str
+    weight: Tensor
+    hidden_weight: Tensor | None = None
+    hidden_bias: Tensor | None = None
+    output_weight: Tensor | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    losses: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def width(self) -> int:
+        """Width D of the embeddings."""
+        return self.weight.size(0)
+
+    def apply(
+        self,
+        embeddings: NDArray,
+        *,
+        dim: int | None = None,
+        out: NDArray | None = None,
+        batch_size: int = 16384,
+        progress: bool = False,
+    ) -> NDArray:
+        """Map embeddings in chunks; rows are scaled to unit length before and after.
+
+        Args:
+            embeddings: Rows of any scale, also a memory map. Shape: (N, D).
+            dim: Keep only this many leading coordinates, renormalised: the index to store. Default: all.
+            out: Where to write, for example a memory map. Shape: (N, dim). Default: a new float32 array.
+            batch_size: Rows mapped at once.
+            progress: Show a progress bar.
+
+        Returns:
+            ``out``. Shape: (N, dim).
+
+        Raises:
+            ValueError: If shapes or ``dim`` do not fit, or a row is zero or not finite.
+
+        Example:
+            >>> PrefixMap("orthogonal", torch.eye(2)[[1, 0]]).apply(np.array([[3.0, 4.0]]))
+            array([[0.8, 0.6]], dtype=float32)
+        """
+        dim = self.width if dim is None else dim
+        if embeddings.ndim != 2 or embeddings.shape[1] != self.width:
+            raise ValueError(f"This map takes embeddings of shape (N, {self.width}), got {embeddings.shape}.")
+        if embeddings.dtype not in FLOATS:
+            raise ValueError(f"Embeddings must be float16, float32 or float64, got {embeddings.dtype}.")
+        if not 1 <= dim <= self.width:
+            raise ValueError(f"dim must lie in [1, {self.width}], got {dim}.")
+        if out is None:
+            out = np.empty((len(embeddings), dim), dtype=np.float32)
+        elif out.shape != (len(embeddings), dim):
+            raise ValueError(f"out must have shape {(len(embeddings), dim)}, got {out.shape}.")
+        for start in tqdm(range(0, len(embeddings), batch_size), desc="apply", unit="chunk", disable=not progress):
+            rows = unit_rows(embeddings[start : start + batch_size], start)
+            mapped = self.forward(rows, columns=dim)
+            out[start : start + batch_size] = nn.functional.normalize(mapped, dim=1).numpy()
+        return out
+
+    def forward(self, unit: Tensor, columns: int | None = None) -> Tensor:
+        """The map on unit vectors, without the final scaling: the first ``columns`` coordinates, by default all.
+
+        Args:
+            unit: Unit vectors. Shape: (B, D).
+            columns: How many coordinates to compute.
+
+        Returns:
+            Shape: (B, columns).
+        """
+        mapped = unit @ self.weight[:, :columns]
+        if self.hidden_weight is not None and self.hidden_bias is not None and self.output_weight is not None:
+            hidden = torch.relu(unit @ self.hidden_weight + self.hidden_bias)
+            mapped = mapped + hidden @ self.output_weight[:, :columns]
+        return mapped
+
+    def as_dense(self) -> list[Dense]:
+        """The map as sentence-transformers modules that need no code of this package.
+
+        A matrix is one module. The residual network becomes two, by ``x = relu(x) - relu(-x)``: the first computes
+        ``relu([x, -x, x V + b])``, the second recombines the parts.
+
+        Returns:
+            Modules that read and write ``sentence_embedding``; they expect unit vectors.
+        """
+        if self.hidden_weight is None or self.hidden_bias is None or self.output_weight is None:
+            return [_dense(self.weight, None, None)]
+        eye = torch.eye(self.width)
+        bias = torch.cat([torch.zeros(2 * self.width), self.hidden_bias])
+        return [
+            _dense(torch.cat([eye, -eye, self.hidden_weight], dim=1), bias, nn.ReLU()),
+            _dense(torch.cat([self.weight, -self.weight, self.output_weight]), None, None),
+        ]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one safetensors file, with the settings as json in its header; it is replaced in one step.
+
+        Args:
+            path: The file, ``*.safetensors``; its folder is created.
+        """
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        header = {"kind": self.kind, "config": dict(self.config), "losses": dict(self.losses)}
+        tensors = {name: tensor.contiguous() for name, tensor in self.tensors()}
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+            save_file(tensors, Path(folder) / "map", metadata={"prefix_map": json.dumps(header)})
+            os.replace(Path(folder) / "map", target)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> PrefixMap:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ValueError: If the file is no saved map.
+        """
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get("prefix_map")
+            if header is None:
+                raise ValueError(
+                    f"{path} is a safetensors file but no saved PrefixMap: its header has no 'prefix_map'."
+                )
+            return cls(**json.loads(header), **{name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Names and values of the tensors the map has."""
+        for name in ("weight", "hidden_weight", "hidden_bias", "output_weight"):
+            if (tensor := getattr(self, name)) is not None:
+                yield name, tensor
+
+
+def _dense(weight: Tensor, bias: Tensor | None, activation: nn.Module | None) -> Dense:
+    return Dense(
+        weight.size(0),
+        weight.size(1),
+        bias=bias is not None,
+        activation_function=activation,
+        init_weight=weight.T.contiguous().clone(),
+        init_bias=bias,
+    )
+
+
+def append_to_model(model: SentenceTransformer, prefix_map: PrefixMap) -> SentenceTransformer:
+    """A model that embeds text as ``model`` does, then maps: its prefixes are those of the adapted index.
+
+    The modules are ``[*model, Normalize, Dense ..., Normalize]`` (the first Normalize only if the model does not end in
+    one): the map expects unit vectors, and full-width outputs are unit vectors again. A rotation leaves the full-width
+    cosine similarities as they were. sentence-transformers truncates after the last module and does not renormalise
+    there: compare prefixes by cosine, or encode with ``normalize_embeddings=True``.
+
+    Args:
+        model: The encoder whose embeddings the map was fitted on. Its modules are shared, not copied; a ``truncate_dim``
+            of it is not carried over.
+        prefix_map: The map.
+
+    Returns:
+        A new model. Saved, it loads with ``SentenceTransformer(path, truncate_dim=16)`` alone.
+
+    Raises:
+        ValueError: If the widths differ.
+    """
+    modules = list(model)
+    width = SentenceTransformer(modules=modules, device=str(model.device)).get_embedding_dimension()
+    if width != prefix_map.width:
+        raise ValueError(
+            f"The model gives embeddings of width {width}, the map takes {prefix_map.width}: append it to the encoder "
+            "whose embeddings it was fitted on."
+        )
+    if not isinstance(modules[-1], Normalize):
+        modules.append(Normalize())
+    modules += [module.to(dtype=model.dtype) for module in prefix_map.as_dense()]
+    return SentenceTransformer(
+        modules=[*modules, Normalize()],
+        device=str(model.device),
+        prompts={name: text or "" for name, text in model.prompts.items()},
+        default_prompt_name=model.default_prompt_name,
+        similarity_fn_name=model.similarity_fn_name,
+    )
