@@ -1,5 +1,6 @@
 """Names of ECG findings: one code, one text and the synonyms that answers and other datasets use for each."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Label",
     "label_names",
     "label_text",
+    "main_rhythm",
     "unknown_labels",
 ]
 
@@ -107,6 +109,19 @@ def label_names(code: str) -> tuple[str, ...]:
     return (label_text(code), code, *LABELS[code].synonyms)
 
 
-def unknown_labels(codes: list[str] | tuple[str, ...]) -> list[str]:
+def main_rhythm(codes: Sequence[str]) -> str | None:
+    """Return the one rhythm among the labels; sinus rhythm yields to a more specific one, two others give None.
+
+    Example:
+        >>> main_rhythm(["SR", "SARRH", "LVH"]), main_rhythm(["AF", "PACE"])
+        ('SARRH', None)
+    """
+    rhythms = [code for code in dict.fromkeys(codes) if code in RHYTHM_LABELS]
+    if len(rhythms) > 1:
+        rhythms = [code for code in rhythms if code != "SR"]
+    return rhythms[0] if len(rhythms) == 1 else None
+
+
+def unknown_labels(codes: Sequence[str]) -> list[str]:
     """Return those codes that are no label, in their order."""
     return [code for code in codes if code not in LABELS]

@@ -7,7 +7,7 @@ Formats: `open` (name what is there), `closed` (yes/no), `choice` (lettered opti
 
 import random
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ __all__ = [
     "class_list_question",
     "closed_question",
     "fill_question",
+    "label_report",
     "measurement_question",
     "open_question",
     "pulse_prompt",
@@ -234,6 +235,33 @@ def report_question(record: str, report: str, rng: random.Random, labels: Sequen
     """Ask for a report; the answer is the given text, `labels` what it must contain."""
     question = rng.choice(QUESTIONS["report", "report"])
     return qa_item(record, question, report, "report", "report", labels=list(labels) or None)
+
+
+def label_report(rhythm: str | None, axis: str | None, findings: Sequence[str], measured: Mapping[str, float]) -> str:
+    """Write a short report from what is known, in a fixed order.
+
+    Args:
+        rhythm: Rhythm label.
+        axis: Axis label.
+        findings: Further labels.
+        measured: Values by the names of `MEASUREMENTS`.
+
+    Returns:
+        The report; empty when nothing is known.
+
+    Example:
+        >>> label_report("SR", None, ["LVH"], {"heart_rate": 71.6})
+        'Rhythm: sinus rhythm. Heart rate: 72 beats per minute. Findings: left ventricular hypertrophy.'
+    """
+    parts = [f"Rhythm: {label_text(rhythm)}."] if rhythm else []
+    for name, kind in MEASUREMENTS.items():
+        if name in measured:
+            parts.append(f"{kind.name[0].upper()}{kind.name[1:]}: {measured[name]:.0f} {kind.unit}.")
+    if axis:
+        parts.append(f"Axis: {label_text(axis)}.")
+    if findings:
+        parts.append(f"Findings: {', '.join(map(label_text, findings))}.")
+    return " ".join(parts)
 
 
 def pulse_prompt(question: str) -> str:

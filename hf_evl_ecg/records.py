@@ -7,9 +7,7 @@ name can lead out of the record's folder.
 
 import math
 import os
-import re
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,21 +15,23 @@ from typing import Any, Literal
 import numpy as np
 from scipy.signal import resample_poly
 
+from .comments import read_diagnoses, read_person
+from .plausibility import ECGRecordWarning, ImplausibleAmplitudeWarning, amplitude_mv, warn_about_scale
 from .signals import DERIVED_LEADS, ECG, FS_RANGE_HZ, STANDARD_LEADS, canonical_lead, canonical_leads, derive_limb_leads
 from .wfdb_header import ECGRecordError, Header, SignalLine, parse_header
-from .wfdb_samples import DEFAULT_GAIN, check_sizes, read_physical
+from .wfdb_samples import check_sizes, read_physical
 
 __all__ = [
     "ECGRecordError",
     "ECGRecordWarning",
     "ImplausibleAmplitudeWarning",
     "amplitude_mv",
+    "check_record",
     "read_header",
     "read_record",
     "resolve_inside",
 ]
 
-PLAUSIBLE_AMPLITUDE_MV = (0.5, 8.0)
 UNITS_IN_MV = {
     "mv": 1.0,
     "uv": 1e-3,
@@ -43,19 +43,7 @@ UNITS_IN_MV = {
     "microvolt": 1e-3,
     "volt": 1e3,
 }
-USUAL_GAINS = (1000.0, 200.0, 4880.0, 2000.0)
 LARGEST_MV = 3.4e38  # float32
-
-_AGE_SEX = re.compile(r"^<?(age|sex)>?\s*:\s*(.*)$", re.IGNORECASE)
-_DIAGNOSIS = re.compile(r"^(dx|reason for admission|additional diagnoses)\s*:\s*(.*)$", re.IGNORECASE)
-
-
-class ECGRecordWarning(UserWarning):
-    """A record that can be read, with something about it that a user should know."""
-
-
-class ImplausibleAmplitudeWarning(ECGRecordWarning):
-    """Voltages that no heart produces: most likely a wrong gain in the header."""
 
 
 def read_record(
@@ -101,14 +89,10 @@ def read_record(
     if gain_per_mv is not None and not 0 < gain_per_mv < math.inf:
         raise ValueError(f"gain_per_mv is {gain_per_mv}; allowed: a positive number of stored units per mV, or None")
     header = read_header(path, root=root)
-    metadata = _person(header.comments)
+    metadata = read_person(header.comments)
     read = _read_segments if header.segments else _read_leads
     leads, fs_hz = read(header, root, gain_per_mv)
     derived = [name for name in DERIVED_LEADS if name not in leads]
-    missing = [name for name in STANDARD_LEADS if name not in leads and name not in derived]
-    if missing:
-        found = ", ".join(line.name for line in header.signals) or "those of its segments"
-        raise ECGRecordError(header.path, "leads", found, f"the 12 standard leads or I, II, V1-V6; missing: {missing}")
     if derived:
         leads = derive_limb_leads(leads["I"], leads["II"]) | leads
         metadata["derived_leads"] = tuple(derived)
@@ -116,9 +100,27 @@ def read_record(
     if not (np.isnan(signal) | (np.abs(signal) < LARGEST_MV)).all():
         raise ECGRecordError(header.path, "signal", "beyond the range of float32", "voltages in mV")
     signal = _fill_missing(signal, order, nan, header.path, metadata)
-    ecg = ECG(signal, fs_hz, order, header.record_name, header.comments, _diagnoses(header.comments), metadata)
-    _warn_about_scale(ecg, header, gain_per_mv)
+    ecg = ECG(signal, fs_hz, order, header.record_name, header.comments, read_diagnoses(header.comments), metadata)
+    warn_about_scale(ecg, header, gain_per_mv)
     return ecg
+
+
+def check_record(path: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None) -> Header:
+    """Check all of a record that can be checked without reading samples, and return its header.
+
+    Args:
+        path: The record's path without suffix, or its header or signal file.
+        root: Folder that the header and its signal files must not leave.
+
+    Raises:
+        ECGRecordError: As `read_record`, except for missing samples and damaged compressed data.
+    """
+    header = read_header(path, root=root)
+    if header.segments:
+        _segment_headers(header, root)
+    else:
+        _plan(header, root)
+    return header
 
 
 def read_header(path: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None) -> Header:
@@ -162,21 +164,6 @@ def resolve_inside(path: str | os.PathLike[str], root: str | os.PathLike[str]) -
     return inside
 
 
-def amplitude_mv(signal_mv: np.ndarray, fs_hz: float) -> float:
-    """Return the height of the tallest lead's waves in mV: the median over 2 s windows of its peak-to-peak range.
-
-    Every window of 2 s holds a beat at 30/min or more; the median ignores baseline steps and short artefacts.
-
-    Args:
-        signal_mv: Shape (T, leads), in mV.
-        fs_hz: Sampling rate in Hz.
-    """
-    window = max(1, min(len(signal_mv), round(2 * fs_hz)))
-    count = len(signal_mv) // window
-    windows = signal_mv[: count * window].reshape(count, window, -1)
-    return float(np.median(np.ptp(windows, axis=1), axis=0).max())
-
-
 def _signal_files(header: Header, root: str | os.PathLike[str] | None) -> dict[str, Path]:
     """Locate the signal files, refusing any that a link takes elsewhere."""
     if root is not None:
@@ -193,75 +180,92 @@ def _signal_files(header: Header, root: str | os.PathLike[str] | None) -> dict[s
     return files
 
 
+def _plan(
+    header: Header, root: str | os.PathLike[str] | None, gain_per_mv: float | None = None
+) -> tuple[Header, dict[str, SignalLine], dict[str, Path], int]:
+    """Check one segment before any sample is read: its leads by name, signal files and number of frames."""
+    if gain_per_mv is not None:
+        lines = tuple(replace(line, gain=gain_per_mv, baseline=0, units="mV") for line in header.signals)
+        header = replace(header, signals=lines)
+    leads: dict[str, SignalLine] = {}
+    for line in header.signals:
+        name = canonical_lead(line.name)
+        if name is None:
+            continue
+        if name in leads:
+            raise ECGRecordError(header.path, "leads", f"{leads[name].name}, {line.name}", f"lead {name} once")
+        if line.units.lower().rstrip("s") not in UNITS_IN_MV:
+            raise ECGRecordError(header.path, f"units of lead {name}", line.units, "mV, uV, nV or V")
+        leads[name] = line
+    missing = [name for name in STANDARD_LEADS if name not in leads and name not in DERIVED_LEADS]
+    if missing:
+        found = ", ".join(line.name for line in header.signals)
+        raise ECGRecordError(header.path, "leads", found, f"the 12 standard leads or I, II, V1-V6; missing: {missing}")
+    fs_hz = header.fs_hz * max(line.samples_per_frame for line in leads.values())
+    if fs_hz > FS_RANGE_HZ[1]:
+        raise ECGRecordError(header.path, "fs times samples per frame", fs_hz, f"at most {FS_RANGE_HZ[1]:g} Hz")
+    files = _signal_files(header, root)
+    return header, leads, files, check_sizes(header, files)
+
+
 def _read_leads(
     header: Header, root: str | os.PathLike[str] | None, gain_per_mv: float | None
 ) -> tuple[dict[str, np.ndarray], float]:
     """Read one segment: its standard leads in mV by name, all at one rate, and that rate in Hz."""
-    if gain_per_mv is not None:
-        lines = tuple(replace(line, gain=gain_per_mv, baseline=0, units="mV") for line in header.signals)
-        header = replace(header, signals=lines)
-    names = [canonical_lead(line.name) for line in header.signals]
-    standard = [name for name in names if name is not None]
-    doubled = sorted({name for name in standard if standard.count(name) > 1})
-    if doubled:
-        raise ECGRecordError(header.path, "leads", doubled, "each lead once; these are given twice")
-    if not standard:
-        found = [line.name for line in header.signals]
-        raise ECGRecordError(header.path, "leads", found, f"the 12 standard leads {', '.join(STANDARD_LEADS)}")
-    used = {name: line for name, line in zip(names, header.signals, strict=True) if name is not None}
-    for name, line in used.items():
-        if line.units.lower().rstrip("s") not in UNITS_IN_MV:
-            raise ECGRecordError(header.path, f"units of lead {name}", line.units, "mV, uV, nV or V")
-    rate = max(line.samples_per_frame for line in used.values())
-    fs_hz = header.fs_hz * rate
-    if fs_hz > FS_RANGE_HZ[1]:
-        raise ECGRecordError(header.path, "fs times samples per frame", fs_hz, f"at most {FS_RANGE_HZ[1]:g} Hz")
-    files = _signal_files(header, root)
-    physical = read_physical(header, files, check_sizes(header, files))
-    leads = {}
-    for lead, line, values in zip(names, header.signals, physical, strict=True):
-        if lead is None:
+    header, leads, files, n_frames = _plan(header, root, gain_per_mv)
+    rate = max(line.samples_per_frame for line in leads.values())
+    millivolts = {}
+    for line, values in zip(header.signals, read_physical(header, files, n_frames), strict=True):
+        name = canonical_lead(line.name)
+        if name is None:
             continue
         values = values * UNITS_IN_MV[line.units.lower().rstrip("s")]
         if line.samples_per_frame != rate:
             values = resample_poly(values, rate, line.samples_per_frame, padtype="line")
-        leads[lead] = values
-    return leads, fs_hz
+        millivolts[name] = values
+    return millivolts, header.fs_hz * rate
+
+
+def _segment_headers(header: Header, root: str | os.PathLike[str] | None) -> list[Header | int]:
+    """Read the headers of a multi-segment record in order; a gap (`~`) is its length in frames."""
+    total = sum(length for _, length in header.segments)
+    if header.n_samples is not None and header.n_samples != total:
+        raise ECGRecordError(header.path, "n_samples", header.n_samples, f"the segments' sum, {total}")
+    gaps = sum(length for name, length in header.segments if name == "~")
+    if gaps > total - gaps or not total:
+        allowed = f"at most half of the record's {total} samples, of which there is at least one"
+        raise ECGRecordError(header.path, "length of gaps", gaps, allowed)
+    parts: list[Header | int] = []
+    for name, length in header.segments:
+        if name == "~":
+            parts.append(length)
+        elif length:  # a segment of length 0 describes the layout only
+            segment = read_header(header.path.parent / name, root=root)
+            if segment.segments or segment.fs_hz != header.fs_hz or segment.n_samples != length:
+                found = f"{segment.n_samples} samples at {segment.fs_hz:g} Hz, {len(segment.segments)} segments"
+                allowed = f"a plain record of {length} samples at {header.fs_hz:g} Hz"
+                raise ECGRecordError(segment.path, "segment", found, allowed)
+            parts.append(segment)
+    plans = [_plan(part, root) for part in parts if isinstance(part, Header)]
+    shapes = {(frozenset(leads), max(line.samples_per_frame for line in leads.values())) for _, leads, _, _ in plans}
+    if len(shapes) > 1:
+        raise ECGRecordError(header.path, "segments", len(shapes), "the same leads and samples per frame in all")
+    return parts
 
 
 def _read_segments(
     header: Header, root: str | os.PathLike[str] | None, gain_per_mv: float | None
 ) -> tuple[dict[str, np.ndarray], float]:
-    """Read and join the segments of a multi-segment record; a gap (`~`) becomes NaN."""
-    total = sum(length for _, length in header.segments)
-    if header.n_samples is not None and header.n_samples != total:
-        raise ECGRecordError(header.path, "n_samples", header.n_samples, f"the segments' sum, {total}")
-    gaps = sum(length for name, length in header.segments if name == "~")
-    if gaps > total - gaps:
-        raise ECGRecordError(header.path, "length of gaps", gaps, f"at most half of the record's {total} samples")
-    parts: list[dict[str, np.ndarray] | int] = []
-    fs_hz = header.fs_hz
-    for name, length in header.segments:
-        if not length:  # layout segment, or an empty one
-            continue
-        if name == "~":
-            parts.append(length)
-            continue
-        segment = read_header(header.path.parent / name, root=root)
-        if segment.segments or segment.fs_hz != header.fs_hz or segment.n_samples != length:
-            found = f"{segment.n_samples} samples at {segment.fs_hz:g} Hz in {len(segment.segments)} segments"
-            allowed = f"a plain record of {length} samples at {header.fs_hz:g} Hz"
-            raise ECGRecordError(segment.path, "segment", found, allowed)
-        leads, fs_hz = _read_leads(segment, root, gain_per_mv)
-        parts.append(leads)
-    full = [part for part in parts if not isinstance(part, int)]
-    if not full or any(part.keys() != full[0].keys() or not len(part.get("I", ())) for part in full):
-        raise ECGRecordError(header.path, "segments", len(full), "segments with samples and the same leads, I included")
+    """Read and join the segments of a multi-segment record; a gap becomes NaN."""
+    headers = _segment_headers(header, root)
+    read = [part if isinstance(part, int) else _read_leads(part, root, gain_per_mv) for part in headers]
+    segments = [part for part in read if not isinstance(part, int)]
+    leads, fs_hz = segments[0]
     scale = round(fs_hz / header.fs_hz)
-    joined = {
-        name: np.concatenate([np.full(p * scale, np.nan) if isinstance(p, int) else p[name] for p in parts])
-        for name in full[0]
-    }
+    joined = {}
+    for name in leads:
+        pieces = [np.full(part * scale, np.nan) if isinstance(part, int) else part[0][name] for part in read]
+        joined[name] = np.concatenate(pieces)
     return joined, fs_hz
 
 
@@ -281,76 +285,3 @@ def _fill_missing(
         signal[hole, column] = np.interp(times[hole], times[~hole], signal[~hole, column])
     metadata["interpolated_samples"] = counts
     return signal
-
-
-def _person(comments: Sequence[str]) -> dict[str, Any]:
-    """Age in years and sex as the comments give them; None where unknown."""
-    found: dict[str, Any] = {"age": None, "sex": None}
-    for comment in comments:
-        match = _AGE_SEX.match(comment)
-        if not match:
-            continue
-        key, text = match[1].lower(), match[2].strip()
-        if key == "age" and re.fullmatch(r"\d{1,3}(\.\d+)?", text):
-            found["age"] = float(text)
-        elif key == "sex":
-            found["sex"] = {"m": "male", "f": "female"}.get(text[:1].lower())
-    return found
-
-
-def _diagnoses(comments: Sequence[str]) -> tuple[str, ...]:
-    """Statements after LUDB's `<diagnoses>:`, codes after the Challenge's `Dx:`, PTB's diagnosis lines."""
-    found: list[str] = []
-    listing = False
-    for comment in comments:
-        if comment.lower().startswith("<diagnoses>"):
-            listing = True
-        elif listing and comment:
-            found.append(comment)
-        elif match := _DIAGNOSIS.match(comment):
-            parts = match[2].split(",") if match[1].lower() == "dx" else [match[2]]
-            found += [part.strip() for part in parts if part.strip().lower() not in ("", "unknown", "n/a", "no")]
-    return tuple(dict.fromkeys(found))
-
-
-def _warn_about_scale(ecg: ECG, header: Header, gain_per_mv: float | None) -> None:
-    low, high = PLAUSIBLE_AMPLITUDE_MV
-    amplitude = amplitude_mv(ecg.signal_mv, ecg.fs_hz)
-    lines = {canonical_lead(line.name): line for line in header.signals}
-    if gain_per_mv is None:
-        silent = [line.name for line in lines.values() if line.gain is None]
-        if silent:
-            text = f"{header.path}: no gain for {silent}; WFDB's default of 200 per mV was used, voltages may be wrong"
-            warnings.warn(text, ECGRecordWarning, stacklevel=3)
-        if _scaled_lead_by_lead(ecg, lines):
-            text = (
-                f"{header.path}: III = II - I holds for the stored numbers and not for the voltages, so the header's gains "
-                "scale each lead by itself and the leads cannot be compared; if the stored unit is 1 uV, as in LUDB, read "
-                "with gain_per_mv=1000"
-            )
-            warnings.warn(text, ECGRecordWarning, stacklevel=3)
-    if low <= amplitude <= high or amplitude == 0:
-        return
-    gains = {line.gain or DEFAULT_GAIN for line in lines.values()} if gain_per_mv is None else {gain_per_mv}
-    cause = "the gain or the units in the header are wrong"
-    if len(gains) == 1:
-        gain = gains.pop()
-        better = [g for g in USUAL_GAINS if low <= amplitude * gain / g <= high]
-        if better:
-            corrected = amplitude * gain / better[0]
-            cause = f"the gain of {gain:g} per mV is wrong (with {better[0]:g} it would be {corrected:.2g} mV)"
-    tallest = f"the tallest waves are {amplitude:.2g} mV, hearts produce {low:g} to {high:g} mV"
-    warnings.warn(f"{header.path}: {tallest}; most likely {cause}", ImplausibleAmplitudeWarning, stacklevel=3)
-
-
-def _scaled_lead_by_lead(ecg: ECG, lines: Mapping[str | None, SignalLine]) -> bool:
-    """Tell whether Einthoven's law holds for the stored numbers of I, II, III within rounding, and not for their mV."""
-    limb = [lines.get(name) for name in ("I", "II", "III")]
-    gains = [line.gain for line in limb if line is not None and line.gain is not None]
-    if len(gains) < 3 or len(set(gains)) == 1:
-        return False
-    millivolts = np.stack([ecg.lead(name) for name in ("I", "II", "III")]).astype(np.float64)
-    baselines = [line.baseline for line in limb if line is not None]
-    stored = millivolts * np.array(gains)[:, None] + np.array(baselines)[:, None]
-    errors = [float(np.abs(x[2] - (x[1] - x[0])).max() / np.ptp(x)) for x in (stored, millivolts)]
-    return errors[0] < 0.005 and errors[1] > 0.05
