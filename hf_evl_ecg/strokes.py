@@ -19,6 +19,8 @@ __all__ = ["SLICES", "Coverage", "box_coverage", "line_coverage", "stroke_covera
 SLICES = 4
 """Slices per pixel column."""
 
+_FAR = 1e9
+
 
 @dataclass(frozen=True)
 class Coverage:
@@ -109,33 +111,42 @@ def stroke_coverage(
     gaps = not np.isfinite(value).all()
     if gaps:
         value[~np.isfinite(value)] = np.nan
-    upper, lower = _slices(value, plan.starts, gaps)
-    upper, lower = _thicken(upper, lower, radius_px)
+    low = high = value
+    if gaps:
+        low, high = np.nan_to_num(value, nan=_FAR), np.nan_to_num(value, nan=-_FAR)
+    upper = _erode(low, plan.starts, radius_px)
+    lower = -_erode(-high, plan.starts, radius_px)
     reach = (len(upper) - (len(plan.starts) - 1)) // 2
     return _fill(upper, lower, plan.first_slice - reach, width_px, height_px)
 
 
-def _slices(value: np.ndarray, starts: np.ndarray, gaps: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Smallest and largest y of the curve within each slice, borders included."""
-    low = high = value
-    if gaps:
-        low, high = np.nan_to_num(value, nan=np.inf), np.nan_to_num(value, nan=-np.inf)
-    upper = np.minimum(np.minimum.reduceat(low, starts[:-1]), low[starts[1:]])
-    lower = np.maximum(np.maximum.reduceat(high, starts[:-1]), high[starts[1:]])
-    return upper, lower
+def _erode(value: np.ndarray, starts: np.ndarray, radius_px: float) -> np.ndarray:
+    """Top edge of the stroke in each slice: the smallest ``value − sqrt(radius² − distance²)`` around its middle.
 
+    Candidates are the curve at the slices' borders, in its middle, at exactly the radius to either side (where steep lines have
+    their edge), and peaks between two borders, which are taken to lie in the middle of their slice. The result is
+    longer than the curve by the pen's reach at both ends; slices without a curve hold `_FAR` or nearly so.
+    """
+    border, peak = value[starts], np.minimum.reduceat(value, starts[:-1])
+    peak[peak >= np.minimum(border[:-1], border[1:])] = _FAR
+    n, radius = len(peak), radius_px * SLICES
+    reach = math.ceil(radius)
+    top = np.full(n + 2 * reach, _FAR)
 
-def _thicken(upper: np.ndarray, lower: np.ndarray, radius_px: float) -> tuple[np.ndarray, np.ndarray]:
-    """Erode and dilate by the pen's disc; the result is longer by its reach at both ends."""
-    reach = math.floor(radius_px * SLICES)
-    n = len(upper) + 2 * reach
-    out_upper, out_lower = np.full(n, np.inf), np.full(n, -np.inf)
+    def offer(candidate: np.ndarray, begin: int) -> None:
+        place = top[begin : begin + len(candidate)]
+        np.minimum(place, candidate, out=place)
+
     for offset in range(-reach, reach + 1):
-        rise = math.sqrt(radius_px**2 - (offset / SLICES) ** 2)
-        place = slice(reach + offset, reach + offset + len(upper))
-        np.minimum(out_upper[place], upper - rise, out=out_upper[place])
-        np.maximum(out_lower[place], lower + rise, out=out_lower[place])
-    return out_upper, out_lower
+        if abs(offset) <= radius:
+            offer(peak - math.sqrt(radius**2 - offset**2) / SLICES, reach - offset)
+        if abs(offset - 0.5) <= radius:
+            offer(border - math.sqrt(radius**2 - (offset - 0.5) ** 2) / SLICES, reach - offset)
+    for side, rise in ((-radius, 0.0), (0.0, radius_px), (radius, 0.0)):
+        whole = math.floor(0.5 + side)
+        share = 0.5 + side - whole
+        offer((1 - share) * border[:-1] + share * border[1:] - rise, reach - whole)
+    return top
 
 
 def _fill(upper: np.ndarray, lower: np.ndarray, first_slice: int, width_px: int, height_px: int) -> Coverage | None:
