@@ -11,7 +11,33 @@ from . import metrics
 from .scoring import PRECISIONS, Embed, Score, TextIndex, TextView, bytes_per_vector, count_test_items, score_task
 from .tasks import Task
 
-__all__ = ["evaluate_model", "score_embeddings"]
+__all__ = ["evaluate_model", "precomputed", "score_embeddings"]
+
+
+def precomputed(texts: Sequence[str], embeddings: NDArray) -> Embed:
+    """Let :func:`score_embeddings` look embeddings up that were computed before, such as vectors from an API.
+
+    Args:
+        texts: The texts that were embedded; all those of the tasks must be among them.
+        embeddings: Their embeddings. Shape: (len(texts), D).
+
+    Returns:
+        A function for the argument ``embed``; it raises a ValueError for a text it does not know.
+
+    Example:
+        >>> precomputed(["a", "b"], np.array([[1.0, 0.0], [0.0, 1.0]]))(["b"])
+        array([[0., 1.]])
+    """
+    if len(texts) != len(embeddings):
+        raise ValueError(f"Give one row per text: got {len(texts)} texts and {len(embeddings)} embeddings.")
+    rows = {text: row for row, text in enumerate(texts)}
+
+    def look_up(wanted: list[str]) -> NDArray:
+        if unknown := [text for text in wanted if text not in rows]:
+            raise ValueError(f"{len(unknown)} of {len(wanted)} texts have no embedding, such as {unknown[0]!r}.")
+        return embeddings[[rows[text] for text in wanted]]
+
+    return look_up
 
 
 def score_embeddings(

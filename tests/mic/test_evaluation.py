@@ -10,11 +10,11 @@ from scipy import stats
 from sentence_transformers.util import quantize_embeddings
 from sklearn.linear_model import LogisticRegression
 
-from hf_mic import evaluation, metrics, scoring, tasks, text_tasks
-from hf_mic.evaluation import evaluate_model, score_embeddings
+from hf_mic import evaluation, metrics, scoring
+from hf_mic.evaluation import evaluate_model, precomputed, score_embeddings
 from hf_mic.scoring import bytes_per_vector, quantize
-from hf_mic.tasks import ClassificationTask, PairClassificationTask, RetrievalTask, STSTask, stratified_split
-from hf_mic.text_tasks import load_pair_classification, load_retrieval, load_sts, load_text_tasks
+from hf_mic.tasks import ClassificationTask, PairClassificationTask, RetrievalTask, STSTask
+from hf_mic.text_tasks import load_text_tasks
 
 WIDTH = 20
 
@@ -81,8 +81,7 @@ def test_every_text_is_embedded_once_at_full_width(sts, classification, retrieva
     assert len(rows) == 2 * (1 + 2 + 3 + 2)
     for row in rows:
         assert row["ci_low"] <= row["value"] <= row["ci_high"]
-    sizes = dict(by_key(rows, "task", "n"))
-    assert sizes == {"sts": 21, "classes": 30, "search": 6, "pairs": 40}
+    assert {row["task"]: row["n"] for row in rows} == {"sts": 21, "classes": 30, "search": 6, "pairs": 40}
     json.dumps(rows, allow_nan=False)
 
 
@@ -269,6 +268,16 @@ def test_intervals_are_reproducible_and_shrink_with_more_items():
     assert widths[0] / widths[1] == pytest.approx(4, rel=0.35)
 
 
+def test_precomputed_embeddings_are_found_by_text(sts):
+    texts = [*sts.sentences1, *sts.sentences2, "unused"]
+    look_up = precomputed(texts, embed(texts))
+    assert score_embeddings([sts], look_up, [7], method="m") == score_embeddings([sts], embed, [7], method="m")
+    with pytest.raises(ValueError, match="1 of 2 texts have no embedding, such as 'new'"):
+        look_up(["unused", "new"])
+    with pytest.raises(ValueError, match="got 43 texts and 42 embeddings"):
+        precomputed(texts, embed(texts[1:]))
+
+
 def test_unusable_requests_are_refused(sts):
     def score(*, function=embed, dims=(4,), given=(sts,), **options):
         return score_embeddings(given, function, dims, method="m", **options)
@@ -287,78 +296,6 @@ def test_unusable_requests_are_refused(sts):
     ):
         with pytest.raises(ValueError, match=message):
             score(**arguments)
-
-
-def test_impossible_tasks_are_refused():
-    for make, message in (
-        (lambda: STSTask("t", ["a"], ["b", "c"], [1.0]), "equally long"),
-        (lambda: STSTask("t", [], [], []), "empty"),
-        (lambda: STSTask("t", ["a"], ["b"], [float("nan")]), "finite"),
-        (lambda: ClassificationTask("t", ["a", "b"], ["x", "x"], ["c"], ["x"]), "at least two classes"),
-        (lambda: ClassificationTask("t", ["a", "b"], ["x", "y"], ["c"], ["z"]), r"\['z'\] do not occur"),
-        (lambda: RetrievalTask("t", {"d": "x"}, {"q": "y"}, {"p": {"d": 1}}), "queries are unknown"),
-        (lambda: RetrievalTask("t", {"d": "x"}, {"q": "y"}, {"q": {"e": 1}}), "documents are unknown"),
-        (lambda: RetrievalTask("t", {"d": "x"}, {"q": "y"}, {"q": {"d": 0}}), "no query has a relevant"),
-        (lambda: PairClassificationTask("t", [("a", "b")], [1], [("a", "b")], [1]), "must be 0 and 1"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            make()
-
-
-def test_stratified_split_keeps_shares_and_is_seeded():
-    labels = ["a"] * 50 + ["b"] * 20 + ["c"] * 2 + ["d"]
-    fit, held = stratified_split(labels, 0.2, seed=0)
-    assert sorted(fit + held) == list(range(73))
-    assert [[labels[i] for i in held].count(c) for c in "abcd"] == [10, 4, 1, 0]
-    assert (fit, held) == stratified_split(labels, 0.2, seed=0)
-    assert held != stratified_split(labels, 0.2, seed=1)[1]
-    with pytest.raises(ValueError, match="strictly between 0 and 1, got 1"):
-        stratified_split(labels, 1, seed=0)
-
-
-def test_beir_folder(tmp_path):
-    (tmp_path / "qrels").mkdir()
-    (tmp_path / "corpus.jsonl").write_text(
-        '{"_id": "1", "title": "T", "text": "body"}\n{"_id": "2", "title": "", "text": "bare"}\n', encoding="utf-8"
-    )
-    (tmp_path / "queries.jsonl").write_text('{"_id": "7", "text": "what"}\n', encoding="utf-8")
-    (tmp_path / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\n7\t1\t2\n7\t2\t0\n", encoding="utf-8")
-    task = load_retrieval(tmp_path, name="mini")
-    assert task == RetrievalTask("mini", {"1": "T body", "2": "bare"}, {"7": "what"}, {"7": {"1": 2.0, "2": 0.0}})
-
-
-def test_sts_and_pair_files(tmp_path):
-    path = tmp_path / "pairs.csv"
-    path.write_text("a,b,same\nx,y,1\nv,w,0\n", encoding="utf-8")
-    columns = {"sentence1": "a", "sentence2": "b"}
-    sts = load_sts(path, name="s", columns=columns | {"score": "same"})
-    assert sts == STSTask("s", ["x", "v"], ["y", "w"], [1.0, 0.0])
-    task = load_pair_classification(path, path, name="p", columns=columns | {"label": "same"})
-    assert (task.dev_pairs, task.dev_labels) == ([("x", "y"), ("v", "w")], [1, 0])
-    path.write_text("a,b,same\nx,y,2\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="must hold 0 or 1, found 2"):
-        load_pair_classification(path, path, name="p", columns=columns | {"label": "same"})
-    with pytest.raises(ValueError, match=r"Unknown keys .'text'. in columns"):
-        load_sts(path, name="s", columns={"text": "a"})
-
-
-@pytest.mark.real_data
-def test_real_tasks_keep_validation_apart_from_test(data_dir):
-    final = load_text_tasks(data_dir / "text")
-    chosen = load_text_tasks(data_dir / "text", validation=True)
-    assert [task.name for task in final] == ["stsb", "banking77", "scifact"]
-    assert [task.name for task in chosen] == ["stsb_validation", "banking77_validation", "scifact_validation"]
-    assert [scoring.count_test_items(task) for task in final] == [1379, 3080, 300]
-    assert [scoring.count_test_items(task) for task in chosen] == [1500, len(chosen[1].test_texts), 809]
-    train = final[1].train_texts
-    assert sorted([*chosen[1].train_texts, *chosen[1].test_texts]) == sorted(train)
-    assert len(chosen[1].test_texts) / len(train) == pytest.approx(0.2, abs=0.005)
-    assert set(chosen[1].test_labels) == set(final[1].train_labels)
-    assert not set(chosen[2].qrels) & set(final[2].qrels)
-    with pytest.raises(ValueError, match="choose from stsb, banking77, scifact"):
-        load_text_tasks(data_dir / "text", ["sst2"])
-    with pytest.raises(ValueError, match="is not a folder"):
-        load_text_tasks(data_dir / "absent")
 
 
 @pytest.fixture(scope="module")
@@ -395,5 +332,5 @@ def test_models_with_a_query_prompt_use_it_for_queries_only(minilm, retrieval, m
 
 
 def test_all_names_exist():
-    for module in (evaluation, scoring, tasks, text_tasks):
+    for module in (evaluation, scoring):
         assert all(hasattr(module, name) for name in module.__all__)
