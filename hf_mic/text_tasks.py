@@ -15,6 +15,7 @@ __all__ = [
     "load_pair_classification",
     "load_retrieval",
     "load_sts",
+    "load_task",
     "load_text_tasks",
 ]
 
@@ -146,6 +147,42 @@ def load_pair_classification(
         pairs = list(zip(table[names["sentence1"]], table[names["sentence2"]], strict=True))
         parts.append((pairs, [int(label) for label in labels]))
     return PairClassificationTask(name, *parts[0], *parts[1])
+
+
+def load_task(description: str) -> Task:
+    """Read a task of one's own from a short description ``KIND=SOURCE`` or ``KIND=SOURCE,SOURCE``.
+
+    - ``sts=FILE``: columns sentence1, sentence2, score.
+    - ``classification=TRAIN,TEST``: columns text, label.
+    - ``retrieval=FOLDER``: BEIR layout.
+    - ``pairs=DEV,TEST``: columns sentence1, sentence2, label (0 or 1).
+
+    A source may also be a Hub data set with the same columns (retrieval: in the MTEB layout).
+
+    Args:
+        description: Such as ``sts=data/my_pairs.csv``.
+
+    Returns:
+        The task, named after its last source without folder and ending.
+
+    Raises:
+        ValueError: If the kind is unknown or the number of sources is not the one above.
+    """
+    kind, _, given = description.partition("=")
+    sources = [source for source in given.split(",") if source]
+    expected = {"sts": 1, "classification": 2, "retrieval": 1, "pairs": 2}
+    if expected.get(kind) != len(sources):
+        raise ValueError(
+            f"Cannot read task {description!r}: give sts=FILE, classification=TRAIN,TEST, retrieval=FOLDER or pairs=DEV,TEST."
+        )
+    name = Path(sources[-1]).name.split(".")[0]
+    if kind == "sts":
+        return load_sts(sources[0], name=name)
+    if kind == "classification":
+        return load_classification(sources[0], sources[1], name=name)
+    if kind == "retrieval":
+        return load_retrieval(sources[0], name=name)
+    return load_pair_classification(sources[0], sources[1], name=name)
 
 
 def load_text_tasks(

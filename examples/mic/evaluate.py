@@ -16,6 +16,10 @@ Smoke run, half a minute on one core:
 
     python examples/mic/evaluate.py --models "$MINILM" --data_dir ../shared/data/text --tasks stsb --dims 16 384
 
+Your own data (see --tasks for the columns):
+
+    python examples/mic/evaluate.py --models out/mic_0 --tasks sts=my_pairs.csv classification=train.csv,test.csv
+
 All options can stand in a YAML file, followed by options that replace its values:
 
     python examples/mic/evaluate.py my_evaluation.yaml --dims 16 32
@@ -39,7 +43,7 @@ from hf_mic.evaluation import evaluate_model
 from hf_mic.report import HEADLINE_METRICS, markdown_report, plot_scores
 from hf_mic.results import write_atomically, write_results
 from hf_mic.scoring import PRECISIONS
-from hf_mic.text_tasks import load_text_tasks
+from hf_mic.text_tasks import load_task, load_text_tasks
 
 
 @dataclass
@@ -63,7 +67,12 @@ class EvaluationArguments:
         },
     )
     tasks: list[str] = field(
-        default_factory=lambda: ["stsb", "banking77", "scifact"], metadata={"help": "Any of stsb, banking77, scifact."}
+        default_factory=lambda: ["stsb", "banking77", "scifact"],
+        metadata={
+            "help": "Any of stsb, banking77, scifact, or files of your own: sts=FILE (columns sentence1, sentence2, score), "
+            "classification=TRAIN,TEST (text, label), pairs=DEV,TEST (sentence1, sentence2, label 0 or 1), "
+            "retrieval=FOLDER (BEIR layout). Files: csv, tsv, jsonl, parquet; Hub names are accepted too."
+        },
     )
     validation: bool = field(
         default=False,
@@ -113,7 +122,13 @@ def main(args: EvaluationArguments) -> dict:
     Returns:
         The results as written to the json file.
     """
-    tasks = load_text_tasks(args.data_dir, args.tasks, validation=args.validation)
+    tasks = [
+        task
+        for name in args.tasks
+        for task in (
+            [load_task(name)] if "=" in name else load_text_tasks(args.data_dir, [name], validation=args.validation)
+        )
+    ]
     output = Path(args.output_dir)
     rows: list[dict] = []
     results: dict = {}

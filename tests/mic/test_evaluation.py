@@ -218,7 +218,7 @@ def test_binary_similarity_is_the_hamming_distance_of_the_packed_codes(dim):
     decoded = quantize(vectors, "binary", vectors)
     codes = quantize_embeddings(vectors, "ubinary")
     assert codes.shape[1] == bytes_per_vector(dim, "binary")
-    hamming = np.bitwise_count(codes[:, None] ^ codes[None]).sum(axis=-1)
+    hamming = np.unpackbits(codes[:, None] ^ codes[None], axis=-1).sum(axis=-1)
     np.testing.assert_array_equal(decoded @ decoded.T, dim - 2 * hamming.astype(int))
 
 

@@ -224,7 +224,7 @@ def test_script_writes_json_table_and_picture(script, text_dir, encoder_path, tm
     settings = tmp_path / "settings.yaml"
     settings.write_text(
         f"models: [{encoder_path}, {encoder_path}]\nmethods: [truncation, truncation]\nseeds: [0, 1]\n"
-        f"data_dir: {text_dir}\ntasks: [stsb, banking77]\ndims: [8, 64]\nn_bootstrap: 20\nvalidation: true\n"
+        f"data_dir: {text_dir}\ntasks: [stsb, banking77, sts={text_dir}/stsb/dev.csv]\ndims: [8, 64]\nn_bootstrap: 20\nvalidation: true\n"
     )
     args = script.parse_arguments([str(settings), "--dims", "16", "384", "--precisions", "float32", "binary"])
     args.output_dir = str(tmp_path / "out")
@@ -232,8 +232,8 @@ def test_script_writes_json_table_and_picture(script, text_dir, encoder_path, tm
     assert sorted(os.listdir(tmp_path / "out")) == ["mic_evaluate.json", "mic_evaluate.md", "mic_evaluate.png"]
     assert found == read_results(tmp_path / "out" / "mic_evaluate.json")
     assert found["config"]["dims"] == [16, 384]
-    assert len(found["rows"]) == 2 * 2 * 2 * 3
-    assert {entry["task"] for entry in found["rows"]} == {"stsb_validation", "banking77_validation"}
+    assert len(found["rows"]) == 2 * 2 * 2 * 4
+    assert {entry["task"] for entry in found["rows"]} == {"stsb_validation", "banking77_validation", "dev"}
     accuracy = [e["value"] for e in found["rows"] if e["metric"] == "accuracy" and e["precision"] == "float32"]
     assert min(accuracy) > 0.8
     table = (tmp_path / "out" / "mic_evaluate.md").read_text(encoding="utf-8")

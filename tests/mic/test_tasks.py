@@ -6,7 +6,7 @@ import pytest
 from hf_mic import tasks, text_tasks
 from hf_mic.scoring import count_test_items
 from hf_mic.tasks import ClassificationTask, PairClassificationTask, RetrievalTask, STSTask, stratified_split
-from hf_mic.text_tasks import load_pair_classification, load_retrieval, load_sts, load_text_tasks
+from hf_mic.text_tasks import load_pair_classification, load_retrieval, load_sts, load_task, load_text_tasks
 
 
 def test_impossible_tasks_are_refused():
@@ -60,6 +60,23 @@ def test_sts_and_pair_files(tmp_path):
         load_pair_classification(path, path, name="p", columns=columns | {"label": "same"})
     with pytest.raises(ValueError, match=r"Unknown keys .'text'. in columns"):
         load_sts(path, name="s", columns={"text": "a"})
+
+
+def test_tasks_of_ones_own(tmp_path):
+    sts, labels, pairs = (tmp_path / name for name in ("my.sts.csv", "labels.tsv", "pairs.jsonl"))
+    sts.write_text("sentence1,sentence2,score\nx,y,1\n", encoding="utf-8")
+    labels.write_text("text\tlabel\nx\tone\ny\ttwo\n", encoding="utf-8")
+    pairs.write_text(
+        '{"sentence1": "x", "sentence2": "y", "label": 1}\n{"sentence1": "v", "sentence2": "w", "label": 0}\n'
+    )
+    assert load_task(f"sts={sts}") == STSTask("my", ["x"], ["y"], [1.0])
+    found = load_task(f"classification={labels},{labels}")
+    assert found == ClassificationTask("labels", ["x", "y"], ["one", "two"], ["x", "y"], ["one", "two"])
+    both = [("x", "y"), ("v", "w")]
+    assert load_task(f"pairs={pairs},{pairs}") == PairClassificationTask("pairs", both, [1, 0], both, [1, 0])
+    for wrong in ("sts", "sts=", "sts=a,b", "pairs=a", "search=a"):
+        with pytest.raises(ValueError, match="Cannot read task"):
+            load_task(wrong)
 
 
 @pytest.mark.real_data
