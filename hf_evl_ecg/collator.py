@@ -29,6 +29,7 @@ __all__ = [
     "EVLECGCollator",
     "ImageFile",
     "UnreadableImageError",
+    "example_key",
     "record_name",
 ]
 
@@ -192,9 +193,7 @@ class EVLECGCollator:
             image = self.load_image(example)
         except (OSError, ValueError, KeyError, TypeError, SyntaxError, Image.DecompressionBombError) as error:
             raise UnreadableImageError(record, f"no image: {type(error).__name__}: {error}") from error
-        text = "\x1f".join(part for turn in turns for part in (turn.question, turn.answer))
-        key = hashlib.sha256(f"{record}\x1e{text}".encode()).hexdigest()[:32]
-        return _Prepared(record, key, turns, image)
+        return _Prepared(record, _key(record, turns), turns, image)
 
     def _encode(self, prepared: list[_Prepared]) -> dict[str, Any]:
         """Student inputs and labels, teacher inputs and labels, groups of answer tokens."""
@@ -242,6 +241,21 @@ def record_name(example: Mapping[str, Any]) -> str:
         if isinstance(example.get(field), str | int | Path):
             return str(example[field])
     return "<no id>"
+
+
+def example_key(example: Mapping[str, Any]) -> str:
+    """What a teacher cache knows an example by: 32 hexadecimal digits of its name, questions and answers.
+
+    Raises:
+        MissingAnswerError: If the example has no turns to learn from.
+    """
+    record = record_name(example)
+    return _key(record, read_turns(example, record))
+
+
+def _key(record: str, turns: tuple[Turn, ...]) -> str:
+    text = "\x1f".join(part for turn in turns for part in (turn.question, turn.answer))
+    return hashlib.sha256(f"{record}\x1e{text}".encode()).hexdigest()[:32]
 
 
 def _chat(processor: Any, turns: tuple[Turn, ...], system: str | None, images: int = 1) -> ChatText:

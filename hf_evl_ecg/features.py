@@ -7,7 +7,7 @@ and what leaves the decoder is the last hidden state after the final norm: both 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,6 +24,7 @@ __all__ = [
     "answer_cross_entropy",
     "base_model",
     "extract_features",
+    "extract_layers",
     "gather_tokens",
     "image_token_id",
     "pool_tokens",
@@ -207,33 +208,52 @@ def extract_features(
     Returns:
         Features on the model's device, with gradient where gradients are enabled.
     """
+    return extract_layers(model, inputs, labels, (request.layer,), request, forward=forward)[request.layer]
+
+
+def extract_layers(
+    model: nn.Module,
+    inputs: Mapping[str, Any],
+    labels: Tensor | None,
+    layers: Sequence[int],
+    request: FeatureRequest = FeatureRequest(),
+    *,
+    forward: Callable[..., Any] | None = None,
+) -> dict[int, TokenFeatures]:
+    """`extract_features` for several layers from one forward pass; ``request.layer`` is ignored.
+
+    Returns:
+        One entry per layer; visual tokens and logits are the same tensors in each.
+    """
     positions, answer_mask, answer_ids = _answer_positions(inputs["input_ids"], labels)
-    kept = positions if request.logits else positions[:, :1]
-    every_layer = request.layer not in (-1, 0)
-    decoder = base_model(model).get_decoder()
-    with _decoder_taps(decoder) as taps:
-        extra = {"output_hidden_states": True} if every_layer else {}
-        output = (forward or model)(**inputs, **extra, logits_to_keep=kept, use_cache=False)
-    if every_layer:
-        states = _layer(output.hidden_states, request.layer)
-    else:
-        states = taps["input"] if request.layer == 0 else taps["output"]
+    inner = any(layer not in (-1, 0) for layer in layers)
+    with _decoder_taps(base_model(model).get_decoder()) as taps:
+        output = (forward or model)(
+            **inputs,
+            **({"output_hidden_states": True} if inner else {}),
+            logits_to_keep=positions if request.logits else positions[:, :1],
+            use_cache=False,
+        )
     image_mask = inputs["input_ids"] == image_token_id(model)
-    hidden, mask, answer_index = _scope(states, inputs, image_mask, positions, answer_mask, request.tokens)
     visual, visual_mask = None, None
     if request.visual:
         visual, visual_mask = pool_tokens(*gather_tokens(taps["input"], image_mask), request.visual_pool)
-    return TokenFeatures(
-        hidden=hidden,
-        mask=mask,
-        visual=visual,
-        visual_mask=visual_mask,
-        answer_hidden=_take(states, positions, answer_mask),
-        answer_logits=output.logits if request.logits else None,
-        answer_ids=answer_ids,
-        answer_mask=answer_mask,
-        answer_index=answer_index,
-    )
+    features = {}
+    for layer in layers:
+        states = _layer(output.hidden_states, layer) if inner else taps["input" if layer == 0 else "output"]
+        hidden, mask, index = _scope(states, inputs, image_mask, positions, answer_mask, request.tokens)
+        features[layer] = TokenFeatures(
+            hidden=hidden,
+            mask=mask,
+            visual=visual,
+            visual_mask=visual_mask,
+            answer_hidden=_take(states, positions, answer_mask),
+            answer_logits=output.logits if request.logits else None,
+            answer_ids=answer_ids,
+            answer_mask=answer_mask,
+            answer_index=index,
+        )
+    return features
 
 
 @contextmanager

@@ -179,7 +179,7 @@ def test_long_answers_are_cut_and_images_never(processors, ecg_examples):
     mixed = EVLECGCollator(student, max_length=length - 20, padding_side="left")([ecg_examples[3], example])
     assert mixed["input_ids"][1].tolist() == cut["input_ids"][0].tolist()
     assert learnt(student, mixed, 0) == " yes<end_of_utterance>"
-    with pytest.raises(TruncatedImageError, match="record 'r0'.*max_length=12 would cut .* of 20 image tokens"):
+    with pytest.raises(TruncatedImageError, match=r"record 'r0'.*max_length=12 would cut .* of 20 image tokens"):
         EVLECGCollator(student, max_length=12).check(ecg_examples[:1])
     question = int((full["labels"][0] != -100).nonzero()[0])
     with pytest.raises(TruncatedImageError, match="leaves nothing of the answer"):

@@ -1,0 +1,236 @@
+"""Teachers: frozen online, and from a cache that says the same, survives a kill and notices damage."""
+
+import json
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from hf_evl_ecg.cache_writer import TeacherCacheWriter
+from hf_evl_ecg.collator import EVLECGCollator, example_key
+from hf_evl_ecg.features import FeatureRequest, UnsupportedModelError
+from hf_evl_ecg.losses import EVLECGLoss
+from hf_evl_ecg.teacher import OnlineTeacher, SameModelError, check_not_same_model
+from hf_evl_ecg.teacher_cache import (
+    CachedTeacher,
+    CacheLayout,
+    CacheMismatchError,
+    DamagedShardError,
+    model_fingerprint,
+    processor_fingerprint,
+)
+
+EVERYTHING = FeatureRequest()
+FINGERPRINT = {"teacher": "tiny", "render": "plain", "seed": 0}
+
+
+@pytest.fixture
+def collator(tiny_vlm):
+    return EVLECGCollator(tiny_vlm("idefics3").processor, tiny_vlm("llava_next").processor)
+
+
+@pytest.fixture
+def teacher(tiny_vlm):
+    return OnlineTeacher(tiny_vlm("llava_next").load())
+
+
+def write(folder, teacher, collator, examples, layout=CacheLayout(dtype="float32", top_k=380), **kwargs):
+    writer = TeacherCacheWriter(folder, teacher, layout, fingerprint=FINGERPRINT, shard_size=2, **kwargs)
+    todo = [e for e in examples if example_key(e) not in writer.done]
+    return writer.write(DataLoader(todo, batch_size=3, collate_fn=collator)), writer
+
+
+def assert_same(cached, online, names=("hidden", "visual", "answer_logits"), **tolerance):
+    """Equal where a token is; masks and answers equal everywhere."""
+    for name, mask in (("hidden", "mask"), ("visual", "visual_mask"), ("answer_logits", "answer_mask")):
+        if name in names:
+            a, b = getattr(cached, name)[getattr(cached, mask)], getattr(online, name)[getattr(online, mask)]
+            if name == "answer_logits":
+                b = b.log_softmax(-1)
+            torch.testing.assert_close(a.float(), b, **tolerance)
+    assert cached.answer_ids.tolist() == online.answer_ids.tolist()
+    assert cached.mask.sum(1).tolist() == online.mask.sum(1).tolist()
+    assert cached.answer_index.tolist() == online.answer_index.tolist()
+
+
+def test_the_online_teacher_is_frozen_and_deterministic(tiny_vlm, collator, ecg_examples):
+    model = tiny_vlm("llava_next").load().train()
+    teacher = OnlineTeacher(model)
+    assert not model.training
+    assert not any(p.requires_grad for p in model.parameters())
+    assert not isinstance(teacher, torch.nn.Module)
+    assert teacher.hidden_dim == 48
+    batch = collator(ecg_examples)
+    first, second = (teacher.features(batch, EVERYTHING) for _ in range(2))
+    assert torch.equal(first.hidden, second.hidden)
+    assert not first.hidden.requires_grad
+    assert first.visual_mask.sum(1).tolist() == [14] * 6
+
+
+def test_one_model_cannot_teach_itself(tiny_vlm):
+    tiny = tiny_vlm("llava_next")
+    model = tiny.load()
+    with pytest.raises(SameModelError, match="the same object"):
+        check_not_same_model(model, model)
+    with pytest.raises(SameModelError, match="both loaded from"):
+        check_not_same_model(model, tiny.load())
+    check_not_same_model(model, tiny_vlm("idefics3").load())
+
+
+def test_a_teacher_needs_image_tokens_and_inputs(tiny_vlm, teacher, ecg_examples):
+    with pytest.raises(UnsupportedModelError, match="no image_token_id"):
+        OnlineTeacher(tiny_vlm("llava_next").load().model.language_model)
+    batch = EVLECGCollator(tiny_vlm("idefics3").processor)(ecg_examples[:1])
+    with pytest.raises(ValueError, match="no teacher inputs"):
+        teacher.features(batch, EVERYTHING)
+
+
+@pytest.mark.parametrize(("tokens", "pool"), [("all", 1), ("visual", 3), ("answer", 1)])
+def test_cached_features_are_the_online_ones(tmp_path, teacher, collator, ecg_examples, tokens, pool):
+    layout = CacheLayout(layers=(-1, 1), tokens=tokens, visual_pool=pool, top_k=380, dtype="float32")
+    written, _ = write(tmp_path, teacher, collator, ecg_examples, layout)
+    assert written == 6
+    assert len(list(tmp_path.glob("*.safetensors"))) == 3
+    cached = CachedTeacher(tmp_path, expected=FINGERPRINT)
+    assert (len(cached), cached.hidden_dim) == (6, 48)
+    batch = collator([ecg_examples[i] for i in (4, 0, 5)])
+    for layer in (-1, 1):
+        request = FeatureRequest(tokens=tokens, layer=layer, visual_pool=pool)
+        online = teacher.features(batch, request)
+        assert_same(cached.features(batch, request), online, rtol=1e-4, atol=1e-5)
+    assert online.visual_mask.sum(1).tolist() == [14 if pool == 1 else 5] * 3
+
+
+def test_left_padding_is_cached_without_padding(tmp_path, tiny_vlm, teacher, collator, ecg_examples):
+    left = EVLECGCollator(collator.student_processor, collator.teacher_processor, padding_side="left")
+    write(tmp_path, teacher, left, ecg_examples)
+    batch = collator(ecg_examples)
+    cached = CachedTeacher(tmp_path, expected={}).features(batch, EVERYTHING)
+    assert_same(cached, teacher.features(batch, EVERYTHING), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float16", 5e-3), ("bfloat16", 2e-2)])
+def test_cached_and_online_losses_agree(tmp_path, tiny_vlm, teacher, collator, ecg_examples, dtype, tolerance):
+    """Relative difference of each term; 64 log-probabilities are kept, and 64 ranks are compared."""
+    write(tmp_path, teacher, collator, ecg_examples, CacheLayout(dtype=dtype, top_k=64))
+    student = OnlineTeacher(tiny_vlm("idefics3").load())
+    batch = collator(ecg_examples)
+    features = student.features({**batch, "teacher": {k: batch[k] for k in STUDENT_KEYS}}, EVERYTHING)
+    torch.manual_seed(0)
+    loss = EVLECGLoss(32, 48, lambda_uld=1.0, num_heads=4, uld_top_k=64)
+    cached = CachedTeacher(tmp_path, expected=FINGERPRINT).features(batch, EVERYTHING)
+    ce = torch.tensor(1.0)
+    expected = loss(features, teacher.features(batch, EVERYTHING), ce)
+    found = loss(features, cached, ce)
+    assert sorted(found) == ["ce", "mhca", "ot", "relation", "uld"]
+    for name in ("mhca", "ot", "relation"):
+        assert found[name].item() == pytest.approx(expected[name].item(), rel=tolerance)
+    assert found["uld"].item() == pytest.approx(expected["uld"].item(), rel=1e-4), "log-probabilities are float32"
+
+
+STUDENT_KEYS = ("input_ids", "attention_mask", "labels", "pixel_values", "pixel_attention_mask")
+
+
+def test_a_killed_writer_goes_on(tmp_path, teacher, collator, ecg_examples):
+    write(tmp_path, teacher, collator, ecg_examples[:4])
+    (tmp_path / "000-00002.safetensors").write_bytes(b"half a shard")  # killed before the .json was written
+    (tmp_path / "000-00002.tmp").write_bytes(b"")
+    before = (tmp_path / "000-00000.safetensors").stat().st_mtime_ns
+    written, writer = write(tmp_path, teacher, collator, ecg_examples)
+    assert written == 2
+    assert len(writer.done) == 6
+    assert (tmp_path / "000-00000.safetensors").stat().st_mtime_ns == before
+    assert write(tmp_path, teacher, collator, ecg_examples)[0] == 0
+    batch = collator(ecg_examples)
+    cached = CachedTeacher(tmp_path, expected=FINGERPRINT).features(batch, EVERYTHING)
+    assert_same(cached, teacher.features(batch, EVERYTHING), rtol=1e-4, atol=1e-5)
+
+
+def test_two_writers_share_a_folder(tmp_path, teacher, collator, ecg_examples):
+    for rank in (0, 1):
+        writer = TeacherCacheWriter(tmp_path, teacher, CacheLayout(), fingerprint=FINGERPRINT, rank=rank)
+        writer.write([collator(ecg_examples[rank::2])])
+    assert len(CachedTeacher(tmp_path, expected={})) == 6
+
+
+def test_a_cache_of_something_else_is_refused(tmp_path, teacher, collator, ecg_examples):
+    write(tmp_path, teacher, collator, ecg_examples[:2])
+    with pytest.raises(CacheMismatchError, match="made with render='plain', expected is 'augmented'"):
+        CachedTeacher(tmp_path, expected={"render": "augmented"})
+    with pytest.raises(CacheMismatchError, match="processor=None"):
+        CachedTeacher(tmp_path, expected={"processor": "abc"})
+    with pytest.raises(CacheMismatchError, match="seed=0, expected is 1"):
+        TeacherCacheWriter(
+            tmp_path, teacher, CacheLayout(dtype="float32", top_k=380), fingerprint={**FINGERPRINT, "seed": 1}
+        )
+    with pytest.raises(CacheMismatchError, match="dtype='float32', expected is 'bfloat16'"):
+        TeacherCacheWriter(tmp_path, teacher, CacheLayout(top_k=380), fingerprint=FINGERPRINT)
+    with pytest.raises(CacheMismatchError, match="no readable teacher cache"):
+        CachedTeacher(tmp_path / "nowhere", expected={})
+    cached = CachedTeacher(tmp_path, expected=FINGERPRINT)
+    batch = collator(ecg_examples)
+    with pytest.raises(CacheMismatchError, match="not among the 2"):
+        cached.features(batch, EVERYTHING)
+    batch = collator(ecg_examples[:2])
+    for request, text in (
+        (FeatureRequest(layer=1), r"layer 1 wanted.*holds layers \[-1\]"),
+        (FeatureRequest(tokens="visual"), "tokens='visual' wanted.*'all'"),
+        (FeatureRequest(visual_pool=2), "visual_pool=2 wanted.*visual_pool=1"),
+    ):
+        with pytest.raises(CacheMismatchError, match=text):
+            cached.features(batch, request)
+    (tmp_path / "b").mkdir()
+    write(tmp_path / "b", teacher, collator, ecg_examples[:1], CacheLayout(visual=False, top_k=0))
+    bare = CachedTeacher(tmp_path / "b", expected={})
+    with pytest.raises(CacheMismatchError, match="visual tokens wanted"):
+        bare.features(collator(ecg_examples[:1]), EVERYTHING)
+    with pytest.raises(CacheMismatchError, match="answer logits wanted"):
+        bare.features(collator(ecg_examples[:1]), FeatureRequest(visual=False))
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_a_damaged_shard_is_named(tmp_path, teacher, collator, ecg_examples, damage):
+    write(tmp_path, teacher, collator, ecg_examples)
+    path = tmp_path / "000-00001.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.unlink()
+    if damage != "remove":
+        path.write_bytes(content if damage == "flip" else content[:-100])
+    cached = CachedTeacher(tmp_path, expected=FINGERPRINT)
+    cached.features(collator(ecg_examples[:2]), EVERYTHING)
+    with pytest.raises(DamagedShardError, match=r"000-00001.safetensors is damaged.*delete"):
+        cached.features(collator(ecg_examples[2:4]), EVERYTHING)
+    path.with_suffix(".json").write_text(json.dumps({"file": "../other.safetensors", "sha256": "x", "keys": ["k"]}))
+    with pytest.raises(DamagedShardError, match="lists another file"):
+        CachedTeacher(tmp_path, expected=FINGERPRINT)
+
+
+def test_layouts_and_infinities_are_refused(tmp_path, teacher, collator, ecg_examples):
+    for wrong in ({"layers": ()}, {"top_k": -1}, {"dtype": "int8"}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            CacheLayout(**wrong)
+    with pytest.raises(ValueError, match="shard_size=0"):
+        TeacherCacheWriter(tmp_path, teacher, fingerprint={}, shard_size=0)
+    with torch.no_grad():
+        teacher.model.model.language_model.norm.weight.mul_(1e6)
+    with pytest.raises(ValueError, match="not finite in float16; use dtype='bfloat16'"):
+        write(tmp_path, teacher, collator, ecg_examples, CacheLayout(dtype="float16"))
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_fingerprints_follow_weights_and_processors(tiny_vlm):
+    tiny = tiny_vlm("llava_next")
+    model = tiny.load()
+    first = model_fingerprint(model)
+    assert model_fingerprint(tiny.load()) == first
+    with torch.no_grad():
+        model.lm_head.weight[0, 0] += 1e-3
+    assert model_fingerprint(model) != first
+    from transformers import AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(tiny.path)
+    same = processor_fingerprint(processor)
+    assert processor_fingerprint(AutoProcessor.from_pretrained(tiny.path)) == same
+    processor.chat_template += " "
+    assert processor_fingerprint(processor) != same
