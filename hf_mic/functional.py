@@ -92,9 +92,9 @@ def token_statistics(hidden_states: Tensor, attention_mask: Tensor, *, eps: floa
         counts = valid.sum(dim=1)
         used = counts >= 2
         valid = (valid & used.unsqueeze(1)).unsqueeze(-1)
-        lengths = counts.clamp(min=1).view(-1, 1, 1)
 
         states = _at_least_float32(hidden_states).masked_fill(~valid, 0.0)
+        lengths = counts.clamp(min=1).view(-1, 1, 1).to(states.dtype)
         centred = (states - states.sum(dim=1, keepdim=True) / lengths).masked_fill(~valid, 0.0)
         std = (centred.square().sum(dim=1, keepdim=True) / lengths + eps).sqrt()
         scaled = (centred / (std * lengths.sqrt())).flatten(0, 1)
