@@ -140,10 +140,10 @@ def anchor_loss(aligned: Tensor, answer_index: Tensor, answer_ids: Tensor, lm_he
         Mean over the answer tokens of each sample, then over samples that have any, in nats. Scalar.
 
     Raises:
-        ValueError: If no answer token has a state.
+        ValueError: If there are answer tokens, and none has a state.
     """
     valid = (answer_index >= 0) & (answer_ids != -100)
-    if answer_ids.numel() and not valid.any():
+    if (answer_ids != -100).any() and not valid.any():
         raise ValueError("No answer token is among the covered hidden states; cover the answer (tokens='all').")
     sample, token = valid.nonzero(as_tuple=True)
     states = aligned[sample, answer_index[sample, token]]

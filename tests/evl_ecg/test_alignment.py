@@ -171,3 +171,6 @@ def test_anchor_loss_takes_a_weight_and_samples_without_answers():
     torch.testing.assert_close(anchor_loss(aligned, index, ids, bare), alone)
     with pytest.raises(ValueError, match="No answer token is among the covered"):
         anchor_loss(aligned, torch.full_like(index, -1), ids, bare)
+    no_answers = anchor_loss(aligned, index, torch.full_like(ids, -100), bare)
+    assert no_answers.item() == 0
+    assert no_answers.requires_grad

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from ot.batch import solve_batch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import hf_evl_ecg.ot
 from hf_evl_ecg.ot import marginal_error, ot_matching_loss, sinkhorn
@@ -137,6 +138,31 @@ def test_absorption_keeps_float32_on_the_path_of_float64(monkeypatch):
     assert len(rebuilds) > 20
     reference = sinkhorn(cost.double(), mass.double(), mass.double(), epsilon=1e-4, max_iter=3000)
     assert (plan - reference).abs().sum() < 1e-4
+
+
+class LargeStorages(TorchDispatchMode):
+    """Addresses of all storages of at least ``size`` elements that operations return."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size, self.addresses = size, set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().nbytes() >= 4 * self.size:
+                self.addresses.add(tensor.untyped_storage().data_ptr())
+        return result
+
+
+@pytest.mark.parametrize("chunk_size", [1, 3])
+def test_memory_is_two_cost_matrices(chunk_size):
+    """No operation makes a tensor as large as one sample's cost, except the plan: the kernel lives in it."""
+    cost, a, b = problem(n=60, m=50, dtype=torch.float32)
+    with LargeStorages(cost[0].numel()) as seen:
+        plan = sinkhorn(cost, a, b, epsilon=0.05, tol=1e-6, chunk_size=chunk_size)
+    new = seen.addresses - {cost.untyped_storage().data_ptr()}
+    assert new == {plan.untyped_storage().data_ptr()}
 
 
 def test_marginals_within_tolerance_and_frozen_after_it():
