@@ -1,0 +1,469 @@
+"""Distillation end to end at tiny size: it learns, leaves the teacher alone, resumes, exports and reports."""
+
+import logging
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText, AutoProcessor, TrainingArguments
+
+from hf_evl_ecg.cache_writer import TeacherCacheWriter
+from hf_evl_ecg.collator import EVLECGCollator
+from hf_evl_ecg.config import EVLECGConfig
+from hf_evl_ecg.conversations import ExampleError, MissingAnswerError
+from hf_evl_ecg.encoding import TruncatedImageError
+from hf_evl_ecg.features import UnsupportedModelError
+from hf_evl_ecg.generation import answer_token_ids, generate_answers, label_likelihoods, prompt_inputs
+from hf_evl_ecg.teacher import SameModelError
+from hf_evl_ecg.teacher_cache import CachedTeacher, CacheLayout
+from hf_evl_ecg.trainer import EVLECGTrainer
+
+
+@pytest.fixture
+def build(tiny_vlm, tmp_path, ecg_examples):
+    """A trainer of Idefics3 under LlavaNext on four examples; keyword arguments go to EVLECGConfig."""
+
+    def make(*, student=None, teacher="llava_next", examples=None, trainer_kwargs=None, **options):
+        small = tiny_vlm("idefics3")
+        defaults = {
+            "output_dir": str(tmp_path / "out"),
+            "per_device_train_batch_size": 4,
+            "per_device_eval_batch_size": 4,
+            "max_steps": 2,
+            "learning_rate": 5e-3,
+            "lr_scheduler_type": "constant",
+            "logging_steps": 1,
+            "report_to": "none",
+            "save_strategy": "no",
+            "mhca_num_heads": 4,
+            "disable_tqdm": True,
+            "use_cpu": True,
+        }
+        if isinstance(teacher, str):
+            teacher = tiny_vlm(teacher).load()
+        arguments = {
+            "processing_class": small.processor,
+            "teacher_processing_class": tiny_vlm("llava_next").processor,
+            "train_dataset": examples or ecg_examples[:4],
+            **(trainer_kwargs or {}),
+        }
+        return EVLECGTrainer(
+            student or small.load(), EVLECGConfig(**{**defaults, **options}), teacher=teacher, **arguments
+        )
+
+    return make
+
+
+def weights(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def losses(trainer):
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def assert_equal_weights(first, second, **tolerance):
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, msg=lambda m, n=name: f"{n}: {m}", **tolerance)
+
+
+def test_twenty_steps_overfit_a_batch_and_leave_the_teacher_alone(build):
+    trainer = build(max_steps=20, lambda_uld=1.0)
+    teacher = weights(trainer.teacher.model)
+    aligner, student = weights(trainer.criterion), weights(trainer.model)
+    trainer.train()
+    history = [e for e in trainer.state.log_history if "loss" in e]
+    assert history[-1]["ce"] < 0.5 * history[0]["ce"]
+    assert history[-1]["loss"] < 0.6 * history[0]["loss"]
+    names = ("ce", "mhca", "ot", "relation", "uld")
+    for entry in history:
+        assert entry["loss"] == pytest.approx(sum(entry[name] for name in names), rel=1e-4)
+        assert entry["variance_ratio"] > 0
+    assert all(torch.equal(teacher[n], t) for n, t in weights(trainer.teacher.model).items())
+    assert not trainer.teacher.model.training
+    for before, after in ((aligner, weights(trainer.criterion)), (student, weights(trainer.model))):
+        moved = [n for n in before if not torch.equal(before[n], after[n])]
+        assert len(moved) > 0.9 * len(before)
+
+
+@pytest.mark.parametrize("mode", ["paper", "anchored"])
+def test_one_step_is_the_loss_by_hand(build, mode):
+    """The logged terms equal EVLECGLoss on features read from the two models."""
+    trainer = build(mhca_mode=mode, max_steps=1, teacher_layer=1, student_layer=1, lambda_ot=0.5)
+    batch = trainer.data_collator(trainer.train_dataset)
+    student = trainer._student_features(trainer.model, batch)
+    teacher = trainer.teacher.features(batch, trainer._request(1, teacher=True))
+    assert student.answer_logits.shape[-1] == 330
+    assert teacher.answer_logits is None, "no term reads the teacher's logits"
+    own = {k: v for k, v in batch.items() if k in ("input_ids", "attention_mask", "pixel_values", "labels")}
+    own["pixel_attention_mask"] = batch["pixel_attention_mask"]
+    ce = trainer.model(**own).loss
+    expected = trainer.criterion(student, teacher, ce, lm_head=trainer.model.lm_head)
+    trainer.train()
+    entry = trainer.state.log_history[0]
+    assert "anchor_ce" in expected if mode == "anchored" else "anchor_ce" not in expected
+    for name, value in expected.items():
+        assert entry[name] == pytest.approx(value.item(), rel=1e-4)
+
+
+def test_gradient_accumulation_changes_nothing(build):
+    whole = build(max_steps=3)
+    whole.train()
+    parts = build(max_steps=3, per_device_train_batch_size=1, gradient_accumulation_steps=4)
+    parts.train()
+    assert losses(parts) == pytest.approx(losses(whole), rel=1e-4)
+    for key in ("ce", "mhca", "ot", "relation"):
+        assert parts.state.log_history[1][key] == pytest.approx(whole.state.log_history[1][key], rel=1e-4)
+    assert_equal_weights(weights(whole.criterion), weights(parts.criterion), rtol=1e-3, atol=1e-4)
+    assert_equal_weights(weights(whole.model), weights(parts.model), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_interrupted_is_uninterrupted(build, tiny_vlm, tmp_path, lora):
+    def student():
+        model = tiny_vlm("idefics3").load()
+        if not lora:
+            return model
+        torch.manual_seed(5)
+        return get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+
+    options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 2}
+    straight = build(student=student(), **options)
+    straight.train()
+    checkpoint = Path(straight.args.output_dir) / "checkpoint-2"
+    resumed = build(student=student(), **options)
+    resumed.train(resume_from_checkpoint=str(checkpoint))
+    assert losses(resumed)[-2:] == pytest.approx(losses(straight)[-2:], rel=1e-6)
+    assert_equal_weights(weights(straight.model), weights(resumed.model), rtol=0, atol=1e-7)
+    assert_equal_weights(weights(straight.criterion), weights(resumed.criterion), rtol=0, atol=1e-7)
+    assert set(load_file(checkpoint / "distillation.safetensors")) == set(straight.criterion.state_dict())
+    (checkpoint / "distillation.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"no distillation\.safetensors"):
+        build(student=student(), **options).train(resume_from_checkpoint=str(checkpoint))
+    with pytest.raises(ValueError, match="other terms or other models"):
+        build(student=student(), **options, lambda_ot=0.0).train(
+            resume_from_checkpoint=str(checkpoint.with_name("checkpoint-4"))
+        )
+
+
+def test_the_exported_student_is_a_plain_model(build, tiny_vlm, tmp_path):
+    trainer = build(max_steps=2, save_strategy="steps", save_steps=2)
+    trainer.train()
+    trainer.save_model(tmp_path / "student")
+    for folder in (tmp_path / "student", tmp_path / "out" / "checkpoint-2"):
+        names = set(load_file(folder / "model.safetensors"))
+        assert names == set(load_file(Path(tiny_vlm("idefics3").path) / "model.safetensors"))
+        assert not any("aligner" in n or "projector" in n or "teacher" in n for n in names)
+    assert not (tmp_path / "student" / "distillation.safetensors").exists()
+    loaded = AutoModelForImageTextToText.from_pretrained(tmp_path / "student")
+    batch = trainer.data_collator(trainer.train_dataset)
+    inputs = {k: v for k, v in batch.items() if k.startswith(("input", "attention", "pixel"))}
+    trainer.model.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(**inputs).logits, trainer.model(**inputs).logits, rtol=0, atol=0)
+    assert (
+        AutoProcessor.from_pretrained(tmp_path / "student").chat_template
+        == tiny_vlm("idefics3").processor.chat_template
+    )
+
+
+def test_the_teacher_rests_when_no_term_needs_it(build, caplog):
+    with caplog.at_level(logging.WARNING):
+        trainer = build(alpha=0.0)
+    assert "the teacher is not run" in caplog.text
+    trainer.teacher.model.forward = None  # any call would fail
+    trainer.train()
+    assert not list(trainer.criterion.parameters())
+    assert len(trainer.optimizer.param_groups) == 2
+    assert "teacher" not in trainer.data_collator(trainer.train_dataset)
+    assert losses(trainer)[0] == trainer.state.log_history[0]["ce"]
+    alone = build(alpha=0.0, teacher=None)
+    alone.train()
+    assert losses(alone) == losses(trainer)
+
+
+def test_aligner_and_projector_have_their_own_rate(build):
+    trainer = build(max_steps=1, aligner_learning_rate=0.25, aligner_weight_decay=0.125, weight_decay=0.01)
+    before = weights(trainer.criterion)
+    trainer.train()
+    group = trainer.optimizer.param_groups[-1]
+    assert (group["lr"], group["weight_decay"]) == (0.25, 0.125)
+    assert {id(p) for p in group["params"]} == {id(p) for p in trainer.criterion.parameters()}
+    assert [g["lr"] for g in trainer.optimizer.param_groups[:-1]] == [5e-3, 5e-3]
+    step = (trainer.criterion.projector.weight - before["projector.weight"]).abs().max()
+    assert 0.2 < step < 0.35, "the first AdamW step is as large as the rate"
+    frozen = build(max_steps=1, aligner_learning_rate=0.0)
+    before = weights(frozen.criterion)
+    frozen.train()
+    assert_equal_weights(before, weights(frozen.criterion), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["lora", "lora_frozen_tower", "frozen_tower", "checkpointing", "bf16"])
+def test_ways_to_train(build, tiny_vlm, kind):
+    student = tiny_vlm("idefics3").load()
+    options = {"max_steps": 6}
+    if kind.startswith("lora"):
+        student = get_peft_model(
+            student, LoraConfig(r=4, target_modules=r".*(text_model|vision_model).*\.(q_proj|v_proj)")
+        )
+    options |= {"freeze_vision_tower": "frozen" in kind, "bf16": kind == "bf16"}
+    options |= {"gradient_checkpointing": kind == "checkpointing"}
+    trainer = build(student=student, **options)
+    before = weights(trainer.model)
+    trainer.train()
+    history = losses(trainer)
+    assert np.isfinite(history).all()
+    assert history[-1] < history[0]
+    moved = [n for n, t in weights(trainer.model).items() if not torch.equal(t, before[n])]
+    assert moved
+    assert any("vision_model" in n for n in moved) != ("frozen" in kind)
+    if kind.startswith("lora"):
+        assert all("lora_" in n for n in moved)
+    if kind == "checkpointing":
+        plain = build(max_steps=6)
+        plain.train()
+        assert history == pytest.approx(losses(plain), rel=1e-3)
+
+
+def test_training_from_a_cache_is_training_online(build, tiny_vlm, tmp_path, ecg_examples):
+    online = build(max_steps=4)
+    writer = TeacherCacheWriter(
+        tmp_path / "cache", online.teacher, CacheLayout(dtype="float32", top_k=16), fingerprint={"teacher": "tiny"}
+    )
+    writer.write([online.data_collator(ecg_examples[:4])])
+    online.train()
+    cached = build(max_steps=4, teacher=CachedTeacher(tmp_path / "cache", expected={"teacher": "tiny"}))
+    assert "pixel_values" not in cached.data_collator(ecg_examples[:4])["teacher"]
+    cached.train()
+    assert losses(cached) == pytest.approx(losses(online), rel=1e-3)
+    with pytest.raises(ValueError, match="set uld_top_k=16 or less"):
+        build(teacher=CachedTeacher(tmp_path / "cache", expected={}), lambda_uld=1.0)
+    build(teacher=CachedTeacher(tmp_path / "cache", expected={}), lambda_uld=1.0, uld_top_k=16).train()
+
+
+def test_evaluation_by_loss_generation_and_likelihood(build, ecg_examples, tiny_vlm):
+    seen = {}
+
+    def keep(prediction):
+        seen["shapes"] = [np.asarray(prediction.predictions).shape, np.asarray(prediction.label_ids).shape]
+        seen["predictions"], seen["labels"] = prediction.predictions, prediction.label_ids
+        return {"counted": float(len(prediction.predictions))}
+
+    kwargs = {"eval_dataset": ecg_examples[:5], "compute_metrics": keep}
+    plain = build(trainer_kwargs={"eval_dataset": ecg_examples[:5]})
+    metrics = plain.evaluate()
+    terms = [metrics[f"eval_{name}"] for name in ("ce", "mhca", "ot", "relation")]
+    assert metrics["eval_loss"] == pytest.approx(sum(terms), rel=1e-3)
+    trainer = build(
+        max_steps=60, alpha=0.0, eval_predictions="generate", max_new_tokens=24, examples=ecg_examples[:5],
+        per_device_train_batch_size=5, trainer_kwargs=kwargs,
+    )  # fmt: skip
+    trainer.train()
+    assert trainer.evaluate()["eval_counted"] == 5
+    tokenizer = tiny_vlm("idefics3").processor.tokenizer
+    texts = [t.strip() for t in tokenizer.batch_decode(seen["predictions"], skip_special_tokens=True)]
+    answers = [e["answer"] for e in ecg_examples[:5]]
+    assert texts == answers, "sixty steps are enough to learn five images by heart"
+    labels = np.where(seen["labels"] == -100, tokenizer.pad_token_id, seen["labels"])
+    assert [t.strip() for t in tokenizer.batch_decode(labels, skip_special_tokens=True)] == answers
+    judge = build(
+        student=trainer.model,
+        alpha=0.0,
+        eval_predictions="likelihood",
+        candidate_answers=answers,
+        trainer_kwargs=kwargs,
+    )
+    judge.evaluate()
+    assert seen["shapes"][0] == (5, 5)
+    assert seen["predictions"].argmax(1).tolist() == [0, 1, 2, 3, 4]
+    bad = [{**ecg_examples[0], "answer": ""}, *ecg_examples[1:3]]
+    with pytest.raises(ExampleError, match="metrics need every example"):
+        judge.evaluate(bad)
+
+
+def test_likelihoods_and_generation_against_the_model(tiny_vlm, ecg_examples):
+    tiny = tiny_vlm("idefics3")
+    model, processor = tiny.load(), tiny.processor
+    collator = EVLECGCollator(processor)
+    batch = collator(ecg_examples)
+    answers = ["yes", "left bundle branch block"]
+    ids = answer_token_ids(processor, answers)
+    found = label_likelihoods(model, batch, ids, processor.tokenizer.pad_token_id)
+    for column, answer in enumerate(answers):
+        for row in range(2):
+            own = collator([{**ecg_examples[row], "answer": answer}])
+            own = {k: v for k, v in own.items() if k not in ("keys", "skipped")}
+            count = int((own["labels"] != -100).sum())
+            expected = -model(**own).loss.item() * count
+            assert found[row, column].item() == pytest.approx(expected, rel=1e-4)
+    mean = label_likelihoods(model, batch, ids, processor.tokenizer.pad_token_id, per_token=True)
+    torch.testing.assert_close(mean * torch.tensor([len(i) for i in ids]), found)
+    together = generate_answers(model, batch, processor.tokenizer, max_new_tokens=6)
+    one_by_one = [
+        generate_answers(model, collator([e]), processor.tokenizer, max_new_tokens=6)[0] for e in ecg_examples
+    ]
+    assert together == one_by_one
+    prompt = prompt_inputs(batch, processor.tokenizer.pad_token_id)
+    assert all(
+        processor.tokenizer.decode(row, skip_special_tokens=False).endswith("Assistant:") for row in prompt["input_ids"]
+    )
+    with pytest.raises(ValueError, match="none may be empty"):
+        answer_token_ids(processor, ["yes", " "])
+
+
+def test_bad_examples_stop_training_before_it_starts(build, ecg_examples):
+    bad = {**ecg_examples[1], "answer": ""}
+    trainer = build(examples=[ecg_examples[0], bad])
+    with pytest.raises(MissingAnswerError, match="record 'r1'"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+    with pytest.raises(TruncatedImageError, match="of 14 image tokens"):
+        build(teacher_max_length=8).train()
+
+
+def test_a_bad_example_later_is_skipped_counted_and_named(build, ecg_examples, caplog):
+    bad = {**ecg_examples[4], "id": "broken", "image": None}
+    examples = [*ecg_examples[:3], bad]
+    trainer = build(examples=examples, preflight_examples=2, max_steps=2, train_sampling_strategy="sequential")
+    with caplog.at_level(logging.WARNING):
+        trainer.train()
+    assert len(trainer.skipped) == 2
+    assert "record 'broken'" in trainer.skipped[0]
+    assert "2 examples were left out" in caplog.text
+    assert any(e.get("skipped_examples") == 2 for e in trainer.state.log_history)
+    three = build(examples=ecg_examples[:3], max_steps=2, train_sampling_strategy="sequential")
+    three.train()
+    assert losses(trainer) == pytest.approx(losses(three), rel=1e-5)
+    with pytest.raises(ExampleError, match="broken"):
+        build(examples=examples, preflight_examples=0, on_bad_example="stop").train()
+
+
+def test_what_is_refused(build, tiny_vlm, tmp_path):
+    small = tiny_vlm("idefics3")
+    with pytest.raises(SameModelError, match="both loaded from"):
+        build(teacher=small.load())
+    with pytest.raises(ValueError, match="need a teacher"):
+        build(teacher=None)
+    with pytest.raises(ValueError, match="teacher's processor"):
+        build(trainer_kwargs={"teacher_processing_class": None})
+    with pytest.raises(ValueError, match="student's processor"):
+        build(trainer_kwargs={"processing_class": None})
+    with pytest.raises(ValueError, match="takes an EVLECGConfig"):
+        EVLECGTrainer(small.load(), TrainingArguments(str(tmp_path)))
+    with pytest.raises(UnsupportedModelError, match="no image_token_id"):
+        build(student=small.load().model.text_model)
+    other = small.load()
+    other.config.image_token_id = 77
+    with pytest.raises(UnsupportedModelError, match="student's configuration has image token 77"):
+        build(student=other)
+    collator = EVLECGCollator(small.processor, tiny_vlm("llava_next").processor)
+    with pytest.raises(ValueError, match="max_length would have no effect"):
+        build(max_length=500, trainer_kwargs={"data_collator": collator})
+    build(trainer_kwargs={"data_collator": collator}).train()
+
+
+WRONG = {
+    "alpha": 1.5,
+    "lambda_mhca": -1.0,
+    "mhca_mode": "free",
+    "ot_epsilon": 0.0,
+    "ot_backend": "jax",
+    "uld_top_k": 0,
+    "hidden_tokens": "text",
+    "relation_subset": 5000,
+    "eval_predictions": "likelihood",
+    "candidate_answers": ["a"],
+    "remove_unused_columns": True,
+    "aligner_learning_rate": float("nan"),
+    "preflight_examples": -1,
+    "max_length": 3,
+    "on_bad_example": "hide",
+}
+
+
+@pytest.mark.parametrize("name", sorted(WRONG))
+def test_config_ranges(tmp_path, name):
+    with pytest.raises(ValueError, match=name):
+        EVLECGConfig(output_dir=str(tmp_path), **{name: WRONG[name]})
+
+
+def test_an_anchored_aligner_needs_answers(tmp_path):
+    with pytest.raises(ValueError, match="choose hidden_tokens='all' or 'answer'"):
+        EVLECGConfig(output_dir=str(tmp_path), mhca_mode="anchored", hidden_tokens="visual")
+
+
+def own_fields():
+    inherited = {f.name: f.default for f in fields(TrainingArguments)}
+    return [f for f in fields(EVLECGConfig) if inherited.get(f.name, ...) != f.default]
+
+
+def test_every_field_has_help():
+    for f in own_fields():
+        assert len(f.metadata["help"]) > 15, f.name
+
+
+ANCHORED, ULD, OT = {"mhca_mode": "anchored"}, {"lambda_uld": 1.0}, {"lambda_mhca": 0.0, "lambda_relation": 0.0}
+CHANGED = {  # field: another value, and what else has to be set for it to matter
+    "alpha": (0.3, {}),
+    "lambda_mhca": (2.0, {}),
+    "lambda_ot": (2.0, {}),
+    "lambda_relation": (2.0, {}),
+    "lambda_uld": (1.0, {}),
+    "lambda_anchor": (2.0, ANCHORED),
+    "mhca_mode": ("anchored", {}),
+    "mhca_num_heads": (8, {}),
+    "mhca_channel_mean": (False, {}),
+    "ot_epsilon": (0.5, OT),
+    "ot_max_iter": (1, OT),
+    "ot_tol": (0.5, OT),
+    "relation_max_tokens": (8, {"relation_subset": 4}),
+    "relation_subset": (6, {"relation_max_tokens": 8}),
+    "uld_merge": ("mean", ULD),
+    "uld_temperature": (2.0, ULD),
+    "uld_top_k": (2, ULD),
+    "hidden_tokens": ("answer", {}),
+    "student_layer": (1, {}),
+    "teacher_layer": (1, {}),
+    "teacher_visual_pool": (2, {}),
+    "max_length": (75, {}),
+    "teacher_max_length": (50, {}),
+    "system_prompt": ("You are a cardiologist.", {}),
+    "teacher_system_prompt": ("You are a cardiologist.", {}),
+}
+TESTED_ABOVE = {
+    *("remove_unused_columns", "aligner_learning_rate", "aligner_weight_decay", "freeze_vision_tower"),
+    *("on_bad_example", "preflight_examples", "eval_predictions", "max_new_tokens", "candidate_answers"),
+}
+SAME_VALUE = {"ot_backend", "ot_position_weight"}
+
+
+def test_the_effect_of_every_field_is_tested():
+    assert {f.name for f in own_fields()} == set(CHANGED) | TESTED_ABOVE | SAME_VALUE
+
+
+@pytest.mark.parametrize("name", sorted(CHANGED))
+def test_a_field_changes_the_loss(build, name, ecg_examples):
+    examples = [{**e, "answer": e["answer"] * 2} for e in ecg_examples[:2]]
+    value, given = CHANGED[name]
+    results = []
+    for options in (given, {**given, name: value}):
+        trainer = build(examples=examples, **options)
+        torch.manual_seed(3)
+        batch = trainer.data_collator(examples)
+        trainer.model.eval()
+        results.append(trainer.compute_loss(trainer.model, batch).item())
+    assert abs(results[1] - results[0]) > 1e-5 * results[0]
+
+
+def test_the_transport_backend_reaches_the_loss(build, ecg_examples):
+    values = []
+    for backend in ("torch", "pot"):
+        trainer = build(ot_backend=backend, ot_max_iter=200)
+        assert trainer.criterion._match_visual.keywords["backend"] == backend
+        trainer.model.eval()
+        values.append(trainer.compute_loss(trainer.model, trainer.data_collator(ecg_examples[:2])).item())
+    assert values[0] == pytest.approx(values[1], rel=1e-3)
