@@ -150,7 +150,7 @@ def ectopic_beat(intervals: Intervals, rng: np.random.Generator, *, size: float)
     origin = str(rng.choice(sorted(_ECTOPIC_ORIGIN)))
     main = np.asarray(_ECTOPIC_ORIGIN[origin])
     side = main * 0.55 + rng.normal(0.0, 0.12, 3)
-    qrs = _vary(_template((0.36, 0.15, _vector(main)), (0.70, 0.12, _vector(side))), rng, 0.0, size)
+    qrs = _vary(_template((0.34, 0.13, _vector(main)), (0.70, 0.12, _vector(side))), rng, 0.0, size)
     t = _t_wave(-0.42 * main * size, intervals, 0.5)
     return Beat(intervals, (), fit_to_span(qrs, 0.0, intervals.qrs_s), t, _vector(-0.08 * main * size), origin)
 
