@@ -94,6 +94,7 @@ class Measurement:
         name: Wording.
         unit: Unit, in words that stand in questions and answers.
         tolerance: An answer within ± this is right: one small square (40 ms) for PR and QT, half of it for QRS.
+        spacing: Smallest distance between two options of a multiple-choice question.
         limits: Thresholds for yes/no questions, the usual borders of normal.
         plausible: Values outside are taken for annotation faults and not asked about.
     """
@@ -101,15 +102,16 @@ class Measurement:
     name: str
     unit: str
     tolerance: float
+    spacing: float
     limits: tuple[float, ...]
     plausible: tuple[float, float]
 
 
 MEASUREMENTS = {
-    "heart_rate": Measurement("heart rate", "beats per minute", 5.0, (60.0, 100.0), (20.0, 300.0)),
-    "pr_interval": Measurement("PR interval", "milliseconds", 40.0, (120.0, 200.0), (60.0, 500.0)),
-    "qrs_duration": Measurement("QRS duration", "milliseconds", 20.0, (100.0, 120.0), (40.0, 300.0)),
-    "qt_interval": Measurement("QT interval", "milliseconds", 40.0, (350.0, 440.0), (200.0, 700.0)),
+    "heart_rate": Measurement("heart rate", "beats per minute", 5.0, 12.0, (60.0, 100.0), (20.0, 300.0)),
+    "pr_interval": Measurement("PR interval", "milliseconds", 40.0, 30.0, (120.0, 200.0), (60.0, 500.0)),
+    "qrs_duration": Measurement("QRS duration", "milliseconds", 20.0, 20.0, (100.0, 120.0), (30.0, 300.0)),
+    "qt_interval": Measurement("QT interval", "milliseconds", 40.0, 40.0, (350.0, 440.0), (200.0, 700.0)),
 }
 
 
@@ -188,7 +190,7 @@ def class_list_question(record: str, classes: Sequence[str], present: Sequence[s
 
 
 def measurement_question(
-    record: str, task: str, value: float, format: str, rng: random.Random
+    record: str, task: str, value: float, format: str, rng: random.Random, others: Sequence[float] = ()
 ) -> dict[str, Any] | None:
     """Ask about a measured value; None where a yes/no question would hang on less than the tolerance.
 
@@ -198,6 +200,8 @@ def measurement_question(
         value: The measured value, in the measurement's unit.
         format: "open", "closed", "choice" or "fill".
         rng: Source of every choice made here.
+        others: The same measurement of other records, from which wrong options are drawn where they suffice, so that a
+            right option is no more typical than a wrong one; else they lie evenly around the value.
 
     Raises:
         ValueError: Unknown task or format, or a value that is not plausible.
@@ -216,9 +220,8 @@ def measurement_question(
     question = rng.choice(QUESTIONS[format, "measurement"])
     details = {"value": float(value), "tolerance": kind.tolerance, "unit": kind.unit}
     if format == "choice":
-        return _choice_item(
-            record, task, question.format(name=kind.name), _value_options(value, kind, rng), rng, **details
-        )
+        texts = [f"{v:.0f} {kind.unit}" for v in (value, *_wrong_values(value, kind, others, rng))]
+        return _choice_item(record, task, question.format(name=kind.name), texts, rng, **details)
     if format == "closed":
         clear = [limit for limit in kind.limits if abs(value - limit) > kind.tolerance]
         if not clear:
@@ -300,10 +303,27 @@ def _choice_item(
     return qa_item(record, full, answer, "choice", task, options=options, **details)
 
 
-def _value_options(value: float, kind: Measurement, rng: random.Random) -> list[str]:
-    """Return the value and three others, each at least three tolerances away; the rank of the right one is random."""
-    step = 3 * kind.tolerance
-    rank = rng.randrange(4)
-    rank = min(rank, int((value - kind.plausible[0]) // step))
-    values = [value] + [value + (i - rank) * step for i in range(4) if i != rank]
-    return [f"{v:.0f} {kind.unit}" for v in values]
+def _wrong_values(value: float, kind: Measurement, others: Sequence[float], rng: random.Random) -> list[float]:
+    """Return three plausible values, `spacing` or more from the right one and each other, from `others` first.
+
+    How many of them are smaller than the right one is drawn first, evenly where there is room.
+    """
+    room = [
+        int((value - kind.plausible[0]) // (1.25 * kind.spacing)),
+        int((kind.plausible[1] - value) // (1.25 * kind.spacing)),
+    ]
+    below = rng.choice([n for n in range(4) if n <= room[0] and 3 - n <= room[1]])
+    candidates = rng.sample(list(others), min(len(others), 64))
+    wrong: list[float] = []
+    for sign, count in ((-1, below), (1, 3 - below)):
+        limit = kind.plausible[0] if sign < 0 else kind.plausible[1]
+        side: list[float] = []
+        for candidate in candidates:
+            gap = min([abs(candidate - v) for v in (value, *side)])
+            if len(side) < count and sign * (candidate - value) > 0 and gap >= kind.spacing:
+                side.append(candidate)
+        if len(side) < count:  # too few: evenly from the value outwards
+            step = min(1.25 * kind.spacing, abs(limit - value) / count)
+            side = [value + sign * step * (i + 1) for i in range(count)]
+        wrong += side
+    return wrong

@@ -79,10 +79,11 @@ def question_dataset(
             f"tasks {TASKS}, report_text 'labels' or 'original', per_record 1 or more"
         )
     counts = Counter(label for labels in rows["labels"] for label in labels)
+    values_of = {task: [value for value in rows[task] if value is not None] for task in MEASUREMENTS}
     columns: dict[str, list[Any]] = {name: [] for name in QUESTION_FEATURES}
     for row in rows:
         rng = random.Random(f"{seed}:{row['source']}:{row['record']}")
-        items = questions_of_row(row, rng, counts, formats, tasks, report_text)
+        items = questions_of_row(row, rng, counts, values_of, formats, tasks, report_text)
         if classes is not None and set(classes) <= set(row["known_labels"]):
             items.append(class_list_question(row["record"], classes, [c for c in row["labels"] if c in classes]))
         if per_record is not None and len(items) > per_record:
@@ -100,6 +101,7 @@ def questions_of_row(
     row: Mapping[str, Any],
     rng: random.Random,
     counts: Mapping[str, int],
+    values_of: Mapping[str, Sequence[float]],
     formats: Sequence[str] = FORMATS,
     tasks: Sequence[str] = TASKS,
     report_text: str = "labels",
@@ -110,6 +112,7 @@ def questions_of_row(
         row: A row with the columns of `hf_evl_ecg.rows.FEATURES`.
         rng: Source of every choice.
         counts: How often each label occurs, for drawing absent ones.
+        values_of: All values of each measurement, for drawing wrong ones.
         formats: Formats to make.
         tasks: Tasks to make.
         report_text: "labels" or "original".
@@ -120,7 +123,8 @@ def questions_of_row(
             items += _label_questions(row, task, family, rng, counts, formats)
     for task in MEASUREMENTS:
         if task in tasks and row[task] is not None:
-            made = [measurement_question(row["record"], task, row[task], f, rng) for f in formats if f != "report"]
+            wanted = [name for name in formats if name != "report"]
+            made = [measurement_question(row["record"], task, row[task], f, rng, values_of[task]) for f in wanted]
             items += [item for item in made if item is not None]
     if "report" in tasks and "report" in formats:
         findings = _specific([label for label in row["labels"] if label in FAMILIES["diagnosis"]])

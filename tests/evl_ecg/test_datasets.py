@@ -1,0 +1,484 @@
+"""Datasets: rows, splits, bad records, questions; small folders made here, then the real ones."""
+
+import json
+import random
+import warnings
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import wfdb
+from scipy.signal import butter, sosfiltfilt
+
+import hf_evl_ecg.datasets
+from hf_evl_ecg.cinc import cpsc_labels
+from hf_evl_ecg.datasets import (
+    load_cinc,
+    load_ecg,
+    load_folder,
+    load_instructions,
+    load_ludb,
+    load_ptbxl,
+    load_ptbxl_filtered,
+    load_simulated,
+    question_dataset,
+)
+from hf_evl_ecg.instruct import iterate_json
+from hf_evl_ecg.labels import CPSC_CLASSES, LABELS, PTBXL_SUPERCLASSES, label_text
+from hf_evl_ecg.ludb import Wave, measure, read_delineation
+from hf_evl_ecg.prompts import MEASUREMENTS
+from hf_evl_ecg.ptbxl import parse_scp_codes
+from hf_evl_ecg.records import ECGRecordError, read_record
+from hf_evl_ecg.rows import FEATURES, collect_rows, make_row, split_by_group
+from hf_evl_ecg.signals import STANDARD_LEADS, einthoven_error_mv
+from hf_evl_ecg.simulate import simulate
+from hf_evl_ecg.zscored import restore_millivolts
+
+
+def write_record(path: Path, seed: int = 0, comments=(), fs: int = 100) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    signal = simulate("NORM", seed=seed, fs_hz=fs, duration_s=5).signal_mv.astype(np.float64)
+    options = {"fs": fs, "units": ["mV"] * 12, "sig_name": list(STANDARD_LEADS), "fmt": ["16"] * 12}
+    gains = {"adc_gain": [1000.0] * 12, "baseline": [0] * 12}
+    wfdb.wrsamp(path.name, p_signal=signal, write_dir=str(path.parent), comments=list(comments), **options, **gains)
+
+
+def break_record(path: Path) -> None:
+    data = path.with_suffix(".dat").read_bytes()
+    path.with_suffix(".dat").write_bytes(data[:-100])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Six records of four patients, one of them cut short."""
+    root = tmp_path / "mine"
+    lines = ["record,patient,labels,heart_rate,sex,report"]
+    for i in range(6):
+        write_record(root / f"r{i}", seed=i)
+        lines.append(f"r{i},p{i // 2},{'AF|LVH' if i % 2 else 'SR; AXN'},{60 + i},{'mf'[i % 2]},text {i}")
+    break_record(root / "r3")
+    (root / "records.csv").write_text("\n".join(lines))
+    return root
+
+
+def test_all_names_exist():
+    assert all(getattr(hf_evl_ecg.datasets, name) is not None for name in hf_evl_ecg.datasets.__all__)
+
+
+def test_own_folder(folder):
+    rows, report = load_folder(folder)
+    assert isinstance(rows, datasets.Dataset)
+    assert rows.features == FEATURES
+    assert report.n_rows == len(rows) == 5
+    assert [name for name, _ in report.skipped] == ["r3"]
+    assert "n_samples" in report.skipped[0][1]
+    assert "r3" in str(report)
+    assert report.notes == ["split by patient"]
+    row = rows[1]
+    assert (row["labels"], row["rhythm"], row["axis"], row["sex"]) == (["AF", "LVH"], "AF", None, "female")
+    assert row["heart_rate"] == 61
+    assert set(row["known_labels"]) == {"AF", "LVH", "SR", "AXN"}
+    by_patient = defaultdict(set)
+    for row in rows:
+        by_patient[row["patient"]].add(row["split"])
+    assert all(len(splits) == 1 for splits in by_patient.values())
+    with pytest.raises(ECGRecordError, match="n_samples"):
+        load_folder(folder, on_bad="raise")
+    assert load_folder(folder, check="none")[1].n_rows == 6
+
+
+def test_own_folder_refuses(folder):
+    def table(text):
+        (folder / "records.csv").write_text(text)
+        return folder
+
+    with pytest.raises(ValueError, match=r"unknown labels \['XX'\]"):
+        load_folder(table("record,labels\nr0,XX\n"))
+    with pytest.raises(ValueError, match="no columns"):
+        load_folder(table("name\nr0\n"))
+    with pytest.raises(ValueError, match=r"splits \['dev'\]"):
+        load_folder(table("record,split\nr0,dev\n"))
+    with pytest.raises(ValueError, match="1 of 2 records"):
+        load_folder(table("record,split\nr0,train\nr1,\n"))
+    with pytest.raises(ValueError, match="patient a is in train and test"):
+        load_folder(table("record,patient,split\nr0,a,train\nr1,a,test\n"))
+    with pytest.raises(ValueError, match="missing; give the folder"):
+        load_folder(folder, "none.csv")
+    with pytest.raises(ValueError, match="no readable record"):
+        load_folder(table("record\nr3\n"))
+    assert "2 of 2 records name no patient" in load_folder(table("record\nr0\nr1\n"))[1].notes[0]
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/../../outside", "door/outside"])
+def test_no_row_leads_out_of_the_folder(folder, name):
+    write_record(folder.parent / "outside")
+    (folder / "door").symlink_to(folder.parent)
+    (folder / "records.csv").write_text(f"record\n{name}\nr0\n")
+    rows, report = load_folder(folder)
+    assert rows["record"][:] == ["r0"]
+    assert "a path inside" in report.skipped[0][1]
+    unchecked, _ = load_folder(folder, check="none")
+    with pytest.raises(ECGRecordError, match="a path inside"):
+        load_ecg(unchecked[0])
+
+
+def test_rows_are_checked():
+    for change, match in [
+        ({"split": "dev"}, "split"),
+        ({"colour": 1}, "unknown columns"),
+        ({"labels": ["XX"]}, "unknown labels"),
+    ]:
+        with pytest.raises(ValueError, match=match):
+            make_row(**({"record": "r", "source": "s", "root": "", "split": "train"} | change))
+    with pytest.raises(ValueError, match="on_bad"):
+        collect_rows([], "s", on_bad="ignore")
+    with pytest.raises(ValueError, match="storage is 'tape'"):
+        load_ecg({"record": "r", "root": "", "storage": "tape"})
+
+
+def test_load_ecg_options(folder):
+    rows, _ = load_folder(folder)
+    ecg = load_ecg(rows[0], duration_s=2.0, fs_hz=250)
+    assert (ecg.duration_s, ecg.fs_hz) == (2.0, 250)
+    moved = folder.rename(folder.with_name("moved"))
+    assert load_ecg(rows[0], root=moved).duration_s == 5.0
+    with pytest.raises(ECGRecordError):
+        load_ecg(rows[0])
+
+
+def test_split_by_group():
+    groups = [f"p{i % 100}" for i in range(300)]
+    splits = split_by_group(groups, fractions=(0.7, 0.1, 0.2), seed=4)
+    assert Counter(dict(zip(groups, splits, strict=True)).values()) == {"train": 70, "validation": 10, "test": 20}
+    order = list(range(300))
+    random.Random(0).shuffle(order)
+    assert split_by_group([groups[i] for i in order], seed=4) == [splits[i] for i in order]
+    assert split_by_group(groups, seed=5) != splits
+    with pytest.raises(ValueError, match="summing to 1"):
+        split_by_group(groups, fractions=(0.7, 0.1, 0.1))
+
+
+def test_ptbxl_folds_classes_and_axis(tmp_path):
+    lines = ["ecg_id,patient_id,age,sex,report,scp_codes,heart_axis,strat_fold,filename_lr,filename_hr"]
+    codes = [
+        "{'NORM': 100.0, 'SR': 0.0}",
+        "{'IMI': 35.0, 'CRBBB': 100.0, 'AFIB': 0.0}",
+        "{'LVH': 20.0, 'SR': 0.0, 'SBRAD': 0.0}",
+    ]
+    for i, (code, fold, axis) in enumerate(zip(codes, ("8", "9", "10"), ("MID", "ALAD", ""), strict=True)):
+        write_record(tmp_path / "records500" / f"{i}_hr")
+        lines.append(f'{i},{i}.0,50,0,text,"{code}",{axis},{fold},records100/{i}_lr,records500/{i}_hr')
+    (tmp_path / "ptbxl_database.csv").write_text("\n".join(lines))
+    statements = ",description,diagnostic_class,rhythm\nNORM,,NORM,\nIMI,,MI,\nCRBBB,,CD,\nLVH,,HYP,\nSR,,,1.0\nAFIB,,,1.0\nSBRAD,,,1.0\n"
+    (tmp_path / "scp_statements.csv").write_text(statements)
+    rows, _ = load_ptbxl(tmp_path)
+    assert rows["split"][:] == ["train", "validation", "test"]
+    assert rows["labels"][:] == [
+        ["NORM", "SR", "AXN"],
+        ["MI", "CD", "RBBB", "AF", "LAD"],
+        ["HYP", "LVH", "SR", "SBRAD"],
+    ]
+    assert rows["rhythm"][:] == ["SR", "AF", "SBRAD"]
+    assert rows["axis"][:] == ["AXN", "LAD", None]
+    assert rows["patient"][:] == ["0", "1", "2"]
+    strict, _ = load_ptbxl(tmp_path, min_likelihood=50)
+    assert strict["labels"][:] == [["NORM", "SR", "AXN"], ["CD", "RBBB", "AF", "LAD"], ["SR", "SBRAD"]]
+    with pytest.raises(ValueError, match="no readable record"):
+        load_ptbxl(tmp_path, sampling_rate=100)
+    with pytest.raises(ValueError, match="allowed: 500, 100"):
+        load_ptbxl(tmp_path, sampling_rate=250)
+    text = (tmp_path / "ptbxl_database.csv").read_text()
+    (tmp_path / "ptbxl_database.csv").write_text(text.replace(",8,", ",11,"))
+    with pytest.raises(ValueError, match="strat_fold is '11'"):
+        load_ptbxl(tmp_path)
+
+
+def test_scp_codes_are_not_evaluated():
+    assert parse_scp_codes("{'NORM': 100.0, 'LAO/LAE': 0}") == {"NORM": 100.0, "LAO/LAE": 0.0}
+    assert parse_scp_codes("__import__('os').system('true')") == {}
+
+
+def test_challenge_folders(tmp_path):
+    write_record(tmp_path / "cpsc_2018" / "g1" / "A1", comments=["Age: 70", "Sex: Male", "Dx: 164889003,59118001"])
+    write_record(tmp_path / "georgia" / "E1", comments=["Dx: 426783006"])
+    write_record(tmp_path / "georgia" / "E2", comments=["Dx: 426783006,39732003,999"])
+    write_record(tmp_path / "ptb-xl" / "HR1", comments=["Dx: 426783006"])
+    (tmp_path / "georgia" / "E3.hea").write_text("E3.mat 12 500 5000\n")
+    (tmp_path / "map.csv").write_text("dx,snomed_ct_code,abbreviation\natrial fibrillation,164889003,AF\n")
+    rows, report = load_cinc(tmp_path, dx_mapping=tmp_path / "map.csv")
+    table = {row["record"]: row for row in rows}
+    assert set(table) == {"cpsc_2018/g1/A1", "georgia/E1", "georgia/E2"}
+    first = table["cpsc_2018/g1/A1"]
+    assert (first["source"], first["labels"], first["diagnoses"]) == (
+        "cinc/cpsc_2018",
+        ["AF", "RBBB"],
+        ["atrial fibrillation", "59118001"],
+    )
+    assert (first["age"], first["sex"], set(first["known_labels"])) == (70, "male", set(CPSC_CLASSES))
+    assert table["georgia/E1"]["labels"] == ["NORM", "SR"]
+    assert (table["georgia/E2"]["labels"], table["georgia/E2"]["axis"]) == (["SR", "LAD"], "LAD")
+    assert [name for name, _ in report.skipped] == ["georgia/E3"]
+    assert any("split by record" in note for note in report.notes)
+    with pytest.raises(ECGRecordError, match="record name"):
+        load_cinc(tmp_path, on_bad="raise")
+    assert load_cinc(tmp_path, sources=["ptb-xl"])[0]["source"][:] == ["cinc/ptb-xl"]
+    with pytest.raises(ValueError, match="no records of"):
+        load_cinc(tmp_path, sources=["chapman"])
+    assert cpsc_labels(["426783006", "284470004"]) == ["PAC"]
+
+
+def test_intervals_by_hand():
+    beat = [Wave("p", 80, 90, 100), Wave("N", 120, 130, 145), Wave("t", 200, 220, 260)]
+    second = [Wave(w.kind, w.onset + 400, w.peak + 400, w.offset + 400) for w in beat]
+    measured = measure({"II": beat + second, "V1": beat[1:2]}, 500.0)
+    assert measured == {"heart_rate": 75.0, "pr_interval": 80.0, "qrs_duration": 50.0, "qt_interval": 280.0}
+    assert measure({"II": [beat[0]]}, 500.0) == dict.fromkeys(MEASUREMENTS)
+    lost_qrs = [beat[0], *second]
+    assert measure({"II": lost_qrs}, 500.0)["pr_interval"] == 80.0
+
+
+def test_delineations_agree_with_wfdb(tmp_path):
+    samples = [5, 9, 14, 2000, 2010, 2030, 70_000, 70_010, 70_020, 70_100]
+    symbols = ["(", "p", ")", "(", "N", ")", "(", "t", ")", "("]
+    wfdb.wrann("a", "ii", np.array(samples), symbols, aux_note=["x"] + [""] * 9, write_dir=str(tmp_path))
+    waves = read_delineation(tmp_path / "a.ii")
+    assert waves == [Wave("p", 5, 9, 14), Wave("N", 2000, 2010, 2030), Wave("t", 70_000, 70_010, 70_020)]
+    data = (tmp_path / "a.ii").read_bytes()
+    for damaged in (data[:-2], data[:7], b""):
+        (tmp_path / "b.ii").write_bytes(damaged)
+        with pytest.raises(ECGRecordError, match="end mark"):
+            read_delineation(tmp_path / "b.ii")
+    with pytest.raises(ECGRecordError, match="annotation file"):
+        read_delineation(tmp_path / "none.ii")
+
+
+def conversation(i, image, turns=1):
+    said = [("human", f"<image>\nQuestion {i}?"), ("gpt", f"Answer {i}."), ("human", "And?"), ("gpt", "That is all.")]
+    return {"id": f"c{i}", "image": image, "conversations": [{"from": a, "value": b} for a, b in said[: 2 * turns]]}
+
+
+def test_instructions_with_images_and_waveforms(tmp_path):
+    root = tmp_path / "data"
+    write_record(root / "ptb-xl" / "00001_hr")
+    (root / "ptb-xl" / "00001_hr-0.png").write_bytes(b"png")
+    good = "ptb-xl/00001_hr-0.png"
+    bad = [conversation(7, "../secret.png"), conversation(8, "gone.png"), {"id": "c9"}, conversation(10, good)]
+    bad[3]["conversations"][1]["value"] = " "
+    (tmp_path / "c.json").write_text(json.dumps([conversation(1, good), *bad, conversation(2, good, turns=2)]))
+    rows, report = load_instructions(tmp_path / "c.json", root)
+    assert rows["question"][:] == ["Question 1?", "Question 2?", "And?"]
+    assert rows[2]["history"] == [{"question": "Question 2?", "answer": "Answer 2."}]
+    assert (rows[0]["image"], rows[0]["record"]) == (good, None)
+    assert [name for name, _ in report.skipped] == ["c7", "c8", "c9", "c10"]
+    drawn, report = load_instructions(tmp_path / "c.json", root, draw=True, split="test")
+    assert (drawn[0]["image"], drawn[0]["record"], drawn[0]["split"]) == (None, "ptb-xl/00001_hr", "test")
+    assert load_ecg(drawn[0]).duration_s == 5.0
+    with pytest.raises(ECGRecordError, match="a path inside"):
+        load_instructions(tmp_path / "c.json", root, on_bad="raise")
+    stream, report = load_instructions(tmp_path / "c.json", root, streaming=True)
+    assert [row["question"] for row in stream] == rows["question"][:]
+    assert (report.n_rows, len(report.skipped)) == (3, 4)
+
+
+def test_json_is_read_piece_by_piece(tmp_path, monkeypatch):
+    items = [conversation(i, "ä" * (i % 50)) for i in range(200)]
+    for chunk in (1, 7, 1000, 1 << 20):
+        monkeypatch.setattr("hf_evl_ecg.instruct.CHUNK", chunk)
+        (tmp_path / "list.json").write_text(json.dumps(items, indent=1, ensure_ascii=False))
+        (tmp_path / "lines.json").write_text("\n".join(json.dumps(item) for item in items) + "\n")
+        count = 20 if chunk < 100 else 200
+        for name in ("list.json", "lines.json"):
+            read = iterate_json(tmp_path / name)
+            assert [item for item, _ in zip(read, range(count), strict=False)] == items[:count]
+    (tmp_path / "one.json").write_text("[]")
+    assert list(iterate_json(tmp_path / "one.json")) == []
+    for text in (json.dumps(items)[:-1], json.dumps(items)[:-40], "[1, }", "nonsense", "[" * 100_000):
+        (tmp_path / "bad.json").write_text(text)
+        with pytest.raises(ValueError, match=r"bad\.json"):
+            list(iterate_json(tmp_path / "bad.json"))
+
+
+def test_limb_ratios_come_back_from_z_scores():
+    for seed, label in enumerate(CPSC_CLASSES):
+        signal = simulate(label, seed=seed, fs_hz=100).signal_mv.astype(np.float64)
+        signal = sosfiltfilt(butter(3, [0.5, 40], "bandpass", fs=100, output="sos"), signal, axis=0)
+        restored, solved = restore_millivolts(signal / signal.std(0))
+        assert solved, label
+        ratio = restored.std(0)[:6] / signal.std(0)[:6]
+        assert ratio.max() / ratio.min() < 1.01
+    noise = np.random.default_rng(0).normal(size=(1000, 12))
+    assert not restore_millivolts(noise)[1]
+    with pytest.raises(ValueError, match="shape"):
+        restore_millivolts(noise[:, :8])
+
+
+def test_simulated_rows_know_the_truth():
+    rows, _ = load_simulated(2)
+    assert len(rows) == 18
+    assert set(rows["source"]) == {"simulated"}
+    ecg = load_ecg(rows[0])
+    assert ecg.metadata["simulated"] is True
+    assert ecg.metadata["heart_rate_bpm"] == pytest.approx(rows[0]["heart_rate"], abs=1e-3)
+    others = [load_simulated(2, split=split)[0]["record"][:] for split in ("validation", "test")]
+    assert not set(rows["record"]) & set(others[0]) | set(others[0]) & set(others[1])
+    with pytest.raises(ValueError, match="XX"):
+        load_simulated(2, classes=["XX"])
+
+
+def test_questions(folder):
+    rows, _ = load_folder(folder)
+    questions = question_dataset(rows, seed=1)
+    again = question_dataset(rows, seed=1)
+    assert questions.to_list() == again.to_list()
+    assert questions.to_list() != question_dataset(rows, seed=2).to_list()
+    assert set(questions["format"]) == {"open", "closed", "choice", "fill", "report"}
+    assert load_ecg(questions[0]).duration_s == 5.0
+    truth = {row["record"]: row for row in rows}
+    for item in questions:
+        row = truth[item["record"]]
+        assert item["split"] == row["split"]
+        if item["format"] == "closed" and item["labels"]:
+            assert item["answer"] == ("yes" if item["labels"][0] in row["labels"] else "no")
+        if item["format"] == "choice" and item["labels"]:
+            shown = [label_text(label) for label in row["labels"]]
+            assert sum(option in shown for option in item["options"]) == 1
+    reports = question_dataset(rows, tasks=["report"], report_text="original")
+    assert reports["answer"][:2] == ["text 0", "text 1"]
+    few = question_dataset(rows, per_record=2)
+    assert set(Counter(few["record"]).values()) == {2}
+    with pytest.raises(ValueError, match="mood"):
+        question_dataset(rows, tasks=["mood"])
+    with pytest.raises(ValueError, match="no question"):
+        question_dataset(rows, tasks=["qt_interval"])
+
+
+def test_the_label_asked_about_does_not_give_the_answer_away():
+    """Yes and no are about as frequent for each common label, though most labels are absent from most records."""
+    rng = random.Random(0)
+    rates = {"RBBB": 0.3, "I-AVB": 0.2, "PVC": 0.1, "STD": 0.1, "LBBB": 0.05}
+    table = []
+    for i in range(1500):
+        found = [label for label, p in rates.items() if rng.random() < p]
+        table.append(make_row(f"r{i}", "s", "", "train", labels=found, known_labels=list(CPSC_CLASSES)))
+    rows, _ = collect_rows(table, "s", check="none")
+    questions = question_dataset(rows, tasks=["diagnosis"], formats=["closed"])
+    asked = Counter(
+        (labels[0], answer) for labels, answer in zip(questions["labels"], questions["answer"], strict=True)
+    )
+    assert {label for label, _ in asked} == set(rates), "labels that never occur are not asked about"
+    for label in rates:
+        share = asked[label, "yes"] / (asked[label, "yes"] + asked[label, "no"])
+        assert 0.2 < share < 0.7, (label, share)
+
+
+@pytest.mark.real_data
+def test_real_ptbxl(data_dir):
+    rows, report = load_ptbxl(data_dir / "ecg" / "ptb-xl", check="signal")
+    assert (len(rows), report.skipped) == (12, [])
+    assert Counter(rows["split"]) == {"train": 9, "validation": 2, "test": 1}
+    by_id = {row["record"].rsplit("/")[-1]: row for row in rows}
+    assert by_id["00008_hr"]["labels"] == ["MI", "SR", "LAD"]
+    assert set(by_id["20715_hr"]["labels"]) >= {"HYP", "STTC", "LVH", "AXN"}
+    questions = question_dataset(rows, classes=PTBXL_SUPERCLASSES)
+    assert sum("Name every one" in q for q in questions["question"]) == 12
+    assert len(load_ptbxl(data_dir / "ecg" / "ptb-xl", sampling_rate=100)[0]) == 1
+
+
+@pytest.mark.real_data
+def test_real_ludb(data_dir):
+    rows, report = load_ludb(data_dir / "ecg" / "ludb")
+    assert (len(rows), report.skipped) == (160, [])
+    assert Counter(rows["split"]) == {"train": 112, "validation": 16, "test": 32}
+    assert len(set(rows["patient"])) == 160
+    assert sum(rhythm is not None for rhythm in rows["rhythm"]) == 158
+    assert Counter(rows["axis"])["LAD"] == 57
+    assert all(einthoven_error_mv(load_ecg(row)) < 1e-3 for row in rows.select(range(0, 160, 8)))
+    values = {name: np.array([v for v in rows[name] if v is not None]) for name in MEASUREMENTS}
+    assert {name: len(v) for name, v in values.items()} == {
+        "heart_rate": 160,
+        "pr_interval": 141,
+        "qrs_duration": 160,
+        "qt_interval": 160,
+    }
+    for name, (low, high) in {
+        "heart_rate": (60, 70),
+        "pr_interval": (140, 170),
+        "qrs_duration": (85, 100),
+        "qt_interval": (370, 420),
+    }.items():
+        assert low < np.median(values[name]) < high, name
+    rate, rhythm = np.array(rows["heart_rate"]), np.array([r or "" for r in rows["rhythm"]])
+    assert rate[rhythm == "SBRAD"].max() < rate[rhythm == "STACH"].min()
+    block = [row["pr_interval"] for row in rows if "I-AVB" in row["labels"]]
+    assert min(block) > 180
+    wide = [row["qrs_duration"] for row in rows if {"LBBB", "RBBB"} & set(row["labels"])]
+    assert min(wide) > 105
+
+
+@pytest.mark.real_data
+def test_real_ludb_rows_are_read_by_wfdb_the_same_way(data_dir):
+    for name in ("1", "99"):
+        for lead in ("i", "avr", "v6"):
+            path = data_dir / "ecg" / "ludb" / "data" / name
+            marks = wfdb.rdann(str(path), lead)
+            expected = []
+            for i, symbol in enumerate(marks.symbol):
+                if symbol in "pNt" and marks.symbol[i - 1] == "(" and marks.symbol[i + 1] == ")":
+                    expected.append(Wave(symbol, *marks.sample[i - 1 : i + 2].tolist()))
+            assert read_delineation(f"{path}.{lead}") == expected
+
+
+@pytest.mark.real_data
+def test_real_challenge(data_dir):
+    root = data_dir / "ecg" / "cinc2021" / "training"
+    rows, _ = load_cinc(root, dx_mapping=data_dir / "ecg" / "dx_mapping.csv", check="signal", on_bad="raise")
+    assert len(rows) == 82
+    assert "cinc/ptb-xl" not in rows["source"]
+    assert len(load_cinc(root, sources=["ptb-xl"])[0]) == 12
+    assert not any(
+        code.isdigit() for codes in rows["diagnoses"] for code in codes if code in {"164889003", "426783006"}
+    )
+    cpsc = [row for row in rows if row["source"] == "cinc/cpsc_2018"]
+    assert len(cpsc) == 10
+    assert all(set(row["labels"]) & set(CPSC_CLASSES) for row in cpsc)
+
+
+@pytest.mark.real_data
+def test_real_filtered(data_dir):
+    rows, report = load_ptbxl_filtered(data_dir / "ecg" / "ptbxl_filtered")
+    assert (len(rows), [reason for _, reason in report.skipped]) == (1441, ["limb_leads_inconsistent"])
+    assert any("split by record" in note for note in report.notes)
+    splits = defaultdict(set)
+    for row in rows.select_columns(["patient", "split"]):
+        if row["patient"]:
+            splits[row["patient"]].add(row["split"])
+    assert len(splits) > 300
+    assert all(len(s) == 1 for s in splits.values())
+    assert rows[0]["split"] == "test", "PTB-XL's record 9 is in its test fold"
+    assert not any({"LVH", "LVOLT"} & set(labels) for labels in rows["labels"]), "no voltage question on z-scores"
+    for row in rows.select(range(0, 1441, 60)):
+        ecg = load_ecg(row)
+        assert ecg.metadata["limb_ratios_from_signal"]
+        assert einthoven_error_mv(ecg) < 0.02
+        assert 0.5 < np.ptp(ecg.signal_mv) < 8
+    counts = Counter(label for labels in rows["labels"] for label in labels)
+    assert (counts["AF"], counts["LAD"]) == (98, 324)
+    assert set(counts) <= set(LABELS)
+
+
+@pytest.mark.real_data
+def test_real_z_scores_give_ratios_back(data_dir):
+    """On real records in mV, z-scoring and restoring keeps the limb leads' ratios within 1 %."""
+    checked = 0
+    for path in sorted((data_dir / "ecg" / "cinc2021" / "training" / "cpsc_2018").glob("*.hea")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            signal = read_record(path).signal_mv.astype(np.float64)
+        restored, solved = restore_millivolts((signal - signal.mean(0)) / signal.std(0))
+        ratio = restored.std(0)[:6] / signal.std(0)[:6]
+        assert solved
+        assert ratio.max() / ratio.min() < 1.01
+        checked += 1
+    assert checked == 10
