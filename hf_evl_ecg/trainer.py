@@ -233,7 +233,7 @@ class EVLECGTrainer(Trainer):
                 f"{folder} has no {SIDE_FILE}, so aligner and projector cannot be resumed; choose an earlier checkpoint."
             )
         try:
-            self.criterion.load_state_dict(load_file(path, device=str(self.args.device)))
+            self.criterion.load_state_dict(load_file(path))
         except RuntimeError as error:
             raise ValueError(f"{path} belongs to a run with other terms or other models: {error}") from error
 

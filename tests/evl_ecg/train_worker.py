@@ -1,0 +1,48 @@
+"""One process of a distributed run: train as a json file says, and write down what came of it."""
+
+import faulthandler
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+from accelerate.utils import gather_object
+from safetensors.torch import save_file
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from hf_evl_ecg.collator import ImageFile
+from hf_evl_ecg.config import EVLECGConfig
+from hf_evl_ecg.trainer import EVLECGTrainer
+
+
+def main(path: str) -> None:
+    faulthandler.dump_traceback_later(240, exit=True)
+    torch.set_num_threads(1)
+    job = json.loads(Path(path).read_text())
+    trainer = EVLECGTrainer(
+        AutoModelForImageTextToText.from_pretrained(job["student"]),
+        EVLECGConfig(output_dir=job["output"], **job["options"]),
+        teacher=AutoModelForImageTextToText.from_pretrained(job["teacher"]),
+        processing_class=AutoProcessor.from_pretrained(job["student"]),
+        teacher_processing_class=AutoProcessor.from_pretrained(job["teacher"]),
+        load_image=ImageFile(job["images"]),
+        train_dataset=job["examples"],
+        eval_dataset=job["eval_examples"],
+    )
+    trainer.train(resume_from_checkpoint=job.get("resume"))
+    metrics = trainer.evaluate()
+    criterion = {name: tensor.detach().clone() for name, tensor in trainer.criterion.state_dict().items()}
+    sums = gather_object([{name: tensor.double().sum().item() for name, tensor in criterion.items()}])
+    skipped = gather_object([len(trainer.skipped)])
+    if trainer.is_world_process_zero():
+        out = Path(job["output"])
+        save_file({name: p.detach().clone() for name, p in trainer.model.named_parameters()}, out / "final.safetensors")
+        save_file(criterion, out / "criterion.safetensors")
+        report = {"history": trainer.state.log_history, "metrics": metrics, "sums": sums, "skipped": skipped}
+        report["processes"] = int(os.environ.get("WORLD_SIZE", "1"))
+        (out / "report.json").write_text(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
