@@ -31,7 +31,7 @@ COVARIANCE_ROWS = 100_000
 
 @dataclass(frozen=True)
 class AdaptConfig:
-    """Settings of :func:`fit_map`.
+    """Settings of :func:`fit_map`; the defaults did best on validation data of all-MiniLM-L6-v2.
 
     Raises:
         ValueError: If a value is out of range.
@@ -51,8 +51,8 @@ class AdaptConfig:
     distill_weight: float = field(
         default=1.0, metadata={"help": "Weight of the similarity distillation from the original full-width embeddings."}
     )
-    sir_weight: float = field(default=0.0, metadata={"help": "Weight of the spectral isotropy regularisation, SIR."})
-    scr_weight: float = field(default=0.0, metadata={"help": "Weight of the soft collapse regularisation, SCR."})
+    sir_weight: float = field(default=1.0, metadata={"help": "Weight of the spectral isotropy regularisation, SIR."})
+    scr_weight: float = field(default=0.3, metadata={"help": "Weight of the soft collapse regularisation, SCR."})
     temperature: float = field(
         default=0.07, metadata={"help": "Temperature of the similarity distributions of teacher and prefixes."}
     )
@@ -82,14 +82,14 @@ class AdaptConfig:
             "Distinguishing close vectors is what random batches hardly teach."
         },
     )
-    pool_size: int = field(default=4096, metadata={"help": "Rows among which the neighbours are looked for, per step."})
+    pool_size: int = field(default=2048, metadata={"help": "Rows among which the neighbours are looked for, per step."})
     batch_size: int = field(default=256, metadata={"help": "Rows per step, neighbours included."})
     steps: int = field(default=400, metadata={"help": "Optimisation steps."})
     learning_rate: float | None = field(
         default=None,
         metadata={
             "help": "Peak rate; for a rotation the root mean square angle per step between two axes, in radians. "
-            "Default: 0.01 for orthogonal, 0.001 for linear and mlp."
+            "Default: 0.01 for orthogonal, 0.003 for linear, 0.001 for mlp."
         },
     )
     lr_scheduler_type: Literal["cosine", "linear", "constant_with_warmup"] = field(
@@ -138,7 +138,7 @@ class AdaptConfig:
         """The learning rate, or the default of the kind of map."""
         if self.learning_rate is not None:
             return self.learning_rate
-        return 1e-2 if self.kind == "orthogonal" else 1e-3
+        return {"orthogonal": 1e-2, "linear": 3e-3, "mlp": 1e-3}[self.kind]
 
 
 def fit_map(embeddings: NDArray | Tensor, config: AdaptConfig | None = None, *, progress: bool = True) -> PrefixMap:
@@ -179,7 +179,7 @@ def fit_map(embeddings: NDArray | Tensor, config: AdaptConfig | None = None, *, 
     rows = _as_rows(embeddings, config)
     current = _initial_map(rows, config)
     losses = _train(current, rows, config, progress)
-    tensors = {name: tensor.detach() for name, tensor in current.tensors()}
+    tensors = {name: tensor.detach().contiguous() for name, tensor in current.tensors()}
     if config.kind == "orthogonal":
         tensors["weight"] = nearest_orthogonal(tensors["weight"])
     return PrefixMap(config.kind, **tensors, config=asdict(config), losses=losses)

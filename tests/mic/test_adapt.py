@@ -1,7 +1,9 @@
 """Maps of frozen embeddings: rotations stay rotations, every setting has an effect, exports are what was fitted."""
 
 import dataclasses
+import importlib.util
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -114,7 +116,15 @@ def test_principal_axes_are_those_of_the_svd(vectors):
 @pytest.mark.parametrize("kind", ["orthogonal", "linear", "mlp"])
 def test_fit_brings_prefixes_near_the_full_width(vectors, kind):
     options = {} if kind == "orthogonal" else {"learning_rate": 5e-3, "hidden_dim": 16}
-    settings = {"dims": [2, 4, 8], "batch_size": 128, "pool_size": 512, "steps": 120, "init": "identity"}
+    settings = {
+        "dims": [2, 4, 8],
+        "batch_size": 128,
+        "pool_size": 512,
+        "steps": 120,
+        "init": "identity",
+        "sir_weight": 0,
+        "scr_weight": 0,
+    }
     config = AdaptConfig(kind=kind, **settings, **options)
     fitted = fit_map(vectors, config, progress=False)
     mapped = fitted.apply(vectors)
@@ -183,7 +193,16 @@ def test_every_setting_has_an_effect(vectors):
 
 def test_terms_do_what_they_are_for(vectors):
     """SIR alone evens out the spectrum of a prefix; SCR alone decorrelates prefix and residual."""
-    settings = {"dims": [4], "distill_weight": 0, "init": "identity", "steps": 80, "batch_size": 128, "neighbours": 0}
+    settings = {
+        "dims": [4],
+        "distill_weight": 0,
+        "init": "identity",
+        "steps": 80,
+        "batch_size": 128,
+        "neighbours": 0,
+        "sir_weight": 0,
+        "scr_weight": 0,
+    }
 
     def eigen_cv(rows):
         values = np.linalg.eigvalsh(np.cov(rows[:, :4].T))
@@ -194,9 +213,11 @@ def test_terms_do_what_they_are_for(vectors):
         return (np.maximum(0, correlation - 0.1) ** 2).mean()
 
     unit = unit_rows(vectors).numpy()
-    isotropic = fit_map(vectors, AdaptConfig(**settings, sir_weight=1), progress=False).apply(vectors)
+    isotropic = fit_map(vectors, AdaptConfig(**{**settings, "sir_weight": 1}), progress=False).apply(vectors)
     assert eigen_cv(isotropic) < 0.5 * eigen_cv(unit)
-    decorrelated = fit_map(vectors, AdaptConfig(**settings, scr_weight=1, var_weight=0), progress=False).apply(vectors)
+    decorrelated = fit_map(
+        vectors, AdaptConfig(**{**settings, "scr_weight": 1, "var_weight": 0}), progress=False
+    ).apply(vectors)
     assert excess(decorrelated) < 0.2 * excess(unit)
 
 
@@ -261,7 +282,7 @@ def test_divergence_is_reported(vectors):
         ({"learning_rate": -1}, "learning_rate must be a positive"),
         ({"tau": -0.1}, "tau must be a number >= 0"),
         ({"sir_weight": -1}, "sir_weight must be"),
-        ({"distill_weight": 0}, "Nothing to optimise"),
+        ({"distill_weight": 0, "sir_weight": 0, "scr_weight": 0}, "Nothing to optimise"),
         ({"dims": []}, "dims must be distinct"),
         ({"dims": [8, 8]}, "dims must be distinct"),
         ({"batch_size": 2}, "batch_size must be at least 3"),
@@ -373,3 +394,96 @@ def test_mlp_as_dense_equals_the_residual_formula():
         unit @ fitted.weight + torch.relu(unit @ fitted.hidden_weight + fitted.hidden_bias) @ fitted.output_weight
     )
     torch.testing.assert_close(features["sentence_embedding"], expected)
+
+
+# The command line
+
+
+@pytest.fixture(scope="module")
+def script(repo_root):
+    return load_script(repo_root / "examples" / "mic" / "adapt.py")
+
+
+def load_script(path):
+    spec = importlib.util.spec_from_file_location(f"example_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+FAST = ["--dims", "2", "4", "8", "--batch_size", "64", "--pool_size", "256", "--steps", "10"]
+
+
+def test_command_adapts_an_index(script, vectors, tmp_path):
+    np.save(tmp_path / "index.npy", vectors)
+    output = tmp_path / "out"
+    (tmp_path / "settings.yaml").write_text(
+        f"embeddings: {tmp_path / 'index.npy'}\noutput_dim: 4\nseed: 5\ndims: [2, 4]\n"
+    )
+    arguments = [str(tmp_path / "settings.yaml"), *FAST, "--output_dir", str(output)]
+    fitted = script.main(*script.parse_arguments(arguments))
+    assert (fitted.config["seed"], fitted.config["dims"]) == (5, [2, 4, 8])
+    assert sorted(entry.name for entry in output.iterdir()) == ["index.npy", "map.safetensors"]
+    written = np.load(output / "index.npy")
+    assert written.dtype == np.float32
+    assert np.array_equal(written, PrefixMap.load(output / "map.safetensors").apply(vectors, dim=4))
+
+
+def test_command_adapts_a_model(script, encoder, texts, tmp_path):
+    encoder.save(str(tmp_path / "encoder"))
+    (tmp_path / "texts.txt").write_text("\n".join(texts))
+    arguments = ["--model", str(tmp_path / "encoder"), "--texts", str(tmp_path / "texts.txt"), *FAST]
+    fitted = script.main(*script.parse_arguments([*arguments, "--output_dir", str(tmp_path / "out")]))
+    adapted = SentenceTransformer(str(tmp_path / "out" / "model"), device="cpu").encode(texts)
+    np.testing.assert_allclose(adapted, fitted.apply(encoder.encode(texts)), atol=2e-6)
+
+
+def test_command_refuses_and_leaves_no_half_index(script, vectors, tmp_path):
+    for arguments, message in (
+        ([], "either --embeddings"),
+        (["--texts", "a.txt"], "needs --model"),
+        (["--texts", "a.txt", "--model", "m", "--output_dim", "4"], "--index or --embeddings"),
+        (["--texts", "a.txt", "--model", "m", "--max_texts", "0"], "max_texts"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            script.parse_arguments(arguments)
+    (tmp_path / "text.npy").write_text("no numbers")
+    with pytest.raises(ValueError, match=r"cannot be read as a .npy file"):
+        script.open_vectors(str(tmp_path / "text.npy"))
+    spoiled = vectors.copy()
+    spoiled[999] = np.nan
+    np.save(tmp_path / "spoiled.npy", spoiled)
+    target = tmp_path / "out" / "index.npy"
+    target.parent.mkdir()
+    with pytest.raises(ValueError, match="row 999"):
+        script.write_index(PrefixMap("linear", torch.eye(WIDTH)), str(tmp_path / "spoiled.npy"), target, None)
+    assert not list(target.parent.iterdir())
+
+
+def test_reported_plan_is_valid_and_runs_resume(repo_root, tmp_path):
+    study = load_script(repo_root / "examples" / "mic" / "adapt_study.py")
+    plan = study.read_plan(repo_root / "examples" / "configs" / "mic_adapt.yaml")
+    maps = {name: method for name, method in plan["methods"].items() if method["type"] == "map"}
+    defaults = {**dataclasses.asdict(AdaptConfig()), "learning_rate": AdaptConfig().peak_rate()}
+    assert {**defaults, **maps["mic"]["config"]} == defaults  # what did best is what a user gets
+    runs = study._runs(plan["methods"], 2)
+    assert len(set(runs)) == len(runs) == len(plan["methods"]) + len(maps)
+    assert [seed for _, seed in runs] == sorted((s for _, s in runs), key=lambda s: -1 if s is None else s)
+
+    cache = tmp_path / "cache.npz"
+    encoder = SentenceTransformer(modules=[BoW(WORDS)], device="cpu")
+    encoder.save(str(tmp_path / "encoder"))
+    first = study.embed_with_cache(str(tmp_path / "encoder"), ["w1 w2", "w3"], cache)
+    second = study.embed_with_cache(str(tmp_path / "encoder"), ["w3", "w4"], cache)
+    assert np.array_equal(first["w3"], second["w3"])
+    assert set(second) == {"w1 w2", "w3", "w4"}
+    with pytest.raises(ValueError, match="name another --cache"):
+        study.embed_with_cache("other", ["w1"], cache)
+    (tmp_path / "texts.txt").write_text("a\nbb\nccc\nbb\ndd\n")
+    sources = [{"file": "texts.txt", "columns": ["text"], "max_characters": 2}]
+    assert study.read_fit_texts(tmp_path, sources, scored={"dd"}) == ["a", "bb"]
+    for spoiled, message in (({"plot": ["nothing"]}, "no methods"), ({"texts": {}}, "fitted on")):
+        (tmp_path / "plan.yaml").write_text(json.dumps({**plan, **spoiled}))
+        with pytest.raises(ValueError, match=message):
+            study.read_plan(tmp_path / "plan.yaml")
