@@ -282,11 +282,13 @@ def _union(parts: list[Coverage]) -> Coverage:
 
 def _ink(canvas: np.ndarray, coverage: Coverage, colour: tuple[int, ...]) -> None:
     """Lay ink over the covered pixels, in place."""
-    row, column = np.nonzero(coverage.area > _LEAST_INK)
-    share = coverage.area[row, column][:, None]
-    row, column = row + coverage.top, column + coverage.left
-    under = canvas[row, column].astype(np.float32)
-    canvas[row, column] = np.rint(under + share * (np.asarray(colour, dtype=np.float32) - under)).astype(np.uint8)
+    inked = np.flatnonzero(coverage.area > _LEAST_INK)
+    share = coverage.area.ravel()[inked, None]
+    row, column = np.divmod(inked, coverage.area.shape[1])
+    pixels = canvas.reshape(-1, canvas.shape[-1])
+    place = (row + coverage.top) * canvas.shape[1] + (column + coverage.left)
+    under = pixels[place].astype(np.float32)
+    pixels[place] = (under + share * (np.asarray(colour, dtype=np.float32) - under) + 0.5).astype(np.uint8)
 
 
 def _write(canvas: np.ndarray, page: Page, config: RenderConfig, simulated: bool) -> np.ndarray:

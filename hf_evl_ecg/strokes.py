@@ -29,7 +29,7 @@ class Coverage:
     Attributes:
         top: First pixel row of the rectangle.
         left: First pixel column of the rectangle.
-        area: Shape (rows, columns), float32 in [0, 1].
+        area: Shape (rows, columns), float32 from 0 to 1, up to rounding.
     """
 
     top: int
@@ -169,8 +169,7 @@ def _fill(upper: np.ndarray, lower: np.ndarray, first_slice: int, width_px: int,
         weights=np.concatenate([sign * (1.0 / SLICES - rest), sign * rest]),
         minlength=(rows + 2) * columns,
     )
-    area = np.cumsum(delta[: rows * columns].reshape(rows, columns).astype(np.float32), axis=0)
-    return Coverage(top, left, np.clip(area, 0.0, 1.0, out=area))
+    return Coverage(top, left, np.cumsum(delta[: rows * columns].reshape(rows, columns), axis=0, dtype=np.float32))
 
 
 def line_coverage(centres_px: np.ndarray, width_px: float, n_pixels: int) -> np.ndarray:
