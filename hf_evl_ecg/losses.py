@@ -300,6 +300,10 @@ def _check_weights(alpha: float, weights: Mapping[str, float], mode: str) -> Non
     for name, weight in weights.items():
         if not 0 <= weight < float("inf"):
             raise ValueError(f"{name} is {weight}; it must be finite and not negative (0 switches the term off).")
+    if alpha == 1 and not any(weight for name, weight in weights.items() if name != "lambda_anchor"):
+        raise ValueError(
+            "alpha is 1 and every lambda 0, so nothing is left to train on; lower alpha or raise a lambda."
+        )
     aligned = weights["lambda_mhca"] > 0 or weights["lambda_relation"] > 0
     if mode == "anchored" and aligned and weights["lambda_anchor"] == 0:
         raise ValueError(

@@ -303,6 +303,7 @@ def test_batch_without_images_keeps_every_parameter_in_the_graph(student, teache
     ("options", "message"),
     [
         ({"alpha": 1.5}, "alpha is 1.5"),
+        ({"alpha": 1.0, **dict.fromkeys(LAMBDAS, 0.0)}, "nothing is left to train on"),
         ({"lambda_ot": -1.0}, "lambda_ot is -1.0"),
         ({"lambda_uld": float("nan")}, "lambda_uld is nan"),
         ({"mode": "frozen"}, "mode is 'frozen'; allowed are paper, anchored"),
