@@ -257,3 +257,60 @@ def ecg_examples():
             {"id": f"r{i}", "image": Image.fromarray(pixels), "question": "What is the rhythm?", "answer": answer}
         )
     return examples
+
+
+IMAGE_TOKENS = {"llava_next": 14, "idefics3": 8, "qwen2_vl": 4, "qwen3_vl": 4, "internvl": 8}
+
+
+def image_inputs(name: str, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """Tensors as each processor makes them, for two images of IMAGE_TOKENS[name] tokens each."""
+
+    def pixels(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    if name == "llava_next":
+        return {"pixel_values": pixels(2, 5, 3, 28, 28), "image_sizes": torch.tensor([[40, 56], [40, 56]])}
+    if name == "idefics3":
+        return {"pixel_values": pixels(2, 2, 3, 16, 16), "pixel_attention_mask": torch.ones(2, 2, 16, 16).long()}
+    if name == "internvl":
+        return {"pixel_values": pixels(4, 3, 16, 16)}
+    return {"pixel_values": pixels(32, 3 * 2 * 4 * 4), "image_grid_thw": torch.tensor([[1, 4, 4], [1, 4, 4]])}
+
+
+def make_inputs(name: str, model, *, side: str = "right", extra_padding: int = 0, seed: int = 0):
+    """Two prompts of different lengths with an answer each: model inputs and labels."""
+    generator = torch.Generator().manual_seed(seed)
+    token, count = model.config.image_token_id, IMAGE_TOKENS[name]
+    rows, targets = [], []
+    for before, after, answer in ((3, 4, 5), (2, 6, 2)):
+        text = torch.randint(60, 300, (before + after + answer,), generator=generator)
+        row = torch.cat([text[:before], torch.full((count,), token), text[before:]])
+        labels = torch.full_like(row, -100)
+        labels[-answer:] = row[-answer:]
+        rows.append(row)
+        targets.append(labels)
+    width = max(map(len, rows)) + extra_padding
+
+    def pad(tensors, value):
+        return torch.stack(
+            [
+                torch.nn.functional.pad(t, (width - len(t), 0) if side == "left" else (0, width - len(t)), value=value)
+                for t in tensors
+            ]
+        )
+
+    inputs = {
+        "input_ids": pad(rows, 1),
+        "attention_mask": pad([torch.ones_like(row) for row in rows], 0),
+        **image_inputs(name, generator),
+    }
+    if name.startswith("qwen"):
+        inputs["mm_token_type_ids"] = (inputs["input_ids"] == token).int()
+    return inputs, pad(targets, -100)
+
+
+@pytest.fixture(scope="session")
+def hand_made_inputs():
+    """`make_inputs` of this file, with the number of image tokens per image as ``image_tokens``."""
+    make_inputs.image_tokens = IMAGE_TOKENS
+    return make_inputs

@@ -15,54 +15,6 @@ from hf_evl_ecg.features import (
 )
 
 NAMES = ["llava_next", "idefics3", "qwen2_vl", "qwen3_vl", "internvl"]
-IMAGE_TOKENS = {"llava_next": 14, "idefics3": 8, "qwen2_vl": 4, "qwen3_vl": 4, "internvl": 8}
-
-
-def image_inputs(name: str, generator: torch.Generator) -> dict[str, torch.Tensor]:
-    """Tensors as each processor makes them, for two images of IMAGE_TOKENS[name] tokens each."""
-
-    def pixels(*shape):
-        return torch.randn(*shape, generator=generator)
-
-    if name == "llava_next":
-        return {"pixel_values": pixels(2, 5, 3, 28, 28), "image_sizes": torch.tensor([[40, 56], [40, 56]])}
-    if name == "idefics3":
-        return {"pixel_values": pixels(2, 2, 3, 16, 16), "pixel_attention_mask": torch.ones(2, 2, 16, 16).long()}
-    if name == "internvl":
-        return {"pixel_values": pixels(4, 3, 16, 16)}
-    return {"pixel_values": pixels(32, 3 * 2 * 4 * 4), "image_grid_thw": torch.tensor([[1, 4, 4], [1, 4, 4]])}
-
-
-def make_inputs(name: str, model, *, side: str = "right", extra_padding: int = 0):
-    """Two prompts of different lengths with an answer each: model inputs and labels."""
-    generator = torch.Generator().manual_seed(0)
-    token, count = model.config.image_token_id, IMAGE_TOKENS[name]
-    rows, targets = [], []
-    for before, after, answer in ((3, 4, 5), (2, 6, 2)):
-        text = torch.randint(60, 300, (before + after + answer,), generator=generator)
-        row = torch.cat([text[:before], torch.full((count,), token), text[before:]])
-        labels = torch.full_like(row, -100)
-        labels[-answer:] = row[-answer:]
-        rows.append(row)
-        targets.append(labels)
-    width = max(map(len, rows)) + extra_padding
-
-    def pad(tensors, value):
-        return torch.stack(
-            [
-                torch.nn.functional.pad(t, (width - len(t), 0) if side == "left" else (0, width - len(t)), value=value)
-                for t in tensors
-            ]
-        )
-
-    inputs = {
-        "input_ids": pad(rows, 1),
-        "attention_mask": pad([torch.ones_like(row) for row in rows], 0),
-        **image_inputs(name, generator),
-    }
-    if name.startswith("qwen"):
-        inputs["mm_token_type_ids"] = (inputs["input_ids"] == token).int()
-    return inputs, pad(targets, -100)
 
 
 @pytest.fixture(params=NAMES)
@@ -70,7 +22,12 @@ def case(request, tiny_vlm):
     return request.param, tiny_vlm(request.param).load()
 
 
-def test_cross_entropy_and_logits_are_the_models_own(case):
+@pytest.fixture
+def make_inputs(hand_made_inputs):
+    return hand_made_inputs
+
+
+def test_cross_entropy_and_logits_are_the_models_own(case, make_inputs):
     name, model = case
     inputs, labels = make_inputs(name, model)
     features = extract_features(model, inputs, labels)
@@ -87,14 +44,14 @@ def test_cross_entropy_and_logits_are_the_models_own(case):
     assert features.answer_index[1, 2:].eq(-1).all()
 
 
-def test_taps_are_the_projector_and_the_hidden_states(case):
+def test_taps_are_the_projector_and_the_hidden_states(case, make_inputs):
     name, model = case
     inputs, labels = make_inputs(name, model)
     output = model(**inputs, output_hidden_states=True)
     images = model.get_image_features(
         **{k: v for k, v in inputs.items() if k.startswith(("pixel", "image"))}, return_dict=True
     ).pooler_output
-    projected = torch.cat(list(images)).reshape(2, IMAGE_TOKENS[name], -1)
+    projected = torch.cat(list(images)).reshape(2, make_inputs.image_tokens[name], -1)
     for layer in (-1, 0, 1):
         features = extract_features(model, inputs, labels, FeatureRequest(layer=layer))
         torch.testing.assert_close(features.hidden, output.hidden_states[layer])
@@ -105,7 +62,7 @@ def test_taps_are_the_projector_and_the_hidden_states(case):
 
 
 @pytest.mark.parametrize("tokens", ["visual", "answer"])
-def test_scopes(case, tokens):
+def test_scopes(case, tokens, make_inputs):
     name, model = case
     inputs, labels = make_inputs(name, model)
     every = extract_features(model, inputs, labels)
@@ -121,7 +78,7 @@ def test_scopes(case, tokens):
         torch.testing.assert_close(part.hidden[i][part.mask[i]], every.hidden[i, at])
 
 
-def test_padding_changes_nothing(case):
+def test_padding_changes_nothing(case, make_inputs):
     name, model = case
     tight = extract_features(model, *make_inputs(name, model))
     for side, extra in (("left", 0), ("right", 5), ("left", 5)):
@@ -134,7 +91,7 @@ def test_padding_changes_nothing(case):
             )
 
 
-def test_no_hook_stays_and_the_head_sees_answers_only(case):
+def test_no_hook_stays_and_the_head_sees_answers_only(case, make_inputs):
     name, model = case
     inputs, labels = make_inputs(name, model)
     seen = []
@@ -147,7 +104,7 @@ def test_no_hook_stays_and_the_head_sees_answers_only(case):
     assert not model.get_decoder()._forward_pre_hooks
 
 
-def test_gradient_reaches_the_vision_tower_through_the_visual_tokens(case):
+def test_gradient_reaches_the_vision_tower_through_the_visual_tokens(case, make_inputs):
     name, model = case
     features = extract_features(model, *make_inputs(name, model), FeatureRequest(logits=False))
     features.visual.square().sum().backward()
@@ -155,7 +112,7 @@ def test_gradient_reaches_the_vision_tower_through_the_visual_tokens(case):
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in tower.parameters())
 
 
-def test_without_labels_there_is_one_empty_answer_column(tiny_vlm):
+def test_without_labels_there_is_one_empty_answer_column(tiny_vlm, make_inputs):
     model = tiny_vlm("idefics3").load()
     inputs, _ = make_inputs("idefics3", model)
     features = extract_features(model, inputs, None)
@@ -177,7 +134,7 @@ def test_gather_and_pool_by_hand():
     assert states.grad.squeeze(-1).tolist() == [[0.5, 0.0, 0.5, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0, 1.0]]
 
 
-def test_what_is_refused(tiny_vlm):
+def test_what_is_refused(tiny_vlm, make_inputs):
     model = tiny_vlm("idefics3").load()
     inputs, labels = make_inputs("idefics3", model)
     with pytest.raises(ValueError, match=r"layer 7 does not exist.* choose -3 … 2"):

@@ -110,6 +110,33 @@ def test_one_step_is_the_loss_by_hand(build, mode):
         assert entry[name] == pytest.approx(value.item(), rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("teacher", "student"),
+    [("llava_next", "qwen2_vl"), ("llava_next", "qwen3_vl"), ("llava_next", "internvl"), ("qwen2_vl", "idefics3")],
+)
+def test_other_pairs_learn_too(tiny_vlm, hand_made_inputs, tmp_path, teacher, student):
+    """Processors that need torchvision are replaced by the tensors they make."""
+    small, large = tiny_vlm(student).load(), tiny_vlm(teacher).load()
+    inputs, labels = hand_made_inputs(student, small)
+    taught, taught_labels = hand_made_inputs(teacher, large, seed=1)
+    batch = {**inputs, "labels": labels, "teacher": {**taught, "labels": taught_labels}}
+    config = EVLECGConfig(
+        str(tmp_path), max_steps=20, learning_rate=5e-3, lr_scheduler_type="constant", logging_steps=1,
+        report_to="none", save_strategy="no", mhca_num_heads=4, lambda_uld=1.0, disable_tqdm=True, use_cpu=True,
+    )  # fmt: skip
+    trainer = EVLECGTrainer(
+        small, config, teacher=large, train_dataset=[{"id": 0}, {"id": 1}], data_collator=lambda _: batch
+    )
+    before = weights(large)
+    trainer.train()
+    history = [e for e in trainer.state.log_history if "loss" in e]
+    assert history[-1]["ce"] < 0.6 * history[0]["ce"]
+    for name in ("mhca", "ot", "relation", "uld"):
+        assert history[0][name] > 0
+    assert history[-1]["loss"] < 0.7 * history[0]["loss"]
+    assert all(torch.equal(before[n], t) for n, t in weights(large).items())
+
+
 def test_gradient_accumulation_changes_nothing(build):
     whole = build(max_steps=3)
     whole.train()
@@ -421,7 +448,7 @@ CHANGED = {  # field: another value, and what else has to be set for it to matte
     "ot_max_iter": (1, OT),
     "ot_tol": (0.5, OT),
     "relation_max_tokens": (8, {"relation_subset": 4}),
-    "relation_subset": (6, {"relation_max_tokens": 8}),
+    "relation_subset": (6, {"relation_max_tokens": 8, "relation_subset": 4}),
     "uld_merge": ("mean", ULD),
     "uld_temperature": (2.0, ULD),
     "uld_top_k": (2, ULD),
