@@ -179,22 +179,24 @@ def augment(image: Image.Image, augmentation: Augmentation) -> Image.Image:
     rng = np.random.default_rng(augmentation.seed)
     image = image.copy()
     if augmentation.yellowing or augmentation.creases:
-        paper = np.atleast_3d(np.asarray(image, dtype=np.float32))
-        shade = _creases(augmentation.creases, image.size)[..., None]
-        image = _image(paper * _yellow(augmentation.yellowing, image, rng) * shade, image.mode)
+        paper = np.atleast_3d(np.array(image, dtype=np.float32))
+        paper *= _yellow(augmentation.yellowing, image, rng)
+        if augmentation.creases:
+            paper *= _creases(augmentation.creases, image.size)[..., None]
+        image = _image(paper, image.mode)
     if augmentation.rotation_deg or any(augmentation.crop) or any(map(any, augmentation.corners)):
         desk = (augmentation.desk,) * 3 if image.mode == "RGB" else augmentation.desk
         image = image.transform(
             image.size,
             Image.Transform.PERSPECTIVE,
             _view(augmentation, image.size),
-            Image.Resampling.BICUBIC,
+            Image.Resampling.BILINEAR,
             fillcolor=desk,
         )
     if augmentation.blur_px:
         image = image.filter(ImageFilter.GaussianBlur(augmentation.blur_px))
     if augmentation.noise:
-        grain = rng.standard_normal((image.height, image.width, 1), dtype=np.float32) * augmentation.noise
+        grain = rng.standard_normal((image.height, image.width, 1), dtype=np.float32) * np.float32(augmentation.noise)
         image = _image(np.atleast_3d(np.asarray(image, dtype=np.float32)) + grain, image.mode)
     return image
 
@@ -208,7 +210,7 @@ def render_augmented(
 
 
 def _image(values: np.ndarray, mode: str) -> Image.Image:
-    pixels = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    pixels = (np.clip(values, 0, 255, out=values) + np.float32(0.5)).astype(np.uint8)
     return Image.fromarray(pixels[..., 0] if mode == "L" else pixels)
 
 
@@ -218,7 +220,7 @@ def _yellow(strength: float, image: Image.Image, rng: np.random.Generator) -> np
         image.size, Image.Resampling.BICUBIC
     )
     fade = np.array([0.03, 0.09, 0.34] if image.mode == "RGB" else [0.10], dtype=np.float32)
-    return 1.0 - strength * np.asarray(stains)[..., None] * fade
+    return 1.0 - np.asarray(stains)[..., None] * (np.float32(strength) * fade)
 
 
 def _creases(creases: tuple[Crease, ...], size: tuple[int, int]) -> np.ndarray:

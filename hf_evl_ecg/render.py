@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from string import Formatter
 from typing import Any
@@ -229,7 +229,7 @@ def _pen_px(page: Page, config: RenderConfig) -> float:
 def _paper(config: RenderConfig, simulated: bool) -> tuple[Page, np.ndarray]:
     """The page and all that is the same for every record. Shape: (height, width, channels), uint8, read-only."""
     page = config.page()
-    canvas = _grid(page, config)
+    canvas = _grid(replace(config, trace_mm=RenderConfig.trace_mm)).copy()
     pen = _pen_px(page, config) / 2
     ink = _colour(config, "ink")
     for pulse in page.pulses:
@@ -248,10 +248,12 @@ def _paper(config: RenderConfig, simulated: bool) -> tuple[Page, np.ndarray]:
     return page, canvas
 
 
-def _grid(page: Page, config: RenderConfig) -> np.ndarray:
-    """Paper with its grid: lines through the page's origin, 1 mm apart, every fifth thick."""
+@lru_cache(maxsize=16)
+def _grid(config: RenderConfig) -> np.ndarray:
+    """Paper with its grid: lines through the page's origin, 1 mm apart, every fifth thick; kept apart from what the pen draws."""
+    page = config.page()
     size = (page.height_px, page.width_px)
-    canvas = np.ones((*size, 1)) * np.asarray(_colour(config, "paper"), dtype=np.float64)
+    canvas = np.ones((*size, 1), dtype=np.float32) * np.asarray(_colour(config, "paper"), dtype=np.float32)
     for colour, step, width_mm in (("thin", 1, _THIN_MM), ("thick", 5, _THICK_MM)):
         if config.grid == "none" or (config.grid == "thick" and colour == "thin"):
             continue
@@ -259,8 +261,8 @@ def _grid(page: Page, config: RenderConfig) -> np.ndarray:
             _lines(origin, length, step * page.scale.px_per_mm, width_mm * page.scale.px_per_mm)
             for origin, length in zip(reversed(page.origin_px), size, strict=True)
         )
-        cover = 1.0 - np.outer(1.0 - down, 1.0 - across)
-        canvas += cover[..., None] * (np.asarray(_colour(config, colour), dtype=np.float64) - canvas)
+        cover = (1.0 - np.outer(1.0 - down, 1.0 - across)).astype(np.float32)
+        canvas += cover[..., None] * (np.asarray(_colour(config, colour), dtype=np.float32) - canvas)
     return np.rint(canvas).astype(np.uint8)
 
 
