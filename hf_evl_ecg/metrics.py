@@ -1,0 +1,260 @@
+"""Scores of answers, each over many weightings of the items at once, so that a bootstrap is one matrix product.
+
+Every metric takes `weights` of shape (R, n): how often each item counts in each of R resamples. Without weights each item
+counts once and the result is one number; with them it has one entry per resample, NaN where it is undefined. Nothing here
+knows about text or models.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = [
+    "Estimate",
+    "accuracy",
+    "balanced_accuracy",
+    "best_constant",
+    "bootstrap_weights",
+    "class_f1",
+    "estimate",
+    "exact_match",
+    "hamming_loss",
+    "macro_auc",
+    "macro_f1",
+    "mean_absolute_error",
+    "roc_auc",
+    "within_tolerance",
+]
+
+Array = NDArray[np.float64]
+_CHUNK = 2**22  # entries of a (resamples × items) matrix held at once
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A score with its 95 % interval and what chance gives.
+
+    Attributes:
+        value: The score over all items.
+        ci_low: 2.5th percentile over the resamples.
+        ci_high: 97.5th percentile.
+        n: Number of items.
+        chance: The score without looking at the ECG.
+        above_chance: Whether the score beats chance in at least 97.5 % of the resamples, chance being taken anew in each.
+    """
+
+    value: float
+    ci_low: float | None
+    ci_high: float | None
+    n: int
+    chance: float | None = None
+    above_chance: bool | None = None
+
+
+def bootstrap_weights(groups: ArrayLike, n_resamples: int, seed: int = 0) -> Array:
+    """Draw groups with replacement; all items of a group (a record with several questions) are drawn together.
+
+    Args:
+        groups: Group of each item. Shape: (n,).
+        n_resamples: R.
+        seed: Seed; the same groups and seed give the same resamples.
+
+    Returns:
+        How often each item counts. Shape: (R, n).
+
+    Example:
+        >>> bootstrap_weights(["a", "b", "a"], 1, seed=0)
+        array([[0., 2., 0.]])
+    """
+    names, index = np.unique(np.asarray(groups), return_inverse=True)
+    if index.ndim != 1 or not len(index) or n_resamples < 1:
+        raise ValueError(
+            f"groups of shape {np.shape(groups)}, {n_resamples} resamples; needed: (n,), at least 1 of each"
+        )
+    rng = np.random.default_rng(seed)
+    counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_resamples)
+    return counts[:, index].astype(np.float64)
+
+
+def estimate(
+    metric: Callable[[Array | None], Array | float],
+    n: int,
+    weights: Array | None,
+    chance: Callable[[Array | None], Array | float] | float | None = None,
+    *,
+    lower_is_better: bool = False,
+) -> Estimate | None:
+    """Put a percentile interval around a metric.
+
+    Args:
+        metric: Weights → values, such as ``lambda w: accuracy(truth, predicted, w)``.
+        n: Number of items.
+        weights: Resamples, from `bootstrap_weights`; None gives no interval.
+        chance: Weights → what chance gives, or a constant.
+        lower_is_better: Whether to be above chance means to lie below it.
+
+    Returns:
+        The estimate; None where the metric is undefined on the items themselves (a class that never occurs).
+    """
+    value = float(metric(None))
+    if not np.isfinite(value):
+        return None
+    fixed = chance if chance is None or isinstance(chance, int | float) else float(chance(None))
+    if weights is None:
+        return Estimate(value, None, None, n, fixed)
+    step = max(1, _CHUNK // weights.shape[1])
+    parts = [weights[i : i + step] for i in range(0, len(weights), step)]
+    values = np.concatenate([np.asarray(metric(part)) for part in parts])
+    low, high = np.nanquantile(values, [0.025, 0.975])
+    above = None
+    if chance is not None:
+        floor = chance if isinstance(chance, int | float) else np.concatenate([np.asarray(chance(p)) for p in parts])
+        gain = (floor - values) if lower_is_better else (values - floor)
+        above = bool(np.nanquantile(gain, 0.025) > 0)
+    return Estimate(value, float(low), float(high), n, fixed, above)
+
+
+def accuracy(correct: ArrayLike, weights: Array | None = None) -> Array | float:
+    """Share of items that are right. Shape of `correct`: (n,), bool, or a chance of being right."""
+    return _average(np.asarray(correct, dtype=np.float64), weights)
+
+
+def exact_match(truth: ArrayLike, predicted: ArrayLike, weights: Array | None = None) -> Array | float:
+    """Share of items whose whole set of labels is right. Shapes: (n, C), bool."""
+    return accuracy((np.asarray(truth, bool) == np.asarray(predicted, bool)).all(1), weights)
+
+
+def hamming_loss(truth: ArrayLike, predicted: ArrayLike, weights: Array | None = None) -> Array | float:
+    """Share of single label decisions that are wrong. Shapes: (n, C), bool."""
+    return accuracy((np.asarray(truth, bool) != np.asarray(predicted, bool)).mean(1), weights)
+
+
+def within_tolerance(
+    truth: ArrayLike, predicted: ArrayLike, tolerance: ArrayLike, weights: Array | None = None
+) -> Array | float:
+    """Share of values within ± tolerance; a NaN is a miss. Shapes: (n,)."""
+    error = np.abs(np.asarray(truth, float) - np.asarray(predicted, float))
+    return accuracy(error <= np.asarray(tolerance, float), weights)
+
+
+def mean_absolute_error(truth: ArrayLike, predicted: ArrayLike, weights: Array | None = None) -> Array | float:
+    """Mean of the absolute errors. Shapes: (n,), finite."""
+    return _average(np.abs(np.asarray(truth, float) - np.asarray(predicted, float)), weights)
+
+
+def balanced_accuracy(truth: ArrayLike, predicted: ArrayLike, weights: Array | None = None) -> Array | float:
+    """Mean recall over the classes that occur; a predicted class that is none of them (unparsed) is wrong. Shapes: (n,)."""
+    truth, predicted = np.asarray(truth), np.asarray(predicted)
+    classes = np.unique(truth)
+    member = truth[:, None] == classes
+    hit = member & (predicted == truth)[:, None]
+    w = _rows(weights, len(truth))
+    total = w @ member
+    recall = np.divide(w @ hit, total, out=np.full(total.shape, np.nan), where=total > 0)
+    return _result(_nanmean(recall), weights)
+
+
+def class_f1(truth: ArrayLike, predicted: ArrayLike, weights: Array | None = None) -> Array:
+    """F1 of each class; 0 where a class is neither there nor predicted. Shapes: (n, C) → (C,) or (R, C)."""
+    truth, predicted = np.asarray(truth, bool), np.asarray(predicted, bool)
+    w = _rows(weights, len(truth))
+    both, either = w @ (truth & predicted), w @ (truth.astype(float) + predicted)
+    f1 = np.divide(2 * both, either, out=np.zeros(both.shape), where=either > 0)
+    return f1[0] if weights is None else f1
+
+
+def macro_f1(truth: ArrayLike, predicted: ArrayLike, weights: Array | None = None) -> Array | float:
+    """Mean F1 over classes. Shapes: (n, C), bool."""
+    f1 = class_f1(truth, predicted, weights)
+    return float(f1.mean()) if weights is None else f1.mean(1)
+
+
+def roc_auc(truth: ArrayLike, scores: ArrayLike, weights: Array | None = None) -> Array | float:
+    """Area under the ROC curve: how often a positive item scores above a negative one, ties counting half.
+
+    Args:
+        truth: Shape: (n,), bool.
+        scores: Higher means more likely. Shape: (n,), finite.
+        weights: Shape: (R, n).
+
+    Returns:
+        NaN where there are no positive or no negative items.
+
+    Raises:
+        ValueError: A score that is not finite.
+
+    Example:
+        >>> roc_auc([True, False, False], [0.5, 0.5, 0.1])
+        0.75
+    """
+    truth, scores = np.asarray(truth, bool), np.asarray(scores, np.float64)
+    if not np.isfinite(scores).all():
+        raise ValueError(f"{int((~np.isfinite(scores)).sum())} of {scores.size} scores are not finite")
+    order = np.argsort(scores, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) > 0])
+    w = _rows(weights, len(truth))[:, order]
+    positive = np.add.reduceat(w * truth[order], starts, axis=1)
+    negative = np.add.reduceat(w * ~truth[order], starts, axis=1)
+    below = np.cumsum(negative, axis=1) - negative / 2
+    pairs = positive.sum(1) * negative.sum(1)
+    won = (positive * below).sum(1)
+    return _result(np.divide(won, pairs, out=np.full(pairs.shape, np.nan), where=pairs > 0), weights)
+
+
+def macro_auc(truth: ArrayLike, scores: ArrayLike, weights: Array | None = None) -> Array | float:
+    """Mean AUC over the classes with positive and negative items (in each resample). Shapes: (n, C)."""
+    truth, scores = np.asarray(truth, bool), np.asarray(scores, np.float64)
+    columns = [np.atleast_1d(roc_auc(truth[:, i], scores[:, i], weights)) for i in range(truth.shape[1])]
+    return _result(_nanmean(np.stack(columns, 1)), weights)
+
+
+def best_constant(truth: ArrayLike, tolerance: ArrayLike | None = None) -> NDArray[np.bool_]:
+    """Which items the best constant answer gets right: the commonest class, or the value with most items in tolerance.
+
+    It is chosen on the items themselves, so as a chance level it is a little too high, never too low.
+
+    Args:
+        truth: Classes, or values where a tolerance is given. Shape: (n,).
+        tolerance: Shape: (n,).
+
+    Example:
+        >>> best_constant([60.0, 62.0, 100.0], [5.0, 5.0, 5.0])
+        array([ True,  True, False])
+    """
+    truth = np.asarray(truth)
+    if tolerance is None:
+        _, index, counts = np.unique(truth, return_inverse=True, return_counts=True)
+        return index == counts.argmax()
+    low, high = truth - np.asarray(tolerance), truth + np.asarray(tolerance)
+    candidates = np.unique(np.concatenate([low, high]))
+    starts, ends = np.sort(low), np.sort(high)
+    hits = np.searchsorted(starts, candidates, "right") - np.searchsorted(ends, candidates, "left")
+    best = candidates[hits.argmax()]
+    return (low <= best) & (best <= high)
+
+
+def _rows(weights: Array | None, n: int) -> Array:
+    if weights is None:
+        return np.ones((1, n))
+    if weights.ndim != 2 or weights.shape[1] != n:
+        raise ValueError(f"weights of shape {weights.shape} for {n} items; needed: (R, {n})")
+    return weights
+
+
+def _average(values: Array, weights: Array | None) -> Array | float:
+    w = _rows(weights, len(values))
+    return _result((w @ values) / w.sum(1), weights)
+
+
+def _nanmean(values: Array) -> Array:
+    """Mean over the last axis without NaN; NaN where nothing else is there."""
+    known = ~np.isnan(values)
+    count = known.sum(1)
+    total = np.where(known, values, 0).sum(1)
+    return np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
+
+
+def _result(values: Array, weights: Array | None) -> Array | float:
+    return float(values[0]) if weights is None else values
