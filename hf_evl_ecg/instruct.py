@@ -35,7 +35,7 @@ INSTRUCT_FEATURES = Features(
         "storage": Value("string"),
         "question": Value("string"),
         "answer": Value("string"),
-        "history": List({"question": Value("string"), "answer": Value("string")}),
+        "conversations": List({"from": Value("string"), "value": Value("string")}),
     }
 )
 
@@ -53,7 +53,7 @@ def load_instructions(
     on_bad: Literal["skip", "raise"] = "skip",
     check: bool = True,
 ) -> tuple[Dataset | IterableDataset, LoadReport]:
-    """Read conversations about ECG images, one row per question, with the turns before it as `history`.
+    """Read conversations about ECG images: one row per record, `question` and `answer` being the first turn.
 
     Args:
         path: The json file: a list of records, or one record per line.
@@ -173,7 +173,7 @@ def _check_item(
 
 
 def _turns(conversation: list[Any], where: str) -> list[dict[str, str]]:
-    """Pair human and gpt messages; the image mark is taken out, the collator puts its own in."""
+    """Check that questions and answers alternate; the image mark is taken out, the collator puts its own in."""
     speakers = [turn.get("from") if isinstance(turn, dict) else None for turn in conversation]
     if not speakers or len(speakers) % 2 or speakers != ["human", "gpt"] * (len(speakers) // 2):
         raise ECGRecordError(
@@ -182,5 +182,6 @@ def _turns(conversation: list[Any], where: str) -> list[dict[str, str]]:
     texts = [turn.get("value") for turn in conversation]
     if not all(isinstance(text, str) and text.replace(IMAGE_TOKEN, "").strip() for text in texts):
         raise ECGRecordError(where, "conversations", "a message without text", "a text in every 'value'")
-    texts = [text.replace(IMAGE_TOKEN, "").strip() for text in texts]
-    return [{"question": q, "answer": a} for q, a in zip(texts[::2], texts[1::2], strict=True)]
+    return [
+        {"from": who, "value": text.replace(IMAGE_TOKEN, "").strip()} for who, text in zip(speakers, texts, strict=True)
+    ]

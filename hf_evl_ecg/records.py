@@ -172,7 +172,10 @@ def _signal_files(header: Header, root: str | os.PathLike[str] | None) -> dict[s
         folders = [header.path.parent.resolve(), header.path.resolve().parent]
     files = {}
     for name in {line.file_name for line in header.signals}:
-        target = (header.path.parent / name).resolve()
+        try:
+            target = (header.path.parent / name).resolve()
+        except (OSError, RuntimeError) as error:  # links that lead to themselves
+            raise ECGRecordError(header.path, "signal file name", f"{name}: {error}", "an existing file") from error
         if not any(target.is_relative_to(folder) for folder in folders):
             allowed = f"a file inside {folders[0]}"
             raise ECGRecordError(header.path, "signal file name", f"{name} (a link to {target})", allowed)

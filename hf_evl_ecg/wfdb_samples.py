@@ -99,13 +99,14 @@ def read_physical(header: Header, files: dict[str, Path], n_frames: int) -> list
         start = 0
         for line in lines:
             stop = start + line.samples_per_frame
-            frames = digital[:, start:stop].astype(np.int64)
+            frames = digital[:, start:stop]
             start = stop
             if fmt == "8":
-                frames = (frames.reshape(-1).cumsum() + line.initial_value).reshape(frames.shape)
-            values = (frames - line.baseline) / (line.gain or DEFAULT_GAIN)
+                frames = (frames.reshape(-1).cumsum(dtype=np.int64) + line.initial_value).reshape(frames.shape)
+            values = frames.astype(np.float64)
             if fmt in MISSING:
                 values[frames == MISSING[fmt]] = np.nan
+            values = (values - line.baseline) / (line.gain or DEFAULT_GAIN)
             if line.skew:
                 values[: -line.skew] = values[line.skew :].copy()
                 values[-line.skew :] = np.nan
@@ -157,7 +158,7 @@ def _decode(path: Path, lines: Sequence[SignalLine], n_samples: int) -> np.ndarr
     if fmt == "24":
         low, middle, high = raw.reshape(-1, 3).astype(np.int32).T
         return _signed(low + (middle << 8) + (high << 16), 24)
-    return raw.view(DTYPES[fmt]).astype(np.int64) - OFFSETS.get(fmt, 0)
+    return raw.view(DTYPES[fmt]).astype(np.int32) - OFFSETS.get(fmt, 0)
 
 
 def _unpack_blocks(blocks: np.ndarray, fmt: str) -> np.ndarray:

@@ -268,8 +268,10 @@ def test_instructions_with_images_and_waveforms(tmp_path):
     bad[3]["conversations"][1]["value"] = " "
     (tmp_path / "c.json").write_text(json.dumps([conversation(1, good), *bad, conversation(2, good, turns=2)]))
     rows, report = load_instructions(tmp_path / "c.json", root)
-    assert rows["question"][:] == ["Question 1?", "Question 2?", "And?"]
-    assert rows[2]["history"] == [{"question": "Question 2?", "answer": "Answer 2."}]
+    assert rows["question"][:] == ["Question 1?", "Question 2?"]
+    assert rows["answer"][:] == ["Answer 1.", "Answer 2."]
+    assert [turn["value"] for turn in rows[1]["conversations"]] == ["Question 2?", "Answer 2.", "And?", "That is all."]
+    assert [turn["from"] for turn in rows[1]["conversations"]] == ["human", "gpt"] * 2
     assert (rows[0]["image"], rows[0]["record"]) == (good, None)
     assert [name for name, _ in report.skipped] == ["c7", "c8", "c9", "c10"]
     drawn, report = load_instructions(tmp_path / "c.json", root, draw=True, split="test")
@@ -279,7 +281,7 @@ def test_instructions_with_images_and_waveforms(tmp_path):
         load_instructions(tmp_path / "c.json", root, on_bad="raise")
     stream, report = load_instructions(tmp_path / "c.json", root, streaming=True)
     assert [row["question"] for row in stream] == rows["question"][:]
-    assert (report.n_rows, len(report.skipped)) == (3, 4)
+    assert (report.n_rows, len(report.skipped)) == (2, 4)
 
 
 def test_json_is_read_piece_by_piece(tmp_path, monkeypatch):

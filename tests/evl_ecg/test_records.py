@@ -351,7 +351,7 @@ def test_missing_gain_warns(tmp_path):
 
 
 def test_fuzzed_headers_raise_nothing_but_record_errors(tmp_path):
-    """1,500 random mutations of headers of four kinds: an ECG or an ECGRecordError, never anything else."""
+    """1,000 random mutations of headers of four kinds: an ECG or an ECGRecordError, never anything else."""
     write(tmp_path, "plain")
     write(tmp_path, "packed", fmt="212")
     write(tmp_path, "flac", fmt="516")
@@ -380,7 +380,7 @@ def test_fuzzed_headers_raise_nothing_but_record_errors(tmp_path):
         "\t",
     ]
     outcomes = {"read": 0, "refused": 0}
-    for _ in range(1500):
+    for _ in range(1000):
         text = rng.choice(texts)
         for _ in range(rng.randint(1, 3)):
             i, j = sorted(rng.randrange(len(text) + 1) for _ in range(2))
@@ -398,7 +398,7 @@ def test_fuzzed_headers_raise_nothing_but_record_errors(tmp_path):
             outcomes["read"] += 1
         except ECGRecordError:
             outcomes["refused"] += 1
-    assert min(outcomes.values()) > 50, outcomes
+    assert min(outcomes.values()) > 30, outcomes
 
 
 def test_damaged_flac_is_refused(tmp_path):
@@ -438,6 +438,10 @@ def test_links_do_not_lead_out(tmp_path):
         with pytest.raises(ECGRecordError, match="a link to"):
             read_record(record, **options)
     assert len(read_record(record, root=tmp_path)) == 1000
+    (tmp_path / "data" / "r.dat").unlink()
+    os.symlink(tmp_path / "data" / "r.dat", tmp_path / "data" / "r.dat")
+    with pytest.raises(ECGRecordError, match=r"r\.dat"):
+        read_record(record)
     os.symlink(tmp_path / "secret", tmp_path / "data" / "door")
     with pytest.raises(ECGRecordError, match="a path inside"):
         read_record(tmp_path / "data" / "door" / "r", root=tmp_path / "data")
