@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
 
 from hf_evl_ecg.collator import EVLECGCollator, ImageFile
 from hf_evl_ecg.config import EVLECGConfig
 from hf_evl_ecg.conversations import ExampleError
+from hf_evl_ecg.criterion import CriterionCallback, build_criterion, load_criterion
 from hf_evl_ecg.features import (
     IGNORE,
     FeatureRequest,
@@ -29,7 +27,6 @@ from hf_evl_ecg.features import (
     image_token_id,
 )
 from hf_evl_ecg.generation import answer_token_ids, generate_ids, label_likelihoods
-from hf_evl_ecg.losses import EVLECGLoss
 from hf_evl_ecg.teacher import OnlineTeacher, TeacherSignal, check_not_same_model
 from hf_evl_ecg.token_groups import AnswerGroups
 
@@ -37,7 +34,6 @@ __all__ = ["EVLECGTrainer"]
 
 logger = logging.getLogger(__name__)
 
-SIDE_FILE = "distillation.safetensors"
 _COLLATOR_FIELDS = ("max_length", "teacher_max_length", "system_prompt", "teacher_system_prompt", "on_bad_example")
 _NOT_STUDENT_INPUTS = ("labels", "teacher", "groups", "keys", "skipped")
 
@@ -99,7 +95,7 @@ class EVLECGTrainer(Trainer):
             check_not_same_model(model, teacher)
             teacher = OnlineTeacher(teacher)
         self.teacher: TeacherSignal | None = teacher
-        self.criterion = _build_criterion(model, teacher, args)
+        self.criterion = build_criterion(model, teacher, args)
         if args.freeze_vision_tower:
             base_model(model).get_encoder(modality="image").requires_grad_(False)
         if data_collator is None:
@@ -120,7 +116,7 @@ class EVLECGTrainer(Trainer):
         self._step_counts = torch.ones(2)
         self._sums = self._new_sums()
         self._steps_summed = 0
-        self.add_callback(_CriterionCallback(self))
+        self.add_callback(CriterionCallback(self.criterion, self.accelerator))
 
     @property
     def student(self) -> nn.Module:
@@ -216,26 +212,10 @@ class EVLECGTrainer(Trainer):
             if folder is True:
                 folder = get_last_checkpoint(str(self.args.output_dir))
             if isinstance(folder, str):
-                self._load_criterion(Path(folder))
-        return super().train(resume_from_checkpoint, *args, **kwargs)
-
-    def save_criterion(self, folder: str | Path) -> None:
-        """Write aligner and projector to ``distillation.safetensors`` in a folder."""
-        path = Path(folder) / SIDE_FILE
-        temporary = path.with_suffix(".tmp")
-        save_file({name: p.detach().cpu().contiguous() for name, p in self.criterion.state_dict().items()}, temporary)
-        os.replace(temporary, path)
-
-    def _load_criterion(self, folder: Path) -> None:
-        path = folder / SIDE_FILE
-        if not path.is_file():
-            raise ValueError(
-                f"{folder} has no {SIDE_FILE}, so aligner and projector cannot be resumed; choose an earlier checkpoint."
-            )
-        try:
-            self.criterion.load_state_dict(load_file(path))
-        except RuntimeError as error:
-            raise ValueError(f"{path} belongs to a run with other terms or other models: {error}") from error
+                load_criterion(self.criterion, folder)
+        output = super().train(resume_from_checkpoint, *args, **kwargs)
+        self._report_skipped()
+        return output
 
     # What is reported
 
@@ -259,6 +239,13 @@ class EVLECGTrainer(Trainer):
         self.skipped += reasons
         for reason in reasons:
             logger.warning("left out %s", reason)
+
+    def _report_skipped(self) -> None:
+        count = torch.tensor(float(len(self.skipped)), device=self.args.device)
+        total = int(self.accelerator.reduce(count, "sum"))
+        if total:
+            logger.warning("%d examples were left out while training; each is named above.", total)
+            self.log({"skipped_examples": total})
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """Evaluate, and report the mean of each term over the examples."""
@@ -321,65 +308,6 @@ class EVLECGTrainer(Trainer):
             raise ValueError(
                 "EVLECGTrainer runs on one process or with DistributedDataParallel, not DeepSpeed or FSDP."
             )
-
-
-class _CriterionCallback(TrainerCallback):
-    """Keeps aligner and projector in step with the student: gradients, checkpoints, and the count of bad examples."""
-
-    def __init__(self, trainer: EVLECGTrainer) -> None:
-        self.trainer = trainer
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Average the gradients over the processes, then clip them by themselves."""
-        parameters = [p for p in self.trainer.criterion.parameters() if p.requires_grad]
-        if not parameters:
-            return
-        if self.trainer.accelerator.num_processes > 1:
-            for p in parameters:  # a process whose batch had no such term counts with zero
-                p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-            flat = torch.cat([p.grad.flatten() for p in parameters])  # type: ignore[union-attr]
-            flat = self.trainer.accelerator.reduce(flat, "mean")
-            for p, grad in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-                p.grad = grad.view_as(p)
-        if args.max_grad_norm and args.max_grad_norm > 0:
-            nn.utils.clip_grad_norm_(parameters, args.max_grad_norm)
-
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Clear the gradients, which the student's ``zero_grad`` does not reach."""
-        self.trainer.criterion.zero_grad(set_to_none=True)
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Write the side file into the checkpoint."""
-        if args.should_save:
-            self.trainer.save_criterion(Path(args.output_dir) / f"checkpoint-{state.global_step}")
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Report how many examples were left out."""
-        count = torch.tensor(float(len(self.trainer.skipped)), device=args.device)
-        total = int(self.trainer.accelerator.reduce(count, "sum"))
-        if total:
-            logger.warning("%d examples were left out while training; each is named above.", total)
-            self.trainer.log({"skipped_examples": total})
-
-
-def _build_criterion(model: nn.Module, teacher: TeacherSignal | None, args: EVLECGConfig) -> EVLECGLoss:
-    """The loss with the same start on every process, leaving the random state as it is."""
-    width = base_model(model).config.get_text_config().hidden_size
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(args.seed)
-        criterion = EVLECGLoss(width, teacher.hidden_dim if teacher else width, **args.loss_options())
-    if criterion.needs_teacher and teacher is None:
-        raise ValueError("terms with positive weight need a teacher; give one, or set alpha=0 for answers alone.")
-    if criterion.needs_logits and teacher is not None and teacher.exact_ranks is not None:
-        ranks = args.uld_top_k or float("inf")
-        if ranks > teacher.exact_ranks:
-            raise ValueError(
-                f"uld_top_k={args.uld_top_k}, but the teacher's cache holds the {teacher.exact_ranks} largest answer "
-                f"probabilities; set uld_top_k={teacher.exact_ranks} or less."
-            )
-    if teacher is not None and not criterion.needs_teacher:
-        logger.warning("every term that reads the teacher has weight zero: the teacher is not run.")
-    return criterion
 
 
 def _refuse_collator_fields(args: EVLECGConfig, load_image: Any) -> None:
