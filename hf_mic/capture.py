@@ -70,6 +70,11 @@ def encoder_passes(model: SentenceTransformer, layers: Sequence[int] = ()) -> It
         passes.embeddings.append(output["sentence_embedding"])
 
     def record_states(module: nn.Module, args: tuple, output: Mapping[str, Any]) -> None:
+        if "all_layer_embeddings" not in output:
+            raise ValueError(
+                f'scope="tokens" needs hidden states, but {type(module.auto_model).__name__} returns none. '
+                'Use scope="pooled".'
+            )
         states = output["all_layer_embeddings"]
         mask = output.get("attention_mask")
         if mask is None or mask.shape != states[0].shape[:2]:

@@ -8,7 +8,7 @@ from sentence_transformers import SentenceTransformer
 
 from hf_mic.capture import transformer_of
 
-__all__ = ["default_layers", "pooled_dims", "token_dims"]
+__all__ = ["default_layers", "distilled_dims", "pooled_dims", "token_dims"]
 
 
 def default_layers(num_layers: int) -> list[int]:
@@ -84,12 +84,33 @@ def pooled_dims(
     Raises:
         ValueError: If a prefix length is not below the embedding width, or none is left.
     """
-    width = model.get_embedding_dimension()
-    if width is None:
-        raise ValueError("The model does not state its embedding width, so prefixes cannot be checked against it.")
+    width = _embedding_width(model)
     dims = _prefixes(reg_dims, matryoshka_dims, width)
     _check_below(dims, width)
     return dims
+
+
+def distilled_dims(model: SentenceTransformer, matryoshka_dims: Sequence[int]) -> list[int]:
+    """Prefix lengths that the full width teaches: the Matryoshka dims below it.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    width = _embedding_width(model)
+    dims = _prefixes(None, matryoshka_dims, width)
+    if not dims:
+        raise ValueError(
+            f"Distillation teaches prefixes from the full width {width}, but no Matryoshka dim is below it: "
+            f"{list(matryoshka_dims)}. Add shorter ones or leave distill out."
+        )
+    return dims
+
+
+def _embedding_width(model: SentenceTransformer) -> int:
+    width = model.get_embedding_dimension()
+    if width is None:
+        raise ValueError("The model does not state its embedding width, so prefixes cannot be checked against it.")
+    return width
 
 
 def _prefixes(reg_dims: Sequence[int] | None, matryoshka_dims: Sequence[int], width: int) -> list[int]:

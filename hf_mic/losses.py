@@ -23,7 +23,7 @@ from hf_mic.functional import (
     spectral_isotropy_loss,
     token_statistics,
 )
-from hf_mic.layers import pooled_dims, token_dims
+from hf_mic.layers import distilled_dims, pooled_dims, token_dims
 
 __all__ = ["MICLoss"]
 
@@ -133,6 +133,7 @@ class MICLoss(nn.Module):
         encoder = unwrap(model)
         self.layers = token_dims(encoder, layers, reg_dims, matryoshka_dims) if scope == "tokens" else {}
         self.reg_dims = pooled_dims(encoder, reg_dims, matryoshka_dims) if scope == "pooled" else []
+        self.distill_dims = distilled_dims(encoder, matryoshka_dims) if distill else []
         self.model = model
         self.loss = MatryoshkaLoss(model, loss, matryoshka_dims, matryoshka_weights, n_dims_per_step)
         self.gamma, self.gamma_scale = gamma, 1.0
@@ -206,10 +207,9 @@ class MICLoss(nn.Module):
         return spectral_isotropy_loss(embeddings, dims, t=self.t, cv_mode=self.cv_mode)
 
     def _distillation(self, embeddings: Tensor) -> Tensor:
-        dims = [dim for dim in self.loss.matryoshka_dims if dim < embeddings.size(1)]
         temperature = self.distill_temperature
         return similarity_distillation_loss(
-            embeddings, dims, student_temperature=temperature, teacher_temperature=temperature
+            embeddings, self.distill_dims, student_temperature=temperature, teacher_temperature=temperature
         )
 
     def _terms(self, scr: list[Tensor], sir: list[Tensor], distilled: list[Tensor]) -> dict[str, Tensor]:
