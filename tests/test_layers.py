@@ -11,7 +11,7 @@ LAYERS = {
     "hf_mic": [
         {"functional", "diagnostics", "matrices", "rotations"},
         {"data", "metrics", "tasks", "text_tasks", "scoring", "prefix_map"},
-        {"capture", "layers", "losses"},
+        {"capture", "head", "layers", "losses"},
         {"training_args", "adapt", "evaluation", "geometry_callback"},
         {"trainer", "baselines", "checkpoints", "plots", "results", "report"},
         {"card"},
