@@ -93,15 +93,16 @@ def load_instructions(
                     (str(item.get("id", position)) if isinstance(item, dict) else str(position), str(error))
                 )
                 continue
-            shared = {
+            report.n_rows += 1
+            yield target | {
                 "id": str(item.get("id", position)),
                 "source": path.stem,
                 "root": str(root),
                 "split": split,
-            } | target
-            for i, turn in enumerate(turns):
-                report.n_rows += 1
-                yield shared | turn | {"history": turns[:i]}
+                "question": turns[0]["value"],
+                "answer": turns[1]["value"],
+                "conversations": turns,
+            }
 
     if streaming:
         return IterableDataset.from_generator(rows, features=INSTRUCT_FEATURES), report
