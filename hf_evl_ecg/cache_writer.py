@@ -113,6 +113,8 @@ class TeacherCacheWriter:
             tensors = {f"hidden.{layer}": f.hidden[row][f.mask[row]].to(dtype) for layer, f in layers.items()}
             if first.visual is not None and first.visual_mask is not None:
                 tensors["visual"] = first.visual[row][first.visual_mask[row]].to(dtype)
+                if first.visual_positions is not None:
+                    tensors["visual_positions"] = first.visual_positions[row][first.visual_mask[row]]
             tensors["answer_ids"] = first.answer_ids[row][answer].int()
             if layout.top_k:
                 assert first.answer_logits is not None

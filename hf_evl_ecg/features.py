@@ -1,6 +1,6 @@
 """Model outputs and input ids → padded token features and masks, for any native vision-language model.
 
-Nothing here names an architecture. What enters the text decoder at image-token positions is the projector's output,
+Nothing here names an architecture (`patch_positions` alone knows how models lay out their patches). What enters the text decoder at image-token positions is the projector's output,
 and what leaves the decoder is the last hidden state after the final norm: both hold for every model that
 ``AutoModelForImageTextToText`` loads, whatever its vision tower.
 """
@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+from hf_evl_ecg.patch_positions import patch_positions
 
 __all__ = [
     "FeatureRequest",
@@ -80,6 +82,7 @@ class FeatureRequest:
         visual: Read the projector's outputs.
         logits: Apply the LM head at the answer positions (nowhere else).
         visual_pool: Average this many consecutive image tokens into one; 1 keeps them all.
+        positions: Say where on the image each image token lies; needs ``visual``.
     """
 
     tokens: TokenScope = "all"
@@ -87,12 +90,15 @@ class FeatureRequest:
     visual: bool = True
     logits: bool = True
     visual_pool: int = 1
+    positions: bool = False
 
     def __post_init__(self) -> None:
         if self.tokens not in ("all", "visual", "answer"):
             raise ValueError(f"tokens={self.tokens!r}: choose 'all', 'visual' or 'answer'.")
         if self.visual_pool < 1:
             raise ValueError(f"visual_pool={self.visual_pool}: must be at least 1 (1 keeps every image token).")
+        if self.positions and not self.visual:
+            raise ValueError("positions=True needs visual=True: they are the positions of the visual tokens.")
 
 
 def base_model(model: nn.Module) -> PreTrainedModel:
@@ -234,10 +240,18 @@ def extract_layers(
             logits_to_keep=positions if request.logits else positions[:, :1],
             use_cache=False,
         )
+    if output.logits.shape[:2] != (positions if request.logits else positions[:, :1]).shape:
+        raise UnsupportedModelError(
+            f"{type(base_model(model)).__name__} does not take per-sample logits_to_keep; transformers >= 5.21 is needed."
+        )
     image_mask = inputs["input_ids"] == image_token_id(model)
-    visual, visual_mask = None, None
+    visual, visual_mask, centres = None, None, None
     if request.visual:
-        visual, visual_mask = pool_tokens(*gather_tokens(taps["input"], image_mask), request.visual_pool)
+        visual, visual_mask = gather_tokens(taps["input"], image_mask)
+        if request.positions:
+            centres = patch_positions(base_model(model), inputs, image_mask)
+            centres, _ = pool_tokens(centres, visual_mask, request.visual_pool)
+        visual, visual_mask = pool_tokens(visual, visual_mask, request.visual_pool)
     features = {}
     for layer in layers:
         states = _layer(output.hidden_states, layer) if inner else taps["input" if layer == 0 else "output"]
@@ -247,6 +261,7 @@ def extract_layers(
             mask=mask,
             visual=visual,
             visual_mask=visual_mask,
+            visual_positions=centres,
             answer_hidden=_take(states, positions, answer_mask),
             answer_logits=output.logits if request.logits else None,
             answer_ids=answer_ids,

@@ -58,6 +58,7 @@ class CacheLayout:
         tokens: Tokens they cover: ``"all"``, ``"visual"`` or ``"answer"``.
         visual: Keep the projector's outputs.
         visual_pool: Average this many consecutive image tokens into one.
+        positions: Keep where on the image each visual token lies.
         top_k: Answer log-probabilities to keep per token; 0 keeps none.
         dtype: ``"float16"``, ``"bfloat16"`` or ``"float32"``; log-probabilities are always float32.
     """
@@ -68,6 +69,7 @@ class CacheLayout:
     visual_pool: int = 1
     top_k: int = 64
     dtype: str = "bfloat16"
+    positions: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
@@ -77,7 +79,14 @@ class CacheLayout:
 
     def request(self, layer: int) -> FeatureRequest:
         """The request that a cache of this layout answers."""
-        return FeatureRequest(self.tokens, layer, self.visual, self.top_k > 0, self.visual_pool)  # type: ignore[arg-type]
+        return FeatureRequest(
+            tokens=self.tokens,  # type: ignore[arg-type]
+            layer=layer,
+            visual=self.visual,
+            logits=self.top_k > 0,
+            visual_pool=self.visual_pool,
+            positions=self.positions,
+        )
 
 
 def model_fingerprint(model: nn.Module) -> str:
@@ -151,6 +160,7 @@ class CachedTeacher:
         answer_ids, answer_mask = _pad([row["answer_ids"].long() for row in rows], IGNORE)
         answer_index, _ = _pad([row["answer_index"].long() for row in rows], -1)
         visual, visual_mask = _pad([row["visual"] for row in rows]) if request.visual else (None, None)
+        centres, _ = _pad([row["visual_positions"] for row in rows]) if request.positions else (None, None)
         logits = None
         if request.logits:
             logits, _ = _pad([_spread(r["top_log_probs"], r["top_ids"], self.header["vocab_size"]) for r in rows])
@@ -159,6 +169,7 @@ class CachedTeacher:
             mask=mask,
             visual=visual,
             visual_mask=visual_mask,
+            visual_positions=centres,
             answer_logits=logits,
             answer_ids=answer_ids,
             answer_mask=answer_mask,
@@ -176,6 +187,7 @@ class CachedTeacher:
                 not request.visual or request.visual_pool == layout.visual_pool,
                 f"visual_pool={layout.visual_pool}",
             ),
+            ("visual positions", layout.positions or not request.positions, "none (positions=False)"),
             ("answer logits", layout.top_k > 0 or not request.logits, "none (top_k=0)"),
         ]
         for wanted, fits, held in wrong:
@@ -192,6 +204,7 @@ class CachedTeacher:
             )
         names = [f"hidden.{request.layer}", "answer_ids", "answer_index"]
         names += ["visual"] if request.visual else []
+        names += ["visual_positions"] if request.positions else []
         names += ["top_log_probs", "top_ids"] if request.logits else []
         shard = self._shard(name)
         try:

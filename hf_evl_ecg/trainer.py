@@ -184,6 +184,7 @@ class EVLECGTrainer(Trainer):
             visual=self.criterion.needs_visual,
             logits=self.criterion.needs_logits or needs_ce,
             visual_pool=self.args.teacher_visual_pool if teacher else 1,
+            positions=self.criterion.needs_visual and self.args.ot_position_weight > 0,
         )
 
     # What is trained and saved

@@ -21,6 +21,7 @@ LAYERS = {
         {"ot", "relations", "geometry", "signals", "labels", "simulate", "strokes", "vcg", "morphology"},
         {
             "features",
+            "patch_positions",
             "alignment",
             "vocab",
             "token_groups",

@@ -87,7 +87,7 @@ def test_a_teacher_needs_image_tokens_and_inputs(tiny_vlm, teacher, ecg_examples
 
 @pytest.mark.parametrize(("tokens", "pool"), [("all", 1), ("visual", 3), ("answer", 1)])
 def test_cached_features_are_the_online_ones(tmp_path, teacher, collator, ecg_examples, tokens, pool):
-    layout = CacheLayout(layers=(-1, 1), tokens=tokens, visual_pool=pool, top_k=380, dtype="float32")
+    layout = CacheLayout(layers=(-1, 1), tokens=tokens, visual_pool=pool, top_k=380, dtype="float32", positions=True)
     written, _ = write(tmp_path, teacher, collator, ecg_examples, layout)
     assert written == 6
     assert len(list(tmp_path.glob("*.safetensors"))) == 3
@@ -95,8 +95,9 @@ def test_cached_features_are_the_online_ones(tmp_path, teacher, collator, ecg_ex
     assert (len(cached), cached.hidden_dim) == (6, 48)
     batch = collator([ecg_examples[i] for i in (4, 0, 5)])
     for layer in (-1, 1):
-        request = FeatureRequest(tokens=tokens, layer=layer, visual_pool=pool)
+        request = FeatureRequest(tokens=tokens, layer=layer, visual_pool=pool, positions=True)
         online = teacher.features(batch, request)
+        assert torch.equal(cached.features(batch, request).visual_positions, online.visual_positions)
         assert_same(cached.features(batch, request), online, rtol=1e-4, atol=1e-5)
     assert online.visual_mask.sum(1).tolist() == [14 if pool == 1 else 5] * 3
 
@@ -175,6 +176,7 @@ def test_a_cache_of_something_else_is_refused(tmp_path, teacher, collator, ecg_e
     for request, text in (
         (FeatureRequest(layer=1), r"layer 1 wanted.*holds layers \[-1\]"),
         (FeatureRequest(tokens="visual"), "tokens='visual' wanted.*'all'"),
+        (FeatureRequest(positions=True), "visual positions wanted"),
         (FeatureRequest(visual_pool=2), "visual_pool=2 wanted.*visual_pool=1"),
     ):
         with pytest.raises(CacheMismatchError, match=text):

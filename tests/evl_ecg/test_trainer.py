@@ -447,6 +447,7 @@ CHANGED = {  # field: another value, and what else has to be set for it to matte
     "ot_epsilon": (0.5, OT),
     "ot_max_iter": (1, OT),
     "ot_tol": (0.5, OT),
+    "ot_position_weight": (0.5, OT),
     "relation_max_tokens": (8, {"relation_subset": 4}),
     "relation_subset": (6, {"relation_max_tokens": 8, "relation_subset": 4}),
     "uld_merge": ("mean", ULD),
@@ -465,7 +466,7 @@ TESTED_ABOVE = {
     *("remove_unused_columns", "aligner_learning_rate", "aligner_weight_decay", "freeze_vision_tower"),
     *("on_bad_example", "preflight_examples", "eval_predictions", "max_new_tokens", "candidate_answers"),
 }
-SAME_VALUE = {"ot_backend", "ot_position_weight"}
+SAME_VALUE = {"ot_backend"}
 
 
 def test_the_effect_of_every_field_is_tested():

@@ -1,0 +1,124 @@
+"""Where on the image each image token lies, for the ways in which native models lay out their patches.
+
+Models cut an image into patches in four ways: one grid of any shape (Qwen-VL), a coarse tile and a fine grid with a
+newline token after each row (LLaVA-NeXT), tiles separated by text with a coarse tile last (Idefics3, SmolVLM), or one
+square grid (LLaVA, single-tile InternVL). A layout that cannot be told from the inputs is refused, never guessed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
+from transformers.image_processing_utils import select_best_resolution
+
+__all__ = ["UnknownLayoutError", "patch_positions"]
+
+_SAME_ROW = 3  # from tile to tile in a row: past a separator and the tile's name; a line break makes it more
+
+
+class UnknownLayoutError(ValueError):
+    """A model whose inputs do not tell where its patches lie."""
+
+
+def patch_positions(model: PreTrainedModel, inputs: Mapping[str, Any], image_mask: Tensor) -> Tensor:
+    """Centres (x, y) of the patches behind the image tokens, as fractions of the image, from its upper left corner.
+
+    Args:
+        model: A native vision-language model.
+        inputs: Its forward arguments, with one image per sample.
+        image_mask: True at image tokens. Shape: (B, T), bool.
+
+    Returns:
+        Front-aligned and padded with zeros, in the order of the tokens. A newline token lies at the end of its row.
+        Shape: (B, N, 2), float32.
+
+    Raises:
+        UnknownLayoutError: If the layout cannot be told from the inputs.
+
+    Example:
+        >>> patch_positions(qwen, {"image_grid_thw": torch.tensor([[1, 2, 4]])}, mask)[0]  # doctest: +SKIP
+        tensor([[0.2500, 0.5000],
+                [0.7500, 0.5000]])
+    """
+    counts = image_mask.sum(1).tolist()
+    if "image_grid_thw" in inputs:
+        merge = model.config.vision_config.spatial_merge_size
+        rows = [_grid(int(h) // merge, int(w) // merge) for _, h, w in inputs["image_grid_thw"]]
+    elif "image_sizes" in inputs:
+        rows = [_coarse_and_fine(model, size) for size in inputs["image_sizes"]]
+    else:
+        whole = getattr(model.config, "image_seq_length", None)
+        rows = [_tiles(mask.nonzero().flatten().tolist(), whole) for mask in image_mask.cpu()]
+    if [len(row) for row in rows] != counts:
+        raise UnknownLayoutError(
+            f"{type(model).__name__} has {counts} image tokens per sample, but the layout of its inputs explains "
+            f"{[len(row) for row in rows]}; one image per sample is needed."
+        )
+    return pad_sequence(rows, batch_first=True).to(image_mask.device)
+
+
+def _grid(height: int, width: int) -> Tensor:
+    """Centres of a grid over the whole image, row by row. Shape: (height · width, 2)."""
+    y = (torch.arange(height) + 0.5) / height
+    x = (torch.arange(width) + 0.5) / width
+    return torch.stack([x.repeat(height), y.repeat_interleave(width)], 1)
+
+
+def _coarse_and_fine(model: Any, size: Tensor) -> Tensor:
+    """LLaVA-NeXT: let the model pack coordinates as it packs features, then scale them to the part that is image."""
+    vision = model.config.vision_config
+    side = vision.image_size // vision.patch_size
+    height, width = select_best_resolution(tuple(size.tolist()), model.config.image_grid_pinpoints)
+    down, across = height // vision.image_size, width // vision.image_size
+    tile = _grid(side, side)
+    corners = torch.tensor([[column, row] for row in range(down) for column in range(across)])
+    fine = (tile + corners.unsqueeze(1)) * side  # in patches of the padded canvas
+    packed, _ = model.pack_image_features(
+        [torch.cat([tile.unsqueeze(0), fine])],
+        [size],
+        vision_feature_select_strategy=model.config.vision_feature_select_strategy,
+        image_newline=torch.full((2,), math.nan),
+    )
+    fine = packed[0][side * side :]
+    newline = fine.isnan().any(1)
+    low, high = fine[~newline].amin(0) - 0.5, fine[~newline].amax(0) + 0.5
+    scaled = (fine - low) / (high - low)
+    at = newline.nonzero().flatten()
+    scaled[at] = torch.stack([torch.ones(len(at)), scaled[at - 1, 1]], 1)
+    return torch.cat([tile, scaled])
+
+
+def _tiles(tokens: list[int], whole: int | None) -> Tensor:
+    """Square tiles of equal size separated by text, the last one of the whole image; or one tile alone."""
+    runs: list[list[int]] = []
+    for token in tokens:
+        if runs and token == runs[-1][-1] + 1:
+            runs[-1].append(token)
+        else:
+            runs.append([token])
+    side = math.isqrt(len(runs[0])) if runs else 0
+    square = bool(runs) and {len(run) for run in runs} == {side * side}
+    if not square or (len(runs) == 1 and whole is not None and len(tokens) != whole):
+        raise UnknownLayoutError(
+            f"{len(tokens)} image tokens in runs of {[len(run) for run in runs]} are no square tiles, so their "
+            "positions are not known; set ot_position_weight to 0."
+        )
+    tile = _grid(side, side)
+    if len(runs) == 1:
+        return tile
+    gaps = [after[0] - before[-1] for before, after in pairwise(runs[:-1])]
+    breaks = [i + 1 for i, gap in enumerate(gaps) if gap > _SAME_ROW]
+    across = breaks[0] if breaks else len(runs) - 1
+    down = (len(runs) - 1) // across
+    if breaks != list(range(across, len(runs) - 1, across)) or down * across != len(runs) - 1:
+        raise UnknownLayoutError(f"{len(runs) - 1} tiles do not form a grid; set ot_position_weight to 0.")
+    scale = torch.tensor([across, down])
+    corners = torch.tensor([[column, row] for row in range(down) for column in range(across)])
+    return torch.cat([((tile + corners.unsqueeze(1)) / scale).flatten(0, 1), tile])

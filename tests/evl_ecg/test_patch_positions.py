@@ -1,0 +1,91 @@
+"""Positions of image tokens: by hand, and by disturbing one spot of an image and seeing which token moves most."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hf_evl_ecg.collator import EVLECGCollator
+from hf_evl_ecg.features import FeatureRequest, extract_features
+from hf_evl_ecg.patch_positions import UnknownLayoutError, _tiles, patch_positions
+
+ASK = FeatureRequest(logits=False, positions=True)
+
+
+def read(model, collator, image):
+    batch = collator([{"id": "x", "image": image, "question": "q?", "answer": "a"}])
+    inputs = {k: v for k, v in batch.items() if k not in ("labels", "keys", "skipped")}
+    with torch.no_grad():
+        features = extract_features(model, inputs, batch["labels"], ASK)
+    return features.visual[0], features.visual_positions[0]
+
+
+@pytest.mark.parametrize("size", [(56, 40), (40, 56), (64, 64), (80, 24)])
+@pytest.mark.parametrize("name", ["llava_next", "idefics3"])
+def test_a_disturbed_spot_moves_the_token_that_claims_it(tiny_vlm, name, size):
+    tiny = tiny_vlm(name)
+    model, collator = tiny.load(), EVLECGCollator(tiny.processor)
+    width, height = size
+    before, positions = read(model, collator, Image.new("RGB", size, (128, 128, 128)))
+    assert positions.min() > 0
+    assert positions.max() <= 1
+    for x, y in ((0.1, 0.15), (0.85, 0.15), (0.15, 0.9), (0.9, 0.85)):
+        pixels = np.full((height, width, 3), 128, dtype=np.uint8)
+        radius = max(2, round(0.07 * min(size)))
+        column, row = round(x * width), round(y * height)
+        pixels[max(row - radius, 0) : row + radius, max(column - radius, 0) : column + radius] = (255, 0, 255)
+        after, _ = read(model, collator, Image.fromarray(pixels))
+        moved = (after - before).norm(dim=1)
+        found = positions[moved.argmax()]
+        assert (found - torch.tensor([x, y])).abs().max() < 0.3, (x, y, found)
+
+
+def test_grids_by_hand(tiny_vlm, hand_made_inputs):
+    for name, shape in (("qwen2_vl", (2, 2)), ("qwen3_vl", (2, 2))):
+        model = tiny_vlm(name).load()
+        inputs, labels = hand_made_inputs(name, model)
+        features = extract_features(model, inputs, labels, ASK)
+        expected = [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]
+        assert features.visual_positions.tolist() == [expected, expected], shape
+    mask = torch.ones(1, 2, dtype=torch.bool)
+    wide = patch_positions(tiny_vlm("qwen2_vl").load(), {"image_grid_thw": torch.tensor([[1, 2, 4]])}, mask)
+    assert wide.tolist() == [[[0.25, 0.5], [0.75, 0.5]]]
+    with pytest.raises(UnknownLayoutError, match=r"\[1\] image tokens per sample.*explains \[2\]"):
+        patch_positions(tiny_vlm("qwen2_vl").load(), {"image_grid_thw": torch.tensor([[1, 2, 4]])}, mask[:, :1])
+
+
+def test_tiles_by_hand():
+    """One-token tiles: two rows of three, one row, one column; the last tile is the whole image."""
+
+    def runs(gaps):
+        return torch.tensor([0, *gaps]).cumsum(0).tolist()
+
+    grid = _tiles(runs([3, 3, 4, 3, 3, 5]), None)
+    third = [1 / 6, 3 / 6, 5 / 6]
+    expected = [[x, y] for y in (0.25, 0.75) for x in third] + [[0.5, 0.5]]
+    torch.testing.assert_close(grid, torch.tensor(expected))
+    torch.testing.assert_close(_tiles(runs([3, 4]), None), torch.tensor([[0.25, 0.5], [0.75, 0.5], [0.5, 0.5]]))
+    torch.testing.assert_close(_tiles(runs([4, 5]), None), torch.tensor([[0.5, 0.25], [0.5, 0.75], [0.5, 0.5]]))
+    assert _tiles([7, 8, 9, 10], 4).tolist() == [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]
+    for tokens, whole in (([1, 2, 3], None), ([1, 2, 3, 4], 1), (runs([3, 4, 4, 3, 5]), None), ([], None)):
+        with pytest.raises(UnknownLayoutError):
+            _tiles(tokens, whole)
+
+
+def test_newlines_lie_at_the_end_of_their_row(tiny_vlm):
+    """56×40 pixels: a coarse tile of 2×2, then 2 rows of 4 patches and a newline."""
+    tiny = tiny_vlm("llava_next")
+    image = Image.new("RGB", (56, 28))
+    _, positions = read(tiny.load(), EVLECGCollator(tiny.processor), image)
+    assert positions.shape == (14, 2)
+    assert positions[:4].tolist() == [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]
+    rows = [[[0.125 + 0.25 * i, y] for i in range(4)] + [[1.0, y]] for y in (0.25, 0.75)]
+    torch.testing.assert_close(positions[4:], torch.tensor(rows).flatten(0, 1))
+
+
+def test_tiles_of_unknown_shape_are_refused(tiny_vlm, hand_made_inputs):
+    model = tiny_vlm("internvl").load()
+    with pytest.raises(UnknownLayoutError, match="set ot_position_weight to 0"):
+        extract_features(model, *hand_made_inputs("internvl", model), ASK)
+    with pytest.raises(ValueError, match="needs visual=True"):
+        FeatureRequest(visual=False, positions=True)
