@@ -23,11 +23,11 @@ from hf_evl_ecg.conversations import (
 )
 from hf_evl_ecg.encoding import check_processor, encode_chats
 from hf_evl_ecg.features import IGNORE
+from hf_evl_ecg.images import ImageFile
 from hf_evl_ecg.token_groups import align_tokens, collate_groups, token_bytes
 
 __all__ = [
     "EVLECGCollator",
-    "ImageFile",
     "UnreadableImageError",
     "example_key",
     "record_name",
@@ -38,32 +38,6 @@ logger = logging.getLogger(__name__)
 
 class UnreadableImageError(ExampleError):
     """An image or record that cannot be opened, decoded or drawn."""
-
-
-@dataclass(frozen=True)
-class ImageFile:
-    """Reads ``example["image"]``: a PIL image, or a file name inside a folder.
-
-    Attributes:
-        root: The folder; file names that lead out of it are refused. None: PIL images only.
-    """
-
-    root: str | Path | None = None
-
-    def __call__(self, example: Mapping[str, Any]) -> Image.Image:
-        """The image in RGB, fully decoded."""
-        image = example.get("image")
-        if isinstance(image, Image.Image):
-            return image.convert("RGB")
-        if not isinstance(image, str | Path):
-            raise ValueError(f"'image' is {type(image).__name__}; a PIL image or a file name is needed.")
-        if self.root is None:
-            raise ValueError(f"'image' is the file name {str(image)!r}; name its folder with ImageFile(root=…).")
-        path = (Path(self.root) / image).resolve()
-        if not path.is_relative_to(Path(self.root).resolve()):
-            raise ValueError(f"the file name {str(image)!r} leads out of {self.root}.")
-        with Image.open(path) as opened:
-            return opened.convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -88,7 +62,7 @@ class EVLECGCollator:
     Args:
         student_processor: Processor of the student, with a chat template and a fast tokenizer.
         teacher_processor: Processor of the teacher; None: no teacher.
-        load_image: Example → PIL image; may open a record and draw it. Runs in the data loader's workers.
+        load_image: Example → PIL image, in the data loader's workers: `ImageFile` (default), `RenderedECG` or your own.
         teacher_images: Prepare the teacher's images; False when its features come from a cache.
         system_prompt: System message of the student's chats.
         teacher_system_prompt: System message of the teacher's chats.
@@ -110,7 +84,7 @@ class EVLECGCollator:
         student_processor: Any,
         teacher_processor: Any = None,
         *,
-        load_image: Callable[[Mapping[str, Any]], Image.Image] = ImageFile(),
+        load_image: Callable[[Mapping[str, Any]], Image.Image] = ImageFile(),  # noqa: B008 - frozen
         teacher_images: bool = True,
         system_prompt: str | None = None,
         teacher_system_prompt: str | None = None,
@@ -236,10 +210,11 @@ class EVLECGCollator:
 
 
 def record_name(example: Mapping[str, Any]) -> str:
-    """What an example is called in messages and in a cache: its ``id``, else its record or file name."""
+    """What an example is called in messages and in a cache: its ``id``, else its record or file name, with its source."""
     for field in ("id", "record", "image"):
         if isinstance(example.get(field), str | int | Path):
-            return str(example[field])
+            source = example.get("source")
+            return f"{source}:{example[field]}" if source else str(example[field])
     return "<no id>"
 
 

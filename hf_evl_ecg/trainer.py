@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
 
-from hf_evl_ecg.collator import EVLECGCollator, ImageFile
+from hf_evl_ecg.collator import EVLECGCollator
 from hf_evl_ecg.config import EVLECGConfig
 from hf_evl_ecg.conversations import ExampleError
 from hf_evl_ecg.criterion import CriterionCallback, build_criterion, load_criterion
@@ -27,6 +27,7 @@ from hf_evl_ecg.features import (
     image_token_id,
 )
 from hf_evl_ecg.generation import answer_token_ids, generate_ids, label_likelihoods
+from hf_evl_ecg.images import ImageFile
 from hf_evl_ecg.teacher import OnlineTeacher, TeacherSignal, check_not_same_model
 from hf_evl_ecg.token_groups import AnswerGroups
 
@@ -55,7 +56,7 @@ class EVLECGTrainer(Trainer):
         teacher: A vision-language model, or a signal such as `CachedTeacher`. None if all its terms have weight zero.
         processing_class: The student's processor.
         teacher_processing_class: The teacher's processor. With a cached teacher its images are not prepared.
-        load_image: Example → PIL image; may open a record and draw it.
+        load_image: Example → PIL image: `ImageFile` (default), `RenderedECG` or your own.
         data_collator: Instead of the three above.
         kwargs: Further arguments of `transformers.Trainer`: ``train_dataset``, ``eval_dataset``, ``compute_metrics`` …
 

@@ -44,6 +44,7 @@ LAYERS = {
         {
             "losses",
             "generation",
+            "images",
             "criterion",
             "teacher_cache",
             "cache_writer",
@@ -61,6 +62,7 @@ LAYERS = {
             "simulated",
             "grading",
             "likelihood",
+            "scoring",
             "flat_tiles",
             "results",
         },

@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_evl_ecg.collator import EVLECGCollator, ImageFile, UnreadableImageError, record_name
+from hf_evl_ecg.augment import AugmentConfig
+from hf_evl_ecg.collator import EVLECGCollator, UnreadableImageError, example_key, record_name
 from hf_evl_ecg.conversations import (
     ChatTemplateError,
     ExampleError,
@@ -17,6 +18,10 @@ from hf_evl_ecg.conversations import (
     render_chat,
 )
 from hf_evl_ecg.encoding import MissingImageTokensError, TruncatedImageError, encode_chats, select_tokens
+from hf_evl_ecg.images import ImageFile, RenderedECG
+from hf_evl_ecg.questions import question_dataset
+from hf_evl_ecg.render import RenderConfig
+from hf_evl_ecg.simulated import load_simulated
 
 THREE_TURNS = {
     "id": "m",
@@ -346,3 +351,52 @@ def test_chats_without_a_batch_dimension_of_images(processors):
     chat = render_chat(student, chat_messages([Turn("q?", "yes")], images=0))
     batch = encode_chats(student, [chat], None, records=["r"])
     assert learnt(student, batch) == " yes<end_of_utterance>"
+
+
+def test_rows_are_drawn_when_they_are_needed(processors):
+    """Simulated records → questions → pictures → both models' inputs, without a file on disk."""
+    rows, _ = load_simulated(1, classes=["NORM", "AF"])
+    questions = question_dataset(rows)
+    images = RenderedECG(RenderConfig(dpi=40))
+    batch = EVLECGCollator(*processors, load_image=images)([questions[i] for i in range(3)])
+    for row in range(3):
+        assert learnt(processors[0], batch, row) == f" {questions[row]['answer']}<end_of_utterance>"
+    assert batch["pixel_values"].std() > 0.05, "a grid and traces, not blank paper"
+    assert record_name(questions[0]) == f"{questions[0]['source']}:{questions[0]['record']}"
+    assert len({example_key(questions[i]) for i in range(len(questions))}) == len(questions)
+    with pytest.raises(UnreadableImageError, match=r"record 'a:\.\./x'.*outside"):
+        EVLECGCollator(processors[0], load_image=images).check(
+            [
+                {
+                    "source": "a",
+                    "record": "../x",
+                    "root": "/tmp/nowhere",
+                    "storage": "wfdb",
+                    "question": "q",
+                    "answer": "a",
+                }
+            ]
+        )
+
+
+def test_artefacts_follow_the_seed_and_the_record():
+    rows, _ = load_simulated(1, classes=["NORM", "AF"])
+    config = RenderConfig(dpi=40)
+
+    def draw(row, **kwargs):
+        return RenderedECG(config, AugmentConfig(probability=1.0), **kwargs)(rows[row]).tobytes()
+
+    assert draw(0) == draw(0)
+    assert draw(0) != draw(0, seed=1)
+    assert draw(0) != RenderedECG(config)(rows[0]).tobytes()
+    torch.manual_seed(0)
+    first, second = draw(0, seed=None), draw(0, seed=None)
+    assert first != second
+    torch.manual_seed(0)
+    assert draw(0, seed=None) == first
+    prints = {RenderedECG().fingerprint(), RenderedECG(config).fingerprint()}
+    prints |= {RenderedECG(config, AugmentConfig(), seed=s).fingerprint() for s in (0, 1)}
+    assert len(prints) == 4
+    assert RenderedECG(config, seed=1).fingerprint() in prints, "clean paper does not depend on the seed"
+    with pytest.raises(ValueError, match="give RenderedECG a seed"):
+        RenderedECG(config, AugmentConfig(), seed=None).fingerprint()

@@ -11,8 +11,8 @@ from accelerate.utils import gather_object
 from safetensors.torch import save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from hf_evl_ecg.collator import ImageFile
 from hf_evl_ecg.config import EVLECGConfig
+from hf_evl_ecg.images import ImageFile
 from hf_evl_ecg.trainer import EVLECGTrainer
 
 
