@@ -50,7 +50,7 @@ def generate_ids(
     special = set(tokenizer.convert_tokens_to_ids(sorted(special_tokens(tokenizer))))
     last = {int(row[row != IGNORE][-1]) for row in batch["labels"] if (row != IGNORE).any()}
     stop = sorted((last & special) | ({tokenizer.eos_token_id} - {None}))
-    inputs = prompt_inputs(batch, tokenizer.pad_token_id)
+    inputs = _on_device(prompt_inputs(batch, tokenizer.pad_token_id), model)
     was_training = model.training
     model.eval()
     try:
@@ -114,8 +114,7 @@ def label_likelihoods(
     Returns:
         Shape: (B, number of candidates), float32. Its softmax is a distribution over the candidates.
     """
-    prompt = prompt_inputs(batch, pad_token_id)
-    length = prompt["input_ids"].shape[1]
+    prompt = _on_device(prompt_inputs(batch, pad_token_id), model)
     columns = []
     was_training = model.training
     model.eval()
@@ -125,8 +124,8 @@ def label_likelihoods(
             with torch.no_grad():
                 features = extract_features(model, inputs, labels, FeatureRequest(visual=False))
             assert features.answer_logits is not None
-            target = labels[:, length:]
-            scores = F.log_softmax(features.answer_logits.float(), -1).gather(-1, target.unsqueeze(-1)).squeeze(-1)
+            target = labels[:, -len(candidate) :].unsqueeze(-1)
+            scores = F.log_softmax(features.answer_logits.float(), -1).gather(-1, target).squeeze(-1)
             columns.append(scores.mean(1) if per_token else scores.sum(1))
     finally:
         model.train(was_training)
@@ -145,3 +144,8 @@ def _with_answer(prompt: Mapping[str, Any], candidate: Sequence[int]) -> tuple[d
             value = torch.cat([value, tail.to(value.dtype)], 1)
         inputs[name] = value
     return inputs, torch.cat([torch.full_like(ids, IGNORE), answer], 1)
+
+
+def _on_device(inputs: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+    device = next(model.parameters()).device
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in inputs.items()}

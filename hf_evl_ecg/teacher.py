@@ -79,10 +79,11 @@ class OnlineTeacher:
             return extract_features(self.model, inputs, labels, request)
 
     def inputs(self, batch: Mapping[str, Any]) -> tuple[dict[str, Tensor], Tensor]:
-        """The teacher's forward arguments, pixels in its dtype, and its labels."""
-        dtype = base_model(self.model).dtype
+        """The teacher's forward arguments, on its device and with pixels in its dtype, and its labels."""
+        model = base_model(self.model)
         inputs = {
-            name: value.to(dtype) if value.is_floating_point() else value for name, value in batch["teacher"].items()
+            name: value.to(model.device, model.dtype if value.is_floating_point() else value.dtype)
+            for name, value in batch["teacher"].items()
         }
         return inputs, inputs.pop("labels")
 

@@ -13,6 +13,7 @@ from hf_evl_ecg.features import (
     image_token_id,
     pool_tokens,
 )
+from hf_evl_ecg.generation import label_likelihoods
 
 NAMES = ["llava_next", "idefics3", "qwen2_vl", "qwen3_vl", "internvl"]
 
@@ -42,6 +43,27 @@ def test_cross_entropy_and_logits_are_the_models_own(case, make_inputs):
     assert features.answer_mask.sum(1).tolist() == [5, 2]
     assert features.answer_ids[1, 2:].eq(-100).all()
     assert features.answer_index[1, 2:].eq(-1).all()
+
+
+def test_likelihoods_of_a_padded_batch(case, make_inputs):
+    """Equal to a forward pass over prompt and answer of each sample alone, for each candidate."""
+    name, model = case
+    inputs, labels = make_inputs(name, model)
+    candidates = [[100], [101, 70, 80], [90, 61]]
+    found = label_likelihoods(model, {**inputs, "labels": labels}, candidates, 1)
+    for row in range(2):
+        start = int((labels[row] != -100).nonzero()[0])
+        for column, candidate in enumerate(candidates):
+            ids = torch.cat([inputs["input_ids"][row, :start], torch.tensor(candidate)]).unsqueeze(0)
+            own = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            for key, value in inputs.items():
+                if key.startswith(("pixel", "image")):
+                    own[key] = value.chunk(2)[row]
+            if "mm_token_type_ids" in inputs:
+                own["mm_token_type_ids"] = (ids == model.config.image_token_id).int()
+            log_probs = model(**own).logits[0, start - 1 : -1].log_softmax(-1)
+            expected = log_probs[torch.arange(len(candidate)), torch.tensor(candidate)].sum()
+            torch.testing.assert_close(found[row, column], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_taps_are_the_projector_and_the_hidden_states(case, make_inputs):
