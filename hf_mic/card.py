@@ -104,11 +104,11 @@ def _describe_mic(config: Mapping[str, Any]) -> str:
         f"- Base loss: `{config['loss']}` on the first {_listed(dims)} coordinates, {equal}{drawn}.",
     ]
     if config["gamma"]:
+        pooled = config["scope"] == "pooled"
         where = (
             f"sentence embeddings, prefixes {_listed(config['reg_dims'])}"
-            if config["scope"] == "pooled"
-            else "token states of "
-            + "; ".join(f"layer {layer}, prefixes {_listed(d)}" for layer, d in config["reg_dims"].items())
+            if pooled
+            else _token_states(config["reg_dims"])
         )
         lines += [
             f"- Regularisers: weight γ = {config['gamma']:g}, on the {where}.",
@@ -127,6 +127,17 @@ def _describe_mic(config: Mapping[str, Any]) -> str:
     if config["gather_across_devices"]:
         lines.append("- Batch statistics gathered over all processes.")
     return "\n".join(lines)
+
+
+def _token_states(layer_dims: Mapping[str, Sequence[int]]) -> str:
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for layer, dims in layer_dims.items():
+        groups.setdefault(tuple(dims), []).append(layer)
+    parts = [
+        f"layer{'s' if len(layers) > 1 else ''} {_listed(layers)}, prefixes {_listed(dims)}"
+        for dims, layers in groups.items()
+    ]
+    return "token states of " + "; ".join(parts)
 
 
 def _truncation(dim: int, model_id: str | None) -> str:
@@ -209,7 +220,8 @@ def _without_comments(text: str) -> str:
     """Remove HTML comments and the lines that only said something is missing, and the gaps they leave."""
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r"^.*\[?More Information Needed\]?.*$", "", text, flags=re.MULTILINE | re.IGNORECASE)
-    return re.sub(r"\n[ \t]*\n(?:[ \t]*\n)+", "\n\n", text)
+    text = re.sub(r"\n[ \t]*\n(?:[ \t]*\n)+", "\n\n", text)
+    return re.sub(r"^(- .*)\n\n(?=- )", r"\1\n", text, flags=re.MULTILINE)
 
 
 def _without_sections(text: str) -> str:

@@ -32,6 +32,7 @@ class MICTrainer(AtomicCheckpointTrainer):
     The terms ``matryoshka``, ``scr``, ``sir`` and ``distill`` are logged beside the loss. Checkpoints are whole or absent.
 
     Args:
+        method: Method whose loss is built when none is given, one of :data:`hf_mic.baselines.METHODS`.
         finish_card: Called with the folder after each writing of the model and its README.md, in the main process, such as
             :func:`hf_mic.card.complete_model_card` with its options bound.
         **kwargs: Arguments of SentenceTransformerTrainer.
@@ -50,8 +51,10 @@ class MICTrainer(AtomicCheckpointTrainer):
     loss_is_scaled_for_ga = False  # losses are means over a micro-batch: the trainer divides by the number of them
     args: MICTrainingArguments
 
-    def __init__(self, *args: Any, finish_card: Callable[[Path], None] | None = None, **kwargs: Any) -> None:
-        self.finish_card = finish_card
+    def __init__(
+        self, *args: Any, method: str = "mic", finish_card: Callable[[Path], None] | None = None, **kwargs: Any
+    ) -> None:
+        self.method, self.finish_card = method, finish_card
         super().__init__(*args, **kwargs)
         if self.args.gamma_warmup_steps:
             self.add_callback(GammaWarmup(self))
@@ -59,15 +62,7 @@ class MICTrainer(AtomicCheckpointTrainer):
     def get_default_loss(  # type: ignore[override]  # the host takes a dict, its hint does not say so
         self, model: SentenceTransformer
     ) -> nn.Module | dict[str, nn.Module]:
-        """Build MICLoss for the data sets of the trainer."""
-        return self.method_loss("mic", model)
-
-    def method_loss(self, method: str, model: SentenceTransformer) -> nn.Module | dict[str, nn.Module]:
-        """Build the loss of a method for the data sets of the trainer: one, or one per data set if their sorts differ.
-
-        Args:
-            method: One of :data:`hf_mic.baselines.METHODS`.
-            model: The model that is trained.
+        """Build the loss for the data sets of the trainer: one, or one per data set if their sorts differ.
 
         Raises:
             ValueError: As :func:`is_scored` and :func:`hf_mic.baselines.method_loss`.
@@ -76,7 +71,7 @@ class MICTrainer(AtomicCheckpointTrainer):
         labels = self.data_collator.valid_label_columns
         scored = {label: is_scored(data, labels, label) for label, _, data in parts}
         if len(set(scored.values())) <= 1:
-            return method_loss(method, model, self.args, scored=any(scored.values()))
+            return method_loss(self.method, model, self.args, scored=any(scored.values()))
         sorts: dict[str | None, set[bool]] = {}
         for label, name, _ in parts:
             sorts.setdefault(name, set()).add(scored[label])
@@ -85,7 +80,9 @@ class MICTrainer(AtomicCheckpointTrainer):
                 f"Some data sets have scores and some have not: {scored}. Pass them as dicts {{name: data set}}, with the "
                 "same sort under one name for training and evaluation, or pass a loss."
             )
-        return {str(name): method_loss(method, model, self.args, scored=any(values)) for name, values in sorts.items()}
+        return {
+            str(name): method_loss(self.method, model, self.args, scored=any(values)) for name, values in sorts.items()
+        }
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write the README.md of ``output_dir``, then hand it to ``finish_card``."""

