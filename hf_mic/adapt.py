@@ -23,7 +23,7 @@ from .functional import similarity_distillation_loss, soft_collapse_loss, spectr
 from .prefix_map import FLOATS, PrefixMap, append_to_model, unit_rows
 from .rotations import CayleyAdam, nearest_orthogonal
 
-__all__ = ["AdaptConfig", "PrefixMap", "append_to_model", "fit_map"]
+__all__ = ["AdaptConfig", "PrefixMap", "append_to_model", "fit_map", "principal_axes"]
 
 SCAN_ROWS = 16384
 COVARIANCE_ROWS = 100_000
@@ -153,7 +153,8 @@ def fit_map(embeddings: NDArray | Tensor, config: AdaptConfig | None = None, *, 
     coordinates of unit mean square so that its floor of 1 on the standard deviations is the isotropic value. The full
     width is one more student for ``linear`` and ``mlp``, which limits how far it drifts; a rotation keeps it exactly.
 
-    The embeddings are checked once from end to end, then only ``pool_size`` (or ``batch_size``) rows are read per step.
+    The embeddings are checked once from end to end, then only ``pool_size`` rows (``batch_size`` without neighbours) are
+    read per step. Remove exact copies first: a copy is its own nearest neighbour and teaches nothing.
 
     Args:
         embeddings: Floating-point vectors of any scale; a numpy array, a memory map, or a tensor. Shape: (N, D).
@@ -164,7 +165,7 @@ def fit_map(embeddings: NDArray | Tensor, config: AdaptConfig | None = None, *, 
         The map. The same embeddings, settings and number of threads give the same bits.
 
     Raises:
-        ValueError: If the embeddings are not a floating-point matrix, have fewer rows than a batch (or pool), a row that
+        ValueError: If the embeddings are not a floating-point matrix, have fewer rows than a batch, a row that
             is zero or not finite, or a width not above ``dims``; or if the fit diverges.
 
     Source: terms after arXiv 2605.29987.

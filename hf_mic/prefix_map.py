@@ -35,7 +35,7 @@ def unit_rows(rows: NDArray, first: int = 0) -> Tensor:
     Raises:
         ValueError: If a row is zero or not finite.
     """
-    vectors = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32))
+    vectors = torch.from_numpy(np.array(rows, dtype=np.float32, order="C"))
     norms = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
     bad = torch.nonzero(~(torch.isfinite(norms) & (norms > 0)).squeeze(1)).flatten()
     if bad.numel():
