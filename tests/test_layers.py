@@ -112,6 +112,21 @@ def test_imports_never_point_up(package):
         assert not other & FORBIDDEN[package], f"{package}/{path.name} imports {other & FORBIDDEN[package]}"
 
 
+@pytest.mark.parametrize("package", sorted(LAYERS))
+def test_imports_have_no_cycle(package):
+    graph = {path.stem: imports(path, package)[0] for path in (ROOT / package).glob("*.py")}
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join((*trail, name))
+        for other in sorted(graph.get(name, set()) - done):
+            visit(other, (*trail, name))
+        done.add(name)
+
+    for name in sorted(graph):
+        visit(name, ())
+
+
 def test_maths_needs_torch_only():
     for package, names in TORCH_ONLY.items():
         for name in names:
