@@ -51,16 +51,16 @@ class CrossAttentionAligner(nn.Module):
         Args:
             student: Student states; those at padding only affect their own, meaningless rows. Shape: (B, L_s, student_dim).
             teacher: Teacher states; values at padding are ignored. Shape: (B, L_t, teacher_dim).
-            teacher_mask: True at valid teacher tokens. Shape: (B, L_t).
+            teacher_mask: Non-zero at valid teacher tokens. Shape: (B, L_t).
 
         Returns:
             Aligned teacher states, zero for a sample without teacher tokens. Shape: (B, L_s, student_dim).
         """
-        if teacher_mask.dtype != torch.bool or teacher_mask.shape != teacher.shape[:2]:
+        if teacher_mask.shape != teacher.shape[:2]:
             raise ValueError(
-                f"teacher_mask must be bool of shape {tuple(teacher.shape[:2])}; given {teacher_mask.dtype} "
-                f"{tuple(teacher_mask.shape)}."
+                f"teacher_mask must have the shape {tuple(teacher.shape[:2])}; given {tuple(teacher_mask.shape)}."
             )
+        teacher_mask = teacher_mask.to(torch.bool)
         dtype = self.query.weight.dtype
         teacher = _promote(teacher.masked_fill(~teacher_mask.unsqueeze(2), 0))
         teacher = F.layer_norm(teacher, teacher.shape[-1:]).to(dtype)

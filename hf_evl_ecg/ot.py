@@ -119,8 +119,8 @@ def ot_matching_loss(
     Args:
         teacher: Teacher tokens. Shape: (B, N, D).
         student: Student tokens in the teacher's space. Shape: (B, M, D).
-        teacher_mask: True at valid tokens. Shape: (B, N).
-        student_mask: True at valid tokens. Shape: (B, M).
+        teacher_mask: Non-zero at valid tokens. Shape: (B, N).
+        student_mask: Non-zero at valid tokens. Shape: (B, M).
         epsilon: Entropic regularisation on the mean-normalised cost; large values pull every token to the teacher's mean.
         max_iter: Sinkhorn iterations.
         tol: See [`sinkhorn`].
@@ -143,6 +143,7 @@ def ot_matching_loss(
         tensor(0.)
     """
     _check_tokens(teacher, student, teacher_mask, student_mask)
+    teacher_mask, student_mask = teacher_mask.to(torch.bool), student_mask.to(torch.bool)
     if not 0.0 <= position_weight <= 1.0:
         raise ValueError(f"position_weight is {position_weight}; it must lie in [0, 1].")
     if position_weight > 0 and (teacher_positions is None or student_positions is None):
@@ -309,7 +310,5 @@ def _check_tokens(teacher: Tensor, student: Tensor, teacher_mask: Tensor, studen
             f"{tuple(student.shape)}. Project the student into the teacher's space first."
         )
     for name, mask, tokens in (("teacher", teacher_mask, teacher), ("student", student_mask, student)):
-        if mask.dtype != torch.bool or mask.shape != tokens.shape[:2]:
-            raise ValueError(
-                f"{name}_mask must be bool of shape {tuple(tokens.shape[:2])}; given {mask.dtype} {tuple(mask.shape)}."
-            )
+        if mask.shape != tokens.shape[:2]:
+            raise ValueError(f"{name}_mask must have the shape {tuple(tokens.shape[:2])}; given {tuple(mask.shape)}.")

@@ -29,7 +29,7 @@ def relation_loss(
     Args:
         target: What to match. Shape: (B, L, D').
         student: What is trained. Shape: (B, L, D).
-        mask: True at valid tokens, shared by both. Shape: (B, L).
+        mask: Non-zero at valid tokens, shared by both. Shape: (B, L).
         max_tokens: A sample with more valid tokens than this is reduced to a random subset, drawn anew at each call.
         subset: Tokens in such a subset.
         generator: Source of the draw; default is torch's global generator of the tensors' device.
@@ -48,6 +48,7 @@ def relation_loss(
         [0.0, 0.0]
     """
     _check(target, student, mask, max_tokens, subset)
+    mask = mask.to(torch.bool)
     if detach_target:
         target = target.detach()
     with torch.autocast(student.device.type, enabled=False):
@@ -148,9 +149,7 @@ def _check(target: Tensor, student: Tensor, mask: Tensor, max_tokens: int, subse
             f"target (B, L, D') and student (B, L, D) must agree in B and L; given {tuple(target.shape)} and "
             f"{tuple(student.shape)}. Align the target to the student's tokens first (CrossAttentionAligner)."
         )
-    if mask.dtype != torch.bool or mask.shape != student.shape[:2]:
-        raise ValueError(
-            f"mask must be bool of shape {tuple(student.shape[:2])}; given {mask.dtype} {tuple(mask.shape)}."
-        )
+    if mask.shape != student.shape[:2]:
+        raise ValueError(f"mask must have the shape {tuple(student.shape[:2])}; given {tuple(mask.shape)}.")
     if not 2 <= subset <= max_tokens:
         raise ValueError(f"subset is {subset}; it must lie in [2, max_tokens], and max_tokens is {max_tokens}.")

@@ -106,8 +106,10 @@ def test_bad_arguments():
     ):
         CrossAttentionAligner(16, 12, 3)
     student, teacher, mask = inputs()
-    with pytest.raises(ValueError, match="teacher_mask must be bool"):
-        CrossAttentionAligner(16, 12, 4).double()(student, teacher, mask.long())
+    aligner = CrossAttentionAligner(16, 12, 4).double()
+    with pytest.raises(ValueError, match="teacher_mask must have the shape"):
+        aligner(student, teacher, mask[:, 1:])
+    assert torch.equal(aligner(student, teacher, mask.long()), aligner(student, teacher, mask))
 
 
 @pytest.mark.parametrize(("d_s", "d_t"), [(4, 9), (9, 4)])

@@ -415,5 +415,7 @@ def test_teacher_is_a_constant_and_shapes_are_checked():
     assert not ot_matching_loss(teacher, student, t_mask, s_mask).requires_grad
     with pytest.raises(ValueError, match="Project the student"):
         ot_matching_loss(teacher, student[..., :4], t_mask, s_mask)
-    with pytest.raises(ValueError, match="student_mask must be bool"):
-        ot_matching_loss(teacher, student, t_mask, s_mask.long())
+    with pytest.raises(ValueError, match="student_mask must have the shape"):
+        ot_matching_loss(teacher, student, t_mask, s_mask[:, 1:])
+    as_integers = ot_matching_loss(teacher, student, t_mask.long(), s_mask.long())
+    assert torch.equal(as_integers, ot_matching_loss(teacher, student, t_mask, s_mask))

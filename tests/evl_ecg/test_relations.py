@@ -175,8 +175,9 @@ def test_low_precision_and_errors():
     torch.testing.assert_close(terms, relation_loss(target.float(), student.float(), mask))
     with pytest.raises(ValueError, match="Align the target"):
         relation_loss(target[:, :3], student, mask)
-    with pytest.raises(ValueError, match="mask must be bool"):
-        relation_loss(target, student, mask.float())
+    with pytest.raises(ValueError, match="mask must have the shape"):
+        relation_loss(target, student, mask[:, 1:])
+    torch.testing.assert_close(relation_loss(target, student, mask.float()), relation_loss(target, student, mask))
     with pytest.raises(ValueError, match="subset is 30"):
         relation_loss(target, student, mask, max_tokens=20, subset=30)
 
