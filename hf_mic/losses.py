@@ -235,12 +235,10 @@ class MICLoss(nn.Module):
     def _summed(self, statistics: TokenStatistics) -> TokenStatistics:
         if not (self.gather_across_devices and _is_distributed()):
             return statistics
-        return TokenStatistics(
-            correlation_sum=all_reduce(statistics.correlation_sum),
-            std_sum=all_reduce(statistics.std_sum),
-            num_sequences=all_reduce(statistics.num_sequences),
-            num_tokens=all_reduce(statistics.num_tokens),
-        )
+        parts = (statistics.correlation_sum, statistics.std_sum, statistics.num_sequences, statistics.num_tokens)
+        packed = all_reduce(torch.cat([part.flatten() for part in parts]))  # one message instead of four
+        summed = packed.split([part.numel() for part in parts])
+        return TokenStatistics(*(new.view_as(part) for new, part in zip(summed, parts, strict=True)))
 
     def get_config_dict(self) -> dict[str, Any]:
         """Return the configuration for model cards."""
