@@ -64,6 +64,7 @@ LAYERS = {
             "likelihood",
             "scoring",
             "flat_tiles",
+            "llava_layout",
             "results",
         },
         {"trainer", "evaluation", "ecg_metric"},

@@ -1,0 +1,121 @@
+"""Results of a study: a json file that is the only source of every table, picture and model card."""
+
+import json
+import math
+import os
+import platform
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["ROW_KEYS", "current_commit", "read_results", "summarize_machine", "write_results", "write_text"]
+
+ROW_KEYS = ("method", "seed", "task", "dim", "metric", "value", "n", "ci_low", "ci_high")
+_KEYS = {"study", "config", "commit", "machine", "rows"}
+
+
+def summarize_machine() -> dict[str, Any]:
+    """What the numbers were computed with: processor, threads and versions, no names of hosts or users."""
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.exists() else None
+    return {
+        "cpu": found.group(1) if found else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("numpy", "torch", "transformers")},
+    }
+
+
+def current_commit() -> str | None:
+    """Commit of the checkout this package runs from, with "-dirty" if files differ from it; None outside of one."""
+    package = Path(__file__).resolve().parent
+    try:
+        top = _git(package, "rev-parse", "--show-toplevel")
+        commit = _git(package, "rev-parse", "HEAD")
+        changed = _git(package, "status", "--porcelain", "--untracked-files=no", "--", str(package))
+    except (OSError, subprocess.SubprocessError):
+        return None
+    if Path(top).resolve() != package.parent:
+        return None
+    return f"{commit}-dirty" if changed else commit
+
+
+def write_results(
+    path: str | Path, study: str, config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Write ``{"study", "config", "commit", "machine", "rows"}`` as json, whole or not at all.
+
+    Args:
+        path: Where to write; folders are created.
+        study: Name of the study, such as ``ecg_small``.
+        config: Settings that produced the rows; values that json does not know are written as text.
+        rows: Rows of `hf_evl_ecg.evaluation.score_answers`, possibly of many calls.
+
+    Returns:
+        What was written.
+
+    Raises:
+        ValueError: There are no rows, a row lacks a key, or a value is NaN or infinite.
+    """
+    _check_rows(rows, str(path))
+    results = {
+        "study": study,
+        "config": dict(config),
+        "commit": current_commit(),
+        "machine": summarize_machine(),
+        "rows": [dict(row) for row in rows],
+    }
+    write_text(path, json.dumps(results, indent=1, default=str, ensure_ascii=False, allow_nan=False) + "\n")
+    return results
+
+
+def read_results(path: str | Path) -> dict[str, Any]:
+    """Read and check a results json.
+
+    Raises:
+        ValueError: It is no results json; the text names what is missing.
+    """
+    results = json.loads(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(results, dict) or (missing := sorted(_KEYS - set(results))):
+        raise ValueError(
+            f"{path} is no results json; it lacks {missing if isinstance(results, dict) else sorted(_KEYS)}"
+        )
+    _check_rows(results["rows"], str(path))
+    return results
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file under a temporary name, then move it into place: readers never see half of it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).chmod(0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
+
+def _check_rows(rows: Sequence[Mapping[str, Any]], where: str) -> None:
+    if not rows:
+        raise ValueError(f"{where}: there are no rows")
+    for number, row in enumerate(rows):
+        if missing := [key for key in ROW_KEYS if key not in row]:
+            raise ValueError(f"{where}, row {number}: {missing} are missing; needed: {list(ROW_KEYS)}")
+        if not math.isfinite(row["value"]):
+            raise ValueError(f"{where}, row {number} ({row['method']}, {row['task']}): value is {row['value']}")
