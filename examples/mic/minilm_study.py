@@ -209,7 +209,7 @@ def main(study: StudyArguments, plan: Mapping[str, Any]) -> None:
             about, rows = {}, untrained_rows(plan, study, every_task, held_out)
         else:
             encoder, about = train(plan, method, seed, study, held_out)
-            tasks = short if method.get("short") else every_task
+            tasks = short if method.get("short") or seed >= plan["retrieval_seeds"] else every_task
             embed = encode_with(encoder, plan["max_seq_length"]["score"])
             rows = score(name, seed, embed, tasks, plan["dims"], geometry_texts(every_task))
         run = {"name": name, "seed": None if method is None else seed, "about": about, "rows": rows}
