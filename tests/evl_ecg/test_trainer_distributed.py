@@ -47,7 +47,7 @@ def run(tiny_vlm, ecg_examples, tmp_path_factory):
             command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
         command += [str(WORKER), str(output / "job.json")]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1000)
         assert done.returncode == 0, done.stderr[-4000:]
         return json.loads((output / "report.json").read_text()), output
 

@@ -17,7 +17,7 @@ from hf_evl_ecg.trainer import EVLECGTrainer
 
 
 def main(path: str) -> None:
-    faulthandler.dump_traceback_later(240, exit=True)
+    faulthandler.dump_traceback_later(900, exit=True)
     torch.set_num_threads(1)
     job = json.loads(Path(path).read_text())
     trainer = EVLECGTrainer(
