@@ -1,0 +1,184 @@
+"""Scores of several models on the same questions, and the table and picture made from a results json."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from ecg_options import ImageOptions, load_model
+from matplotlib.figure import Figure
+
+from hf_evl_ecg.evaluation import answer_items
+from hf_evl_ecg.results import write_results, write_text
+from hf_evl_ecg.scoring import Answer, score_answers
+
+HEADLINES = (
+    *("balanced_accuracy", "auc", "accuracy", "within_tolerance", "mean_absolute_error", "macro_f1", "macro_auc"),
+    *("report_f1", "unparsed"),
+)
+"""Metrics that tables show unless others are named."""
+SIMULATED = "Rows that begin with 'simulated' are about simulated ECGs, not patients."
+
+
+def score_model(
+    path: str,
+    questions: Dataset,
+    images: ImageOptions,
+    *,
+    method: str,
+    seed: int | None = None,
+    answers: str | Path | None = None,
+    dtype: str = "auto",
+    n_bootstrap: int = 1000,
+    min_per_class: int = 10,
+    device: str = "cpu",
+    **options: Any,
+) -> tuple[list[dict[str, Any]], list[tuple[Mapping[str, Any], Answer]]]:
+    """Ask one model every question and score its answers source by source.
+
+    Args:
+        path: The model's folder or name.
+        questions: From `ecg_options.load_questions`.
+        images: How ECGs are drawn.
+        method: Name of the method in the rows.
+        seed: Training seed in the rows.
+        answers: A jsonl file of its answers, which makes the work resumable.
+        dtype: Precision of the weights.
+        n_bootstrap: Resamples for the intervals.
+        min_per_class: A class gets a row of its own from this many positive items on.
+        device: Where the model runs.
+        options: Further options of `hf_evl_ecg.evaluation.answer_items`.
+
+    Returns:
+        Rows of a results json, whose tasks begin with the source of the records (``ludb:rhythm_closed``), and the
+        questions with their answers.
+    """
+    model, processor = load_model(path, dtype)
+    done = answer_items(
+        model.to(device).eval(),
+        processor,
+        questions,
+        load_image=images.renderer(),
+        path=answers,
+        **options,
+    )
+    pairs = list(zip(done.items, done.answers, strict=True))
+    rows = []
+    for source in dict.fromkeys(item["source"] for item, _ in pairs):
+        own = [pair for pair in pairs if pair[0]["source"] == source]
+        scored = score_answers(
+            [item for item, _ in own],
+            [answer for _, answer in own],
+            method=method,
+            seed=seed,
+            n_bootstrap=n_bootstrap,
+            min_per_class=min_per_class,
+        )
+        rows += [{**row, "task": f"{source}:{row['task']}"} for row in scored]
+    return rows, pairs
+
+
+def write_report(
+    output: Path, study: str, config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], notes: Sequence[str] = ()
+) -> str:
+    """Write STUDY.json, STUDY.md and STUDY.png.
+
+    Returns:
+        The markdown.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    results = write_results(output / f"{study}.json", study, config, rows)
+    text = markdown_table(results["rows"], notes)
+    write_text(output / f"{study}.md", text)
+    plot_scores(results["rows"], output / f"{study}.png")
+    return text
+
+
+def markdown_table(
+    rows: Sequence[Mapping[str, Any]], notes: Sequence[str] = (), metrics: Sequence[str] = HEADLINES
+) -> str:
+    """One line per task and metric, one column per method: value [95 % interval], bold where it is above chance.
+
+    Args:
+        rows: Rows of a results json.
+        notes: Lines below the table.
+        metrics: Metrics to show.
+
+    Raises:
+        ValueError: No row has one of the metrics.
+    """
+    methods = list(dict.fromkeys(_name(row) for row in rows))
+    lines: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    for row in rows:
+        if row["metric"] in metrics:
+            lines.setdefault((row["task"], row["metric"]), {})[_name(row)] = row
+    if not lines:
+        raise ValueError(f"No row has one of the metrics {list(metrics)}.")
+    text = [
+        f"| task | metric | n | chance | {' | '.join(methods)} |",
+        f"| --- | --- | --: | --: |{' --: |' * len(methods)}",
+    ]
+    for (task, metric), found in lines.items():
+        any_row = next(iter(found.values()))
+        chance = "–" if any_row["chance"] is None else _number(any_row["chance"], metric)
+        cells = " | ".join(_cell(found.get(method)) for method in methods)
+        text.append(f"| {task} | {metric} | {any_row['n']} | {chance} | {cells} |")
+    text += [
+        "",
+        "Values × 100 with 95 % bootstrap intervals over records (mean absolute errors in the unit asked for); bold: beats "
+        "chance, the best answer that ignores the ECG, in at least 97.5 % of the resamples. Intervals do not cover the spread "
+        "over training seeds.",
+    ]
+    if any(row["task"].startswith("simulated") for row in rows):
+        text.append(SIMULATED)
+    return "\n".join([*text, *notes]) + "\n"
+
+
+def plot_scores(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw a point with its interval per method and task, and where chance is; classes and errors are left out."""
+    chosen = [row for row in rows if row["chance"] is not None and "/" not in row["task"].split(":", 1)[-1]]
+    chosen = [row for row in chosen if row["metric"] in HEADLINES and row["metric"] != "mean_absolute_error"]
+    lines = list(dict.fromkeys((row["task"], row["metric"]) for row in chosen))
+    methods = list(dict.fromkeys(_name(row) for row in chosen))
+    if not lines:
+        return
+    figure = Figure(figsize=(8.5, 1.3 + len(lines) * (0.22 + 0.13 * len(methods))), layout="constrained")
+    axis = figure.subplots()
+    for number, method in enumerate(methods):
+        for row in (row for row in chosen if _name(row) == method):
+            y = lines.index((row["task"], row["metric"])) + 0.6 * (number + 0.5) / len(methods) - 0.3
+            low, high = (row[key] if row[key] is not None else row["value"] for key in ("ci_low", "ci_high"))
+            axis.plot([100 * low, 100 * high], [y, y], color=f"C{number}", linewidth=1.5)
+            axis.plot(100 * row["value"], y, "o", color=f"C{number}", markersize=4)
+        axis.plot([], [], "o-", color=f"C{number}", markersize=4, label=method)
+    for position, line in enumerate(lines):
+        chance = next(row["chance"] for row in chosen if (row["task"], row["metric"]) == line)
+        axis.plot([100 * chance] * 2, [position - 0.4, position + 0.4], color="black", linestyle=":", linewidth=1.2)
+    axis.plot([], [], color="black", linestyle=":", label="chance")
+    axis.set_yticks(range(len(lines)), [f"{task}\n{metric}" for task, metric in lines], fontsize=7)
+    axis.invert_yaxis()
+    axis.set_xlim(-2, 102)
+    axis.set_xlabel("× 100, with 95 % interval")
+    axis.grid(axis="x", alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=len(methods) + 1)
+    temporary = path.with_name(f".{path.name}")
+    figure.savefig(temporary, format="png", dpi=130)
+    os.replace(temporary, path)
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return row["method"] if row["seed"] is None else f"{row['method']} (seed {row['seed']})"
+
+
+def _cell(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return "–"
+    text = _number(row["value"], row["metric"])
+    if row["ci_low"] is not None:
+        text += f" [{_number(row['ci_low'], row['metric'])}, {_number(row['ci_high'], row['metric'])}]"
+    return f"**{text}**" if row["above_chance"] else text
+
+
+def _number(value: float, metric: str) -> str:
+    return f"{value:.1f}" if metric == "mean_absolute_error" else f"{100 * value:.1f}"
