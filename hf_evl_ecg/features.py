@@ -1,8 +1,8 @@
 """Model outputs and input ids → padded token features and masks, for any native vision-language model.
 
-Nothing here names an architecture (`patch_positions` alone knows how models lay out their patches). What enters the text decoder at image-token positions is the projector's output,
-and what leaves the decoder is the last hidden state after the final norm: both hold for every model that
-``AutoModelForImageTextToText`` loads, whatever its vision tower.
+Nothing here names an architecture (`patch_positions` alone knows how models lay out their patches). What enters the text
+decoder at image-token positions is the projector's output, and what leaves the decoder is the last hidden state after the
+final norm: both hold for every model that ``AutoModelForImageTextToText`` loads, whatever its vision tower.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+import transformers
+from packaging.version import Version
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -34,6 +36,9 @@ __all__ = [
 
 IGNORE = -100
 TokenScope = Literal["all", "visual", "answer"]
+
+LOGITS_PER_SAMPLE = Version(transformers.__version__) >= Version("5.21")
+"""Whether ``logits_to_keep`` takes positions per sample, (B, A); before, one list of positions for the whole batch."""
 
 
 class UnsupportedModelError(ValueError):
@@ -233,17 +238,18 @@ def extract_layers(
     """
     positions, answer_mask, answer_ids = _answer_positions(inputs["input_ids"], labels)
     inner = any(layer not in (-1, 0) for layer in layers)
+    wanted = positions if request.logits else positions[:, :1]
+    kept, place = (wanted, None) if LOGITS_PER_SAMPLE else wanted.unique(return_inverse=True)
     with _decoder_taps(base_model(model).get_decoder()) as taps:
         output = (forward or model)(
             **inputs,
             **({"output_hidden_states": True} if inner else {}),
-            logits_to_keep=positions if request.logits else positions[:, :1],
+            logits_to_keep=kept,
             use_cache=False,
         )
-    if output.logits.shape[:2] != (positions if request.logits else positions[:, :1]).shape:
-        raise UnsupportedModelError(
-            f"{type(base_model(model)).__name__} does not take per-sample logits_to_keep; transformers >= 5.21 is needed."
-        )
+    if output.logits.shape[1] != kept.shape[-1]:
+        raise UnsupportedModelError(f"{type(base_model(model)).__name__} does not take positions as logits_to_keep.")
+    logits = output.logits if place is None else output.logits.take_along_dim(place.unsqueeze(-1), dim=1)
     image_mask = inputs["input_ids"] == image_token_id(model)
     visual, visual_mask, centres = None, None, None
     if request.visual:
@@ -263,7 +269,7 @@ def extract_layers(
             visual_mask=visual_mask,
             visual_positions=centres,
             answer_hidden=_take(states, positions, answer_mask),
-            answer_logits=output.logits if request.logits else None,
+            answer_logits=logits if request.logits else None,
             answer_ids=answer_ids,
             answer_mask=answer_mask,
             answer_index=index,

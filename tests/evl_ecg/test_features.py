@@ -45,6 +45,14 @@ def test_cross_entropy_and_logits_are_the_models_own(case, make_inputs):
     assert features.answer_index[1, 2:].eq(-1).all()
 
 
+def test_older_hosts_that_keep_positions_for_the_whole_batch(case, make_inputs, monkeypatch):
+    name, model = case
+    inputs, labels = make_inputs(name, model)
+    expected = extract_features(model, inputs, labels).answer_logits
+    monkeypatch.setattr("hf_evl_ecg.features.LOGITS_PER_SAMPLE", False)
+    torch.testing.assert_close(extract_features(model, inputs, labels).answer_logits, expected)
+
+
 def test_likelihoods_of_a_padded_batch(case, make_inputs):
     """Equal to a forward pass over prompt and answer of each sample alone, for each candidate."""
     name, model = case
