@@ -149,12 +149,10 @@ def answer_items(
     for item in items:
         item_kind(item)
         by_key.setdefault(example_key(item), item)
-    settings = {
-        "model": model_fingerprint(model),
-        "processor": processor_fingerprint(processor),
-        **{"generate": generate, "likelihoods": likelihoods, "max_new_tokens": max_new_tokens},
-        **{"system_prompt": system_prompt, "max_length": max_length},
-    }
+    settings: dict[str, Any] = {"generate": generate, "likelihoods": likelihoods, "max_new_tokens": max_new_tokens}
+    settings |= {"system_prompt": system_prompt, "max_length": max_length}
+    if path is not None:
+        settings |= {"model": model_fingerprint(model), "processor": processor_fingerprint(processor)}
     store = _AnswerFile(path, settings)
     collator = EVLECGCollator(
         processor,

@@ -66,7 +66,7 @@ def bootstrap_weights(groups: ArrayLike, n_resamples: int, seed: int = 0) -> Arr
 
     Example:
         >>> bootstrap_weights(["a", "b", "a"], 1, seed=0)
-        array([[0., 2., 0.]])
+        array([[1., 1., 1.]])
     """
     names, index = np.unique(np.asarray(groups), return_inverse=True)
     if index.ndim != 1 or not len(index) or n_resamples < 1:

@@ -1,0 +1,148 @@
+"""An export is the student alone, loads in a process without this package, and computes what it did before."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors import safe_open
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from hf_evl_ecg import export
+from hf_evl_ecg.export import CHECK_QUESTION, PROVENANCE_KEY, _check_input, export_student
+from hf_evl_ecg.features import UnsupportedModelError
+from hf_evl_ecg.flat_tiles import FlatLlavaNextForConditionalGeneration
+from hf_evl_ecg.reload_check import _SCRIPT, ReloadError, reload_logits
+
+PROVENANCE = {"teacher": "tiny teacher", "data": ["PTB-XL"], "commit": None, "results": {"macro_auc": 0.75}}
+
+
+def names(folder):
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        return set(file.keys())
+
+
+def reload_here(change=lambda model, inputs: None):
+    """What the new process does, in this one, and after a change: imports are slow, and two tests need the real thing."""
+
+    def reload(folder, picture, *, question, device):
+        assert question == CHECK_QUESTION
+        model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+        inputs, again = _check_input(processor, None)
+        assert torch.equal(picture["image"], again["image"])
+        with torch.no_grad():
+            change(model, inputs)
+            moved = {n: t.to(model.dtype) if t.is_floating_point() else t for n, t in inputs.items()}
+            return {"logits": model.eval()(**moved).logits.float(), "input_ids": inputs["input_ids"]}
+
+    return reload
+
+
+def test_a_student_with_adapters_and_foreign_weights(tmp_path, tiny_vlm):
+    tiny = tiny_vlm("idefics3")
+    model = tiny.load()
+    model.aligner = torch.nn.Linear(4, 4)  # as a careless trainer might leave behind
+    adapted = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"])).train()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.3, generator=generator)
+    before = {name: p.clone() for name, p in adapted.named_parameters()}
+    report = export_student(adapted, tmp_path / "out", processor=tiny.processor, provenance=PROVENANCE)
+    assert all(torch.equal(before[name], p) for name, p in adapted.named_parameters())
+    assert adapted.training
+    folder = tmp_path / "out"
+    assert list(tmp_path.iterdir()) == [folder]
+    assert report.dropped == ("aligner.bias", "aligner.weight")
+    assert report.reload_difference <= 1e-6
+    assert 0 < report.merge_difference <= 1e-4
+    original = tiny.load()
+    assert report.parameters - 20 == sum(p.numel() for p in original.parameters())
+    assert not any("lora" in name or "aligner" in name for name in names(folder))
+    assert {path.suffix for path in folder.iterdir()} <= {".json", ".jinja", ".safetensors"}
+    config = json.loads((folder / "config.json").read_text())
+    assert config[PROVENANCE_KEY] == PROVENANCE
+    assert config["architectures"] == ["Idefics3ForConditionalGeneration"]
+    assert "auto_map" not in config
+    assert tiny.path not in (folder / "config.json").read_text()
+    reloaded = AutoModelForImageTextToText.from_pretrained(folder)
+    moved = (reloaded.model.text_model.layers[0].self_attn.q_proj.weight
+             - original.model.text_model.layers[0].self_attn.q_proj.weight)  # fmt: skip
+    assert moved.abs().max() > 0.05, "the adapters must have been merged"
+    tokenizer = tiny.processor.tokenizer
+    assert tokenizer.convert_tokens_to_ids("<end_of_utterance>") in reloaded.generation_config.eos_token_id
+    assert reloaded.generation_config.do_sample is False
+    assert AutoProcessor.from_pretrained(folder).chat_template == tiny.processor.chat_template
+
+
+def test_a_checkpoint_folder_with_what_training_leaves(tmp_path, tiny_vlm, monkeypatch):
+    monkeypatch.setattr(export, "reload_logits", reload_here())
+    tiny = tiny_vlm("llava_next")
+    checkpoint = tmp_path / "checkpoint-1"
+    tiny.load().to(torch.bfloat16).save_pretrained(checkpoint)
+    tiny.processor.save_pretrained(checkpoint)
+    torch.save({"a": 1}, checkpoint / "training_args.bin")
+    (checkpoint / "distillation.safetensors").write_bytes((checkpoint / "model.safetensors").read_bytes())
+    report = export_student(checkpoint, tmp_path / "out")
+    assert report.dropped == ()
+    assert report.merge_difference == 0
+    files = {path.name for path in report.folder.iterdir()}
+    assert {"model.safetensors", "config.json", "generation_config.json", "chat_template.jinja"} <= files
+    assert not files & {"training_args.bin", "distillation.safetensors"}
+    assert AutoModelForImageTextToText.from_pretrained(report.folder).dtype == torch.bfloat16
+
+
+def test_qwen2_vl_through_given_inputs(tmp_path, tiny_vlm, hand_made_inputs):
+    tiny = tiny_vlm("qwen2_vl")
+    model = tiny.load()
+    inputs, _ = hand_made_inputs("qwen2_vl", model)
+    with pytest.raises(ValueError, match="tokenizer alone"):
+        export_student(model, tmp_path / "out", processor=tiny.processor)
+    report = export_student(model, tmp_path / "out", processor=tiny.processor, check_inputs=inputs)
+    assert report.reload_difference <= 1e-6
+    assert model.generation_config.eos_token_id != [tiny.processor.eos_token_id], "the given model stays as it was"
+
+
+def test_an_export_that_computes_something_else_is_refused(tmp_path, tiny_vlm, monkeypatch):
+    tiny = tiny_vlm("idefics3")
+
+    def other_weights(model, inputs):
+        model.model.text_model.norm.weight[0] += 0.1
+
+    def other_tokens(model, inputs):
+        inputs["input_ids"][0, -1] += 1
+
+    for change, message in ((other_weights, "logits differ"), (other_tokens, "other tokens")):
+        monkeypatch.setattr(export, "reload_logits", reload_here(change))
+        with pytest.raises(ReloadError, match=message):
+            export_student(tiny.load(), tmp_path / "out", processor=tiny.processor)
+        assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(export, "reload_logits", reload_here())
+    assert export_student(tiny.load(), tmp_path / "out", processor=tiny.processor).reload_difference <= 1e-6
+
+
+def test_what_cannot_be_exported(tmp_path, tiny_vlm):
+    tiny = tiny_vlm("llava_next")
+    model = tiny.load()
+    with pytest.raises(UnsupportedModelError, match="no class of transformers"):
+        export_student(FlatLlavaNextForConditionalGeneration(model.config), tmp_path / "o", processor=tiny.processor)
+    with pytest.raises(ValueError, match="give the student's processor"):
+        export_student(model, tmp_path / "o")
+    with pytest.raises(ValueError, match="no json"):
+        export_student(model, tmp_path / "o", processor=tiny.processor, provenance={"x": object()})
+    with pytest.raises(ValueError, match="exists"):
+        export_student(model, tmp_path, processor=tiny.processor)
+    with pytest.raises(ValueError, match=r"neither config.json nor adapter_config.json"):
+        export_student(tmp_path, tmp_path / "o", processor=tiny.processor)
+    with pytest.raises(ReloadError, match="does not load in a new process"):
+        reload_logits(tmp_path, {"input_ids": torch.ones(1, 2).long()})
+
+
+def test_the_new_process_cannot_import_this_package():
+    head = _SCRIPT.split("folder, inputs")[0] + "\nimport hf_evl_ecg"
+    done = subprocess.run([sys.executable, "-P", "-c", head], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "hf_evl_ecg is blocked" in done.stderr
