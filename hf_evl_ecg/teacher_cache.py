@@ -99,8 +99,10 @@ def model_fingerprint(model: nn.Module) -> str:
 
 
 def processor_fingerprint(processor: Any) -> str:
-    """SHA-256 over a processor's settings, chat template and tokenizer."""
-    parts = (processor.to_json_string(), processor.chat_template or "", processor.tokenizer.backend_tokenizer.to_str())
+    """SHA-256 over a processor's settings, chat template and tokenizer; the same before and after the tokenizer was used."""
+    tokenizer = json.loads(processor.tokenizer.backend_tokenizer.to_str())
+    tokenizer |= {"padding": None, "truncation": None}  # left over from the last call
+    parts = (processor.to_json_string(), processor.chat_template or "", json.dumps(tokenizer, sort_keys=True))
     return hashlib.sha256("\x1e".join(parts).encode()).hexdigest()
 
 

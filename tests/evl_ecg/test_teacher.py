@@ -234,5 +234,7 @@ def test_fingerprints_follow_weights_and_processors(tiny_vlm):
     processor = AutoProcessor.from_pretrained(tiny.path)
     same = processor_fingerprint(processor)
     assert processor_fingerprint(AutoProcessor.from_pretrained(tiny.path)) == same
+    processor.tokenizer(["yes", "no, never"], padding=True, truncation=True, max_length=2)
+    assert processor_fingerprint(processor) == same
     processor.chat_template += " "
     assert processor_fingerprint(processor) != same
