@@ -17,9 +17,7 @@ It shows that the pieces work together. Minutes of training on two cores and one
 """
 
 import os
-import subprocess
 import sys
-import tempfile
 import textwrap
 import time
 from collections.abc import Mapping, Sequence
@@ -28,31 +26,20 @@ from pathlib import Path
 from typing import Any
 
 import prepare_data
-import torch
 import yaml
 from ecg_options import ImageOptions, load_model, load_questions, parse_arguments
 from ecg_scores import score_model, write_report
 from matplotlib.figure import Figure
-from safetensors.torch import load_file, save_file
 from study import Study, shrink
 
-from hf_evl_ecg.collator import EVLECGCollator, example_key
+from hf_evl_ecg.collator import example_key
+from hf_evl_ecg.export import export_student
 from hf_evl_ecg.render import RenderConfig, render
 from hf_evl_ecg.rows import load_ecg
 from hf_evl_ecg.scoring import Answer
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "ecg_demo.yaml"
 DATA = os.environ.get("REAL_DATA_DIR", str(Path(__file__).resolve().parents[3] / "shared" / "data"))
-RELOAD = """
-import sys
-sys.modules["hf_evl_ecg"] = None  # an attempt to import it fails
-from safetensors.torch import load_file, save_file
-from transformers import AutoModelForImageTextToText, AutoProcessor
-folder, inputs, target = sys.argv[1:]
-model = AutoModelForImageTextToText.from_pretrained(folder)
-AutoProcessor.from_pretrained(folder)
-save_file({"logits": model(**load_file(inputs)).logits.detach()}, target)
-"""
 
 
 @dataclass
@@ -99,8 +86,7 @@ def main(args: DemoArguments) -> list[dict[str, Any]]:
     notes = [verdict(rows, list(folders)), "Trained for minutes, one seed: a check of the pieces, no ranking."]
     print(f"\n{write_report(output, config['study'], config, rows, notes)}")
     draw_example(output / "example.png", questions["simulated"], {m: answers[m, "simulated"] for m in folders})
-    difference = check_reload(folders["evl_ecg"], questions["simulated"], images)
-    print(f"The student, loaded without hf_evl_ecg: largest difference of a logit {difference:.1e}.")
+    export(folders["evl_ecg"], output / "export", folders["teacher"])
     print(f"Written: {output / config['study']}.json, .md, .png, {output / 'example.png'}; models beside them.")
     print(f"Took {time.monotonic() - started:.0f} s.")
     return rows
@@ -150,31 +136,18 @@ def draw_example(path: Path, questions: Any, answers: Mapping[str, Mapping[str, 
     os.replace(temporary, path)
 
 
-def check_reload(folder: Path, questions: Any, images: ImageOptions) -> float:
-    """Load a saved student in a process without this package and compare its logits on two questions.
-
-    Returns:
-        Largest absolute difference.
-
-    Raises:
-        RuntimeError: The process fails, or a logit differs by more than 1e-4.
-    """
-    model, processor = load_model(str(folder))
-    batch = EVLECGCollator(processor, load_image=images.renderer())([questions[0], questions[1]])
-    inputs = {n: v.contiguous() for n, v in batch.items() if isinstance(v, torch.Tensor) and n != "labels"}
-    with torch.no_grad():
-        expected = model.eval()(**inputs).logits
-    with tempfile.TemporaryDirectory() as scratch:
-        given, target = Path(scratch, "inputs.safetensors"), Path(scratch, "logits.safetensors")
-        save_file(inputs, given)
-        command = [sys.executable, "-c", RELOAD, str(folder.resolve()), str(given), str(target)]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=scratch)
-        if done.returncode:
-            raise RuntimeError(f"The student could not be loaded in a fresh process:\n{done.stderr}")
-        difference = float((load_file(target)["logits"] - expected).abs().max())
-    if not difference < 1e-4:
-        raise RuntimeError(f"The loaded student differs from the trained one by {difference:.1e}.")
-    return difference
+def export(student: Path, folder: Path, teacher: Path) -> None:
+    """Write the student as anyone loads it; `export_student` checks it in a process that cannot import this package."""
+    if folder.is_dir():
+        print(f"{folder} is there already.")
+        return
+    model, processor = load_model(str(student))
+    provenance = {"method": "EVL-ECG", "teacher": f"{teacher.name} of this demonstration", "data": "simulated ECGs"}
+    report = export_student(model, folder, processor=processor, provenance=provenance)
+    print(
+        f"Exported to {report.folder}: {report.parameters:,} parameters; loaded by AutoModelForImageTextToText in a new process "
+        f"without hf_evl_ecg, its logits differ by {report.reload_difference:.1e} of the largest."
+    )
 
 
 if __name__ == "__main__":
