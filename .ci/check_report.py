@@ -18,7 +18,9 @@ def check_report(report: Path, min_tests: int, data_dir: Path) -> list[str]:
     if data_dir.is_dir():
         unread = [c.get("name") for c in skipped if REAL_DATA_SKIP in (c.find("skipped").get("message") or "")]
         if unread:
-            problems.append(f"{data_dir} exists but {len(unread)} real-data tests were skipped: {', '.join(unread[:5])}")
+            problems.append(
+                f"{data_dir} exists but {len(unread)} real-data tests were skipped: {', '.join(unread[:5])}"
+            )
     return problems
 
 

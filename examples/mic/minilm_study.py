@@ -55,14 +55,19 @@ class StudyArguments:
     )
     data_dir: str = field(default="../shared/data/text", metadata={"help": "Folder of training and evaluation data."})
     validation: bool = field(
-        default=False, metadata={"help": "Score STS-B dev and a held-out fifth of Banking77 train, for choosing settings."}
+        default=False,
+        metadata={"help": "Score STS-B dev and a held-out fifth of Banking77 train, for choosing settings."},
     )
     only: list[str] | None = field(default=None, metadata={"help": "Names of the methods to run; default all."})
     num_seeds: int | None = field(default=None, metadata={"help": "Most seeds per method, below what the file says."})
     shard: str = field(default="0/1", metadata={"help": "i/n: take every n-th run, from the i-th on."})
-    collect: bool = field(default=False, metadata={"help": "Join the runs that are done into the results, train nothing."})
+    collect: bool = field(
+        default=False, metadata={"help": "Join the runs that are done into the results, train nothing."}
+    )
     study: str = field(default="mic_minilm", metadata={"help": "Name of the study and of the files."})
-    output_dir: str = field(default="outputs/mic_minilm", metadata={"help": "Where STUDY.json, .md, .png and runs/ go."})
+    output_dir: str = field(
+        default="outputs/mic_minilm", metadata={"help": "Where STUDY.json, .md, .png and runs/ go."}
+    )
 
 
 def training_data(
@@ -173,8 +178,14 @@ def collect(plan: Mapping[str, Any], study: StudyArguments) -> dict[str, Any]:
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / "runs").glob("*.json"))]
     order = ["untrained", *(method["name"] for method in plan["methods"])]
     runs.sort(key=lambda run: (order.index(run["name"]), run["seed"] or 0))
-    config = {**plan, "validation": study.validation, "runs": {f"{run['name']}-{run['seed']}": run["about"] for run in runs}}
-    results = write_results(folder / f"{study.study}.json", study.study, config, [row for run in runs for row in run["rows"]])
+    config = {
+        **plan,
+        "validation": study.validation,
+        "runs": {f"{run['name']}-{run['seed']}": run["about"] for run in runs},
+    }
+    results = write_results(
+        folder / f"{study.study}.json", study.study, config, [row for run in runs for row in run["rows"]]
+    )
     report = markdown_report(results)
     write_atomically(folder / f"{study.study}.md", lambda file: file.write(f"{report}\n".encode()))
     shown = [row for row in results["rows"] if row["method"] in plan["plot"] and row["task"] != "geometry"]

@@ -45,12 +45,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 import yaml
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Dense
-from sentence_transformers.sentence_transformer.modules import Normalize
 from transformers import HfArgumentParser
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -58,6 +55,7 @@ from hf_mic import MICTrainer, MICTrainingArguments
 from hf_mic.card import complete_model_card
 from hf_mic.data import KINDS, load_training_data, read_table
 from hf_mic.evaluation import evaluate_model
+from hf_mic.head import KeepOrthogonal, add_dense_head
 from hf_mic.report import markdown_report, plot_scores
 from hf_mic.results import write_atomically, write_results
 from hf_mic.tasks import Task
@@ -110,11 +108,12 @@ class ScriptArguments:
     split: str = field(default="train", metadata={"help": "Split of Hub data sets."})
     max_rows: int | None = field(default=None, metadata={"help": "Use only the first rows of each source."})
     max_seq_length: int | None = field(default=None, metadata={"help": "Cut texts after this many tokens."})
-    dense_head: Literal["none", "identity"] = field(
+    dense_head: Literal["none", "linear", "orthogonal"] = field(
         default="none",
         metadata={
-            "help": "identity puts a linear map D -> D on top, starting as the identity. It lets coordinates be re-ordered at a "
-            "rate of its own, which the small rates that suit a trained encoder hardly do."
+            "help": "Put a map D -> D on top, starting as the identity: it lets coordinates be re-ordered at a rate of its own, "
+            "which the small rates that suit a trained encoder hardly do. linear may stretch; orthogonal stays a rotation and "
+            "so cannot harm the full width by itself."
         },
     )
     head_learning_rate: float = field(default=1e-3, metadata={"help": "Learning rate of that map."})
@@ -183,15 +182,10 @@ def _text_columns(script: ScriptArguments, source: str) -> list[str]:
 
 
 def load_model(script: ScriptArguments) -> SentenceTransformer:
-    """Load the starting model and put the dense head on it."""
+    """Load the starting model."""
     model = SentenceTransformer(script.model)
     if script.max_seq_length is not None:
         model.max_seq_length = script.max_seq_length
-    if script.dense_head == "identity":
-        width = model.get_embedding_dimension()
-        identity = torch.eye(width, device=model.device)
-        head = Dense(width, width, bias=False, activation_function=torch.nn.Identity(), init_weight=identity)
-        model.insert(len(model) - 1 if isinstance(model[-1], Normalize) else len(model), head)
     return model
 
 
@@ -222,13 +216,15 @@ def main(script: ScriptArguments, training: MICTrainingArguments) -> dict[str, A
         for name, source in zip(parts, script.data, strict=True)
     ]
     data = next(iter(parts.values())) if len(parts) == 1 else parts
-    if script.dense_head == "identity":
-        position = next(i for i, module in enumerate(model) if isinstance(module, Dense) and i >= len(model) - 2)
+    head = add_dense_head(model) if script.dense_head != "none" else None
+    if head is not None:
         training.learning_rate_mapping = {
             **training.learning_rate_mapping,
-            rf"model\.{position}\.linear\.": script.head_learning_rate,
+            rf"model\.{list(model).index(head)}\.linear\.": script.head_learning_rate,
         }
     trainer = MICTrainer(model=model, args=training, train_dataset=data, method=script.method)
+    if head is not None and script.dense_head == "orthogonal":
+        trainer.add_callback(KeepOrthogonal(head))
     trainer.train(resume_from_checkpoint=_checkpoint(training))
     trainer.save_model()
     results = None
