@@ -20,6 +20,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from hf_mic.gram import feature_gram
+
 __all__ = [
     "TokenStatistics",
     "masked_mean",
@@ -36,7 +38,7 @@ class TokenStatistics:
     """Sums over sequences from which SCR is computed; they add up over batches and processes.
 
     Attributes:
-        correlation_sum: Sum over sequences of their feature correlation matrices. Shape: (D, D).
+        correlation_sum: Sum over sequences of their feature correlations; zero where none was asked for. Shape: (D, D).
         std_sum: Sum over sequences of the standard deviation of each raw feature. Shape: (D,).
         num_sequences: Sequences of at least two valid tokens. Shape: ().
         num_tokens: Valid tokens of those sequences. Shape: ().
@@ -68,7 +70,9 @@ def masked_mean(hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
         return total / valid.sum(dim=1).clamp(min=1)
 
 
-def token_statistics(hidden_states: Tensor, attention_mask: Tensor, *, eps: float = 1e-5) -> TokenStatistics:
+def token_statistics(
+    hidden_states: Tensor, attention_mask: Tensor, *, dims: Sequence[int] | None = None, eps: float = 1e-5
+) -> TokenStatistics:
     """Per-sequence feature correlations and standard deviations, summed over the sequences of a batch.
 
     Each feature of each sequence is standardised over the valid tokens of that sequence, then
@@ -78,15 +82,18 @@ def token_statistics(hidden_states: Tensor, attention_mask: Tensor, *, eps: floa
     Args:
         hidden_states: States of one layer. Shape: (B, L, D).
         attention_mask: Non-zero where a token is valid. Shape: (B, L).
+        dims: Prefix lengths for whose SCR the sums are meant, to compute only those correlations. Default: all.
         eps: Added to each variance under its square root.
 
     Returns:
         The sums; divide by ``num_sequences`` for the means.
 
     Raises:
-        ValueError: If the shapes do not match.
+        ValueError: If the shapes do not match or a prefix length is not in [1, D - 1].
     """
     _check_tokens(hidden_states, attention_mask)
+    if dims is not None:
+        _check_dims(dims, hidden_states.size(2), allow_full=False)
     with _full_precision(hidden_states):
         valid = attention_mask.to(torch.bool)
         counts = valid.sum(dim=1)
@@ -97,9 +104,9 @@ def token_statistics(hidden_states: Tensor, attention_mask: Tensor, *, eps: floa
         lengths = counts.clamp(min=1).view(-1, 1, 1).to(states.dtype)
         centred = (states - states.sum(dim=1, keepdim=True) / lengths).masked_fill(~valid, 0.0)
         std = (centred.square().sum(dim=1, keepdim=True) / lengths + eps).sqrt()
-        scaled = (centred / (std * lengths.sqrt())).flatten(0, 1)
+        scaled = centred * (std * lengths.sqrt()).reciprocal()
         return TokenStatistics(
-            correlation_sum=scaled.T @ scaled,
+            correlation_sum=feature_gram(scaled.flatten(0, 1), dims),
             std_sum=(std.squeeze(1) * used.unsqueeze(1)).sum(dim=0),
             num_sequences=used.sum().to(states.dtype),
             num_tokens=counts[used].sum().to(states.dtype),
@@ -187,7 +194,7 @@ def soft_collapse_loss(
         >>> soft_collapse_loss(h, torch.ones(1, 4), [1], tau=0.0, var_weight=0.0)  # (1^2 + 0^2) / (1 * 2)
         tensor([0.5000])
     """
-    statistics = token_statistics(hidden_states, attention_mask, eps=eps)
+    statistics = token_statistics(hidden_states, attention_mask, dims=dims, eps=eps)
     return soft_collapse_from_statistics(statistics, dims, tau=tau, var_weight=var_weight)
 
 

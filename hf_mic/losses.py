@@ -184,7 +184,8 @@ class MICLoss(nn.Module):
         for layer, recorded in passes.hidden_states.items():
             for states, mask in zip(columns_of(recorded, len(features), features), masks, strict=True):
                 if self.scr_weight:
-                    scr.append(self._soft_collapse(self._summed(token_statistics(states, mask)), self.layers[layer]))
+                    statistics = self._summed(token_statistics(states, mask, dims=self.layers[layer]))
+                    scr.append(self._soft_collapse(statistics, self.layers[layer]))
                 if self.sir_weight:
                     sir.append(self._isotropy(self._gathered(masked_mean(states, mask)), self.layers[layer]))
         return self._terms(scr, sir, [self._gathered(column) for column in embeddings] if self.distill else [])
@@ -194,7 +195,8 @@ class MICLoss(nn.Module):
         scr, sir = [], []
         for embeddings in columns if self.gamma else []:
             if self.scr_weight:
-                statistics = token_statistics(embeddings.unsqueeze(0), embeddings.new_ones(1, embeddings.size(0)))
+                every = embeddings.new_ones(1, embeddings.size(0))
+                statistics = token_statistics(embeddings.unsqueeze(0), every, dims=self.reg_dims)
                 scr.append(self._soft_collapse(statistics, self.reg_dims))
             if self.sir_weight:
                 sir.append(self._isotropy(embeddings, self.reg_dims))

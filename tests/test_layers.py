@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = {
     "hf_mic": [
-        {"functional", "diagnostics", "matrices", "rotations"},
+        {"functional", "gram", "diagnostics", "matrices", "rotations"},
         {"data", "metrics", "tasks", "text_tasks", "scoring", "prefix_map"},
         {"capture", "head", "layers", "losses"},
         {"training_args", "adapt", "evaluation", "geometry_callback"},
@@ -76,7 +76,7 @@ FORBIDDEN = {  # third-party packages a module or package must do without
     "hf_mic": {"wfdb", "ot", "PIL", "hf_evl_ecg"},
     "hf_evl_ecg": {"sentence_transformers", "hf_mic"},
 }
-TORCH_ONLY = {"hf_mic": {"functional"}, "hf_evl_ecg": {"ot", "relations"}}
+TORCH_ONLY = {"hf_mic": {"functional", "gram"}, "hf_evl_ecg": {"ot", "relations"}}
 
 
 def imports(path: Path, package: str) -> tuple[set[str], set[str]]:

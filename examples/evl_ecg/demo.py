@@ -25,12 +25,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import datasets
 import prepare_data
 import yaml
 from ecg_options import ImageOptions, load_model, load_questions, parse_arguments
 from ecg_scores import score_model, write_report
 from matplotlib.figure import Figure
 from study import Study, shrink
+from transformers.utils import logging
 
 from hf_evl_ecg.collator import example_key
 from hf_evl_ecg.export import export_student
@@ -62,6 +64,8 @@ def main(args: DemoArguments) -> list[dict[str, Any]]:
         Rows of the results json.
     """
     started = time.monotonic()
+    datasets.disable_progress_bars()
+    logging.disable_progress_bar()
     output = Path(args.output_dir)
     config = yaml.safe_load(Path(args.study).read_text(encoding="utf-8"))
     config = shrink(config) if args.smoke else config

@@ -2,7 +2,8 @@ r"""One whole study from a YAML file: questions, teacher, cache, students with a
 
     python examples/evl_ecg/study.py examples/configs/ecg_small.yaml --data_dir ../shared/data/ecg
 
-Several GPUs: run the single scripts with `accelerate launch`; this one keeps to one process. CPU smoke run:
+Several GPUs: run the single scripts with `accelerate launch`; this one keeps to one process, but two of them can train students of
+different --methods at the same time. CPU smoke run:
 
     python examples/evl_ecg/study.py examples/configs/ecg_demo.yaml --smoke --output_dir outputs/smoke_study
 
@@ -27,7 +28,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,13 @@ class StudyArguments:
     study: str = field(metadata={"help": "YAML file of the study; the word --study may be left out."})
     output_dir: str | None = field(default=None, metadata={"help": "Default: outputs/STUDY."})
     data_dir: str | None = field(default=None, metadata={"help": "Folder that the data folders in the file lie in."})
+    methods: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Train the students of these methods only, and score nothing: several processes can share a study once its "
+            "teacher (and cache) is there. Start it without this option at the end."
+        },
+    )
     smoke: bool = field(default=False, metadata={"help": "A few steps on a few records, to see that all stages run."})
 
 
@@ -125,16 +133,19 @@ class Study:
         self.data_dir = data_dir
         self.images: dict[str, Any] = dict(config.get("images", {}))
 
-    def run(self) -> list[dict[str, Any]]:
+    def run(self, methods: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """Run every stage that is not done.
+
+        Args:
+            methods: Train the students of these methods only, and score nothing.
 
         Returns:
             Rows of the results json.
         """
         self.prepare()
         self.train_teacher()
-        self.train_students()
-        return self.evaluate()
+        self.train_students(methods)
+        return self.evaluate() if methods is None else []
 
     def prepare(self) -> None:
         """Questions, and models with random weights."""
@@ -156,8 +167,17 @@ class Study:
             kinds = (cache_teacher.CacheArguments, ImageOptions)
             self._stage("cache", kinds, options | (self.config["cache"] or {}), cache_teacher.main)
 
-    def train_students(self) -> None:
-        """One student per method and seed, all from the same start."""
+    def train_students(self, methods: Sequence[str] | None = None) -> None:
+        """One student per method and seed, all from the same start.
+
+        Args:
+            methods: Train only these.
+
+        Raises:
+            ValueError: The study has no such method.
+        """
+        if unknown := set(methods or ()) - set(self.config["methods"]):
+            raise ValueError(f"methods {sorted(unknown)} are not in the study; it has {list(self.config['methods'])}.")
         start = self._path("student_init")
         if "student_vision" in self.config:
             options = {"model": start, **self.images, **self.config["student_vision"]}
@@ -168,7 +188,8 @@ class Study:
         if "cache" in self.config:
             common["teacher_cache"] = self._path("cache")
         kinds = (distill.DistillArguments, ImageOptions, LoraOptions, EVLECGConfig)
-        for method, own in self.config["methods"].items():
+        for method in methods or self.config["methods"]:
+            own = self.config["methods"][method]
             for seed in self.config.get("seeds", [0]):
                 options = {**common, **self.config["student"], **(own or {}), "seed": seed}
                 self._stage(f"{method}_{seed}", kinds, self._training(options), distill.main)
@@ -234,7 +255,7 @@ def main(args: StudyArguments) -> list[dict[str, Any]]:
     """
     config = yaml.safe_load(Path(args.study).read_text(encoding="utf-8"))
     output = Path(args.output_dir or f"outputs/{config['study']}")
-    return Study(shrink(config) if args.smoke else config, output, args.data_dir).run()
+    return Study(shrink(config) if args.smoke else config, output, args.data_dir).run(args.methods)
 
 
 if __name__ == "__main__":

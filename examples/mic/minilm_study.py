@@ -222,7 +222,8 @@ def main(study: StudyArguments, plan: Mapping[str, Any]) -> None:
             encoder, about = train(plan, method, seed, study, held_out)
             tasks = short if method.get("short") or seed >= plan["retrieval_seeds"] else every_task
             embed = encode_with(encoder, plan["max_seq_length"]["score"])
-            rows = score(name, seed, embed, tasks, plan["dims"], geometry_texts(every_task))
+            dims = plan["short_dims"] if method.get("short") else plan["dims"]
+            rows = score(name, seed, embed, tasks, dims, geometry_texts(every_task))
         run = {"name": name, "seed": None if method is None else seed, "about": about, "rows": rows}
         write_atomically(path, lambda file, content=run: file.write(json.dumps(content).encode()))
         print(f"{name}, seed {seed}: done, {about}", flush=True)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 import hf_mic.functional
+import hf_mic.gram
 import hf_mic.layers
 from hf_mic.functional import (
     TokenStatistics,
@@ -19,6 +20,7 @@ from hf_mic.functional import (
     spectral_isotropy_loss,
     token_statistics,
 )
+from hf_mic.gram import feature_gram
 
 WIDTH = 10
 DIMS = [7, 1, 4, 9, 4]  # neither sorted nor unique
@@ -199,7 +201,7 @@ def test_hand_made_distillation():
 
 
 def test_doctests():
-    for module, least in ((hf_mic.functional, 4), (hf_mic.layers, 1)):
+    for module, least in ((hf_mic.functional, 4), (hf_mic.gram, 1), (hf_mic.layers, 1)):
         result = doctest.testmod(module)
         assert result.failed == 0
         assert result.attempted >= least
@@ -298,6 +300,33 @@ def test_statistics_of_two_halves_add_up():
         torch.testing.assert_close(soft_collapse_from_statistics(total, DIMS, tau=tau), expected)
         halves = [soft_collapse_from_statistics(part, DIMS, tau=tau) for part in (first, second)]
         assert not torch.allclose((3 * halves[0] + 5 * halves[1]) / 8, expected, rtol=1e-2)
+
+
+def test_correlations_that_no_prefix_needs_are_left_out():
+    states, mask = random_tokens()
+    states.requires_grad_()
+    whole, part = token_statistics(states, mask), token_statistics(states, mask, dims=DIMS)
+    needed = torch.zeros(WIDTH, WIDTH, dtype=torch.bool)
+    for d in DIMS:
+        needed[:d, d:] = True
+    assert 0 < needed.sum() < WIDTH**2 / 2
+    torch.testing.assert_close(part.correlation_sum, whole.correlation_sum * needed)
+    assert torch.equal(part.std_sum, whole.std_sum)
+    gradients = []
+    for statistics in (whole, part):
+        loss = soft_collapse_from_statistics(statistics, DIMS, tau=0.01).sum()
+        gradients.append(torch.autograd.grad(loss, states)[0])
+    torch.testing.assert_close(gradients[1], gradients[0])
+    with pytest.raises(ValueError, match="leaves no residual"):
+        token_statistics(states, mask, dims=[WIDTH])
+
+
+@pytest.mark.parametrize("dims", [None, [3, 1, 3]])
+def test_gradcheck_gram(dims):
+    x = torch.randn(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda a: feature_gram(a, dims), x)
+    assert torch.autograd.gradgradcheck(lambda a: feature_gram(a, dims), x)
+    torch.testing.assert_close(feature_gram(x), x.T @ x)
 
 
 def test_masks_of_any_number_type_are_the_same():
