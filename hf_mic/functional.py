@@ -257,7 +257,8 @@ def spectral_isotropy_loss(
         else:
             cv = _eigenvalue_cv(z, dims, eps)
         similarity = _prefix_cosine(z, dims, eps)
-        exponent = (-2.0 * t * (1.0 - similarity)).masked_fill(_diagonal(z), -torch.inf)
+        diagonal = torch.eye(batch_size, dtype=torch.bool, device=z.device)
+        exponent = (-2.0 * t * (1.0 - similarity)).masked_fill(diagonal, -torch.inf)
         uniformity = torch.logsumexp(exponent.flatten(1), dim=1) - math.log(batch_size * (batch_size - 1))
         return 0.5 * (cv + uniformity)
 
@@ -314,7 +315,7 @@ def similarity_distillation_loss(
         z = _at_least_float32(embeddings)
         if z.size(0) < 3:
             return z.sum() * 0.0 + z.new_zeros(len(dims))
-        diagonal = _diagonal(z)
+        diagonal = torch.eye(z.size(0), dtype=torch.bool, device=z.device)
         reference = _prefix_cosine(_at_least_float32(teacher.detach()), [teacher.size(1)], eps)[0]
         target = (reference / teacher_temperature).masked_fill(diagonal, -torch.inf).log_softmax(dim=-1)
         student = _prefix_cosine(z, dims, eps) / student_temperature
@@ -360,10 +361,6 @@ def _prefix_membership(dims: Sequence[int], width: int, like: Tensor) -> Tensor:
     """Row k is 1 on the first dims[k] coordinates. Shape: (len(dims), width)."""
     bounds = torch.tensor(list(dims), device=like.device).unsqueeze(1)
     return (torch.arange(width, device=like.device) < bounds).to(like.dtype)
-
-
-def _diagonal(z: Tensor) -> Tensor:
-    return torch.eye(z.size(0), dtype=torch.bool, device=z.device)
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:
