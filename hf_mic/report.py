@@ -194,7 +194,13 @@ def plot_scores(
 
 
 def fill_section(
-    path: str | Path, name: str, results_path: str | Path, *, metrics: Sequence[str] = HEADLINE_METRICS
+    path: str | Path,
+    name: str,
+    results_path: str | Path,
+    *,
+    metrics: Sequence[str] = HEADLINE_METRICS,
+    methods: Sequence[str] | None = None,
+    dims: Sequence[int] | None = None,
 ) -> bool:
     """Fill the section ``<!-- results:NAME -->`` … ``<!-- /results:NAME -->`` of a markdown file from a results json.
 
@@ -203,12 +209,15 @@ def fill_section(
         name: Name of the section.
         results_path: The results json.
         metrics: Which metrics to show.
+        methods: Which methods to show; default all.
+        dims: Which dimensions to show; default all.
 
     Returns:
         Whether the file changed.
 
     Raises:
-        ValueError: If the file does not hold the two markers exactly once each, in order.
+        ValueError: If the file does not hold the two markers exactly once each, in order, or a method or dimension has no
+            row.
     """
     text = Path(path).read_text(encoding="utf-8")
     begin, end = f"<!-- results:{name} -->", f"<!-- /results:{name} -->"
@@ -216,6 +225,12 @@ def fill_section(
     if text.count(begin) != 1 or text.count(end) != 1 or not section.search(text):
         raise ValueError(f"{path} must hold the lines {begin} and {end} once each, in this order.")
     results = read_results(results_path)
+    for key, wanted in (("method", methods), ("dim", dims)):
+        present = {row[key] for row in results["rows"]}
+        if missing := [value for value in wanted or () if value not in present]:
+            raise ValueError(f"{results_path} has no row with {key} {missing}; there are {sorted(present, key=str)}.")
+        if wanted:
+            results["rows"] = [row for row in results["rows"] if row[key] in wanted]
     made = f"commit {results['commit'][:12]}" if results["commit"] else "no commit recorded"
     source = f"From `{Path(results_path).name}` ({made}, {results['machine']['cpu']})."
     content = f"{begin}\n\n{markdown_report(results, metrics)}\n\n{source}\n\n{end}"
@@ -231,8 +246,12 @@ def _main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("name", help="name of the section: <!-- results:NAME --> ... <!-- /results:NAME -->")
     parser.add_argument("results", help="results json")
     parser.add_argument("--metrics", nargs="+", default=list(HEADLINE_METRICS), help="metrics to show")
+    parser.add_argument("--methods", nargs="+", help="methods to show; default all")
+    parser.add_argument("--dims", nargs="+", type=int, help="dimensions to show; default all")
     given = parser.parse_args(arguments)
-    changed = fill_section(given.markdown, given.name, given.results, metrics=given.metrics)
+    changed = fill_section(
+        given.markdown, given.name, given.results, metrics=given.metrics, methods=given.methods, dims=given.dims
+    )
     print(f"{given.markdown}: section {given.name} {'filled' if changed else 'was up to date'}")
 
 

@@ -176,6 +176,13 @@ def test_readme_section_is_filled_and_stays_fillable(tmp_path, rows, capsys):
     assert "old" not in text
     assert fill_section(readme, "x", source) is False
     assert fill_section(readme, "x", source, metrics=["recall@10"]) is True
+    shown = results.read_results(source)["rows"][0]
+    assert fill_section(readme, "x", source, methods=[shown["method"]], dims=[shown["dim"]]) is True
+    table = [line for line in readme.read_text().splitlines() if line.startswith("| ")]
+    assert {line.split("|")[1].strip() for line in table} == {"method", "---", shown["method"]}
+    assert all(line.count("|") == 3 for line in table)
+    with pytest.raises(ValueError, match=r"no row with method \['nobody'\]"):
+        fill_section(readme, "x", source, methods=["nobody"])
     with pytest.raises(ValueError, match="must hold the lines <!-- results:y -->"):
         fill_section(readme, "y", source)
     readme.write_text("<!-- /results:x --><!-- results:x -->")
