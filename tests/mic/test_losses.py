@@ -433,7 +433,7 @@ def test_an_error_in_the_regularisers_restores_everything(make_model, make_featu
     loss = MICLoss(model, MultipleNegativesRankingLoss(model), DIMS)
     clean = traces(loss)
     with monkeypatch.context() as patch:
-        patch.setattr("hf_mic.losses.token_statistics", lambda *args: 1 / 0)
+        patch.setattr("hf_mic.losses.token_statistics", lambda *args, **options: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             loss(make_features(model), None)
     assert traces(loss) == clean
