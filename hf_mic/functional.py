@@ -102,7 +102,8 @@ def token_statistics(
 
         states = _at_least_float32(hidden_states).masked_fill(~valid, 0.0)
         lengths = counts.clamp(min=1).view(-1, 1, 1).to(states.dtype)
-        centred = (states - states.sum(dim=1, keepdim=True) / lengths).masked_fill(~valid, 0.0)
+        mean = states.sum(dim=1, keepdim=True) / lengths
+        centred = torch.addcmul(states, valid.to(states.dtype), mean, value=-1)  # padding stays 0
         std = (centred.square().sum(dim=1, keepdim=True) / lengths + eps).sqrt()
         scaled = centred * (std * lengths.sqrt()).reciprocal()
         return TokenStatistics(
