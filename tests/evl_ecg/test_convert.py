@@ -126,6 +126,7 @@ def tokenizer(tiny_vlm):
     """The Llama-like tokenizer of the tiny teacher without the tokens that conversion adds."""
     full = json.loads(tiny_vlm("llava_next").processor.tokenizer.backend_tokenizer.to_str())
     vocab = full["model"]["vocab"]
+    full["padding"] = full["truncation"] = None  # what an earlier batch left behind
     gone = {"<image>", "<pad>"}
     names = [n for n in sorted(vocab, key=vocab.get) if n not in gone]
     full["model"]["vocab"] = {n: i for i, n in enumerate(names)}
