@@ -32,7 +32,7 @@ class ImageOptions:
     augment: float = field(
         default=0.0, metadata={"help": "Share of training pages with artefacts (rotation, noise, creases …), 0 to 1."}
     )
-    image_seed: int | None = field(
+    image_seed: int = field(
         default=0,
         metadata={"help": "Artefacts follow from this seed and the record's name; -1 draws new ones each time."},
     )
