@@ -1,10 +1,10 @@
 """A training step with MIC against MatryoshkaLoss on the same encoder and batch: time and peak memory.
 
-A step is forward, backward and AdamW update on one batch of pairs. The losses take turns in every round; a ratio is the
-median over rounds of a loss's time to MatryoshkaLoss's in the same round, so a machine that slows down for a while slows
-both. On a CPU the time is that of the process, which other processes disturb little; with one thread it is the time on the
-clock of a free machine. Peak memory is the largest sum of tensors allocated during a step beyond what was there before it,
-from the profiler's allocation events on a CPU and from the allocator on a GPU.
+A step is forward, backward and AdamW update on one batch of pairs. The losses take turns in every round, first to last and
+last to first; a ratio is the median over rounds of a loss's time to MatryoshkaLoss's in the same round, so a machine that
+slows down for a while slows both. On a CPU the time is that of the process, which other processes disturb little; with one
+thread it is the time on the clock of a free machine. Peak memory is the largest sum of tensors allocated during a step
+beyond what was there before it, from the profiler's allocation events on a CPU and from the allocator on a GPU.
 
     OMP_NUM_THREADS=1 python benchmarks/mic_step.py
     python benchmarks/mic_step.py --model sentence-transformers/all-MiniLM-L6-v2 --device cuda --repeats 50
@@ -167,8 +167,9 @@ def main() -> None:
     steps[BASELINE]()  # the optimiser's states come to life outside of the measurement
     memory = {name: 0.0 if args.no_memory else peak_mebibytes(step, args.device) for name, step in steps.items()}
     times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(args.repeats):
-        for name, step in steps.items():
+    for turn in range(args.repeats):
+        order = list(steps.items())
+        for name, step in order if turn % 2 == 0 else reversed(order):
             times[name].append(seconds(step, args.device))
 
     tokens = [int(column["attention_mask"].sum()) for column in columns]
@@ -176,7 +177,8 @@ def main() -> None:
         f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {args.batch_size} pairs of {tokens} tokens, "
         f"{args.device}, {torch.get_num_threads()} thread(s), torch {torch.__version__}, {args.repeats} rounds"
     )
-    print(f"{'loss':<36}{'step [s]':>10}{'ratio':>8}{'(lowest, highest)':>20}{'peak [MiB]':>12}{'ratio':>8}")
+    memory_header = "" if args.no_memory else f"{'peak [MiB]':>12}{'ratio':>8}"
+    print(f"{'loss':<36}{'step [s]':>10}{'ratio':>8}{'(lowest, highest)':>20}{memory_header}")
     for name in steps:
         ratios = [value / base for value, base in zip(times[name], times[BASELINE], strict=True)]
         line = f"{name:<36}{statistics.median(times[name]):>10.3f}{statistics.median(ratios):>8.3f}"
