@@ -1,6 +1,7 @@
 """examples/evl_ecg: every script end to end at tiny size, two processes, resuming, valid results."""
 
 import importlib
+import importlib.util
 import json
 import os
 import socket
@@ -32,11 +33,22 @@ TRAIN += ["--save_strategy", "no", "--logging_steps", 1, "--train_records", 4, "
 
 @pytest.fixture(scope="module")
 def scripts():
-    """The scripts as modules, by name."""
+    """The scripts as modules, by name; a script may bear the name of an installed package, such as evaluate."""
+
+    def load(name: str):
+        if not hasattr(sys.modules.get(name), "__file__") or str(FOLDER) in sys.modules[name].__file__:
+            return importlib.import_module(name)
+        own = f"script_{name}"
+        if own not in sys.modules:
+            spec = importlib.util.spec_from_file_location(own, FOLDER / f"{name}.py")
+            sys.modules[own] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(sys.modules[own])
+        return sys.modules[own]
+
     sys.path.insert(0, str(FOLDER))
     before = set(sys.modules)
     try:
-        yield importlib.import_module
+        yield load
     finally:
         sys.path.remove(str(FOLDER))
         for name in set(sys.modules) - before:
