@@ -94,12 +94,12 @@ def make_step(loss: nn.Module, columns: list[dict[str, Tensor]], optimizer: torc
     """One training step of a loss."""
 
     def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
         value = loss([dict(column) for column in columns], None)
         if isinstance(value, dict):
             value = torch.stack(list(value.values())).sum()
         value.backward()
         optimizer.step()
+        optimizer.zero_grad(set_to_none=True)  # last, so that every step starts from the same memory
 
     return step
 
