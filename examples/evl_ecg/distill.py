@@ -17,7 +17,7 @@ The baseline that the distilled student is compared with, the same student on th
 
 CPU smoke run, two processes (see train_teacher.py for outputs/smoke_teacher and small_models.py for the student):
 
-    accelerate launch --num_processes 2 --cpu examples/evl_ecg/distill.py --teacher outputs/smoke_teacher \
+    accelerate launch --multi_gpu --num_processes 2 examples/evl_ecg/distill.py --teacher outputs/smoke_teacher \
         --student outputs/smoke_student_init --data outputs/smoke_questions --image_width 448 --image_height 224 --grid thick \
         --max_steps 3 --per_device_train_batch_size 2 --use_cpu --report_to none --output_dir outputs/smoke_student
 

@@ -11,9 +11,10 @@ Several GPUs, batch statistics and negatives over all of them:
 
     accelerate launch --num_processes 4 examples/mic/train.py examples/configs/mic_pairs.yaml --gather_across_devices
 
-Two CPU processes (`accelerate launch --cpu --num_processes 2` starts two only through MPI, else one):
+Two CPU processes (with --cpu, accelerate starts several only through MPI; --multi_gpu starts them, --use_cpu keeps them on CPU):
 
-    torchrun --nproc_per_node 2 examples/mic/train.py examples/configs/mic_pairs.yaml --use_cpu --max_steps 20
+    accelerate launch --multi_gpu --num_processes 2 examples/mic/train.py examples/configs/mic_pairs.yaml \
+        --use_cpu --max_steps 20
 
 CPU smoke run on a file with the columns anchor and positive, without a network:
 
@@ -267,7 +268,7 @@ def warn_about_single_process() -> None:
     if os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_ADDR" in os.environ and not started:
         logger.warning(
             "Several CPU processes were asked for, one was started: accelerate needs MPI (--mpirun_hostfile) for more. Use "
-            "torchrun --nproc_per_node N train.py ... --use_cpu in its place."
+            "accelerate launch --multi_gpu --num_processes N train.py ... --use_cpu in its place."
         )
 
 

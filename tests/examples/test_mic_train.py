@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -221,7 +222,7 @@ def test_a_launch_that_started_one_process_only_is_told(script, monkeypatch, cap
     monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     script.warn_about_single_process()
-    assert "torchrun --nproc_per_node" in caplog.text
+    assert "accelerate launch --multi_gpu" in caplog.text
 
 
 def test_several_kinds_train_together(script, model_path, files, tmp_path):
@@ -274,7 +275,20 @@ def test_resume_takes_the_last_checkpoint_or_starts_anew(script, model_path, fil
 
 
 def launch(arguments: list[str], processes: int) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
+    command += [
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        "--main_process_port",
+        str(port),
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     done = subprocess.run(
         [*command, str(SCRIPT), *arguments], capture_output=True, text=True, env=environment, timeout=500
@@ -283,7 +297,7 @@ def launch(arguments: list[str], processes: int) -> None:
 
 
 def test_two_processes_equal_one_with_the_whole_batch(script, model_path, files, tmp_path):
-    """The same command under torchrun; plain SGD, so that weights differ as gradients do."""
+    """The same command under accelerate launch; plain SGD, so that weights differ as gradients do."""
     more = [
         "--data",
         files["pairs"],
