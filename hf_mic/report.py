@@ -28,6 +28,9 @@ __all__ = [
 HEADLINE_METRICS = ("spearman", "accuracy", "ndcg@10")
 """The one metric of each kind of task that reports and pictures show unless others are named."""
 
+LOWER_IS_BETTER = frozenset(("cross_correlation", "diagonal_cv", "eigen_cv", "residual_r2", "residual_r2_adjusted"))
+"""Measures of redundancy and unevenness, of which the least is the best."""
+
 
 def _select(rows: Rows, **wanted: Any) -> list[Mapping[str, Any]]:
     found = [row for row in rows if all(row.get(key, "float32") == value for key, value in wanted.items())]
@@ -87,7 +90,8 @@ def markdown_table(rows: Rows, task: str, metric: str, *, precision: str = "floa
     chosen = _select(rows, task=task, metric=metric, precision=precision)
     scores = _over_seeds(chosen, lambda row: (row["method"], row["dim"]))
     methods, dims = list(dict.fromkeys(method for method, _ in scores)), sorted({dim for _, dim in scores})
-    best = {dim: max(scores[method, dim][0] for method in methods if (method, dim) in scores) for dim in dims}
+    pick = min if metric in LOWER_IS_BETTER else max
+    best = {dim: pick(scores[method, dim][0] for method in methods if (method, dim) in scores) for dim in dims}
     body = []
     for method in methods:
         values = [scores.get((method, dim)) for dim in dims]

@@ -56,6 +56,8 @@ def test_table_by_hand(rows):
         "| mic | **76.00 ± 1.41** | – |",
         "| truncation | – | 79.21 |",
     ]
+    redundancy = [row(name, 16, value, metric="eigen_cv") for name, value in (("mrl", 0.5), ("mic", 0.4))]
+    assert "**40.00**" in markdown_table(redundancy, "stsb", "eigen_cv")
 
 
 def test_size_table_by_hand(rows):
