@@ -81,7 +81,17 @@ def reload_logits(
     with tempfile.TemporaryDirectory() as scratch:
         given, found = Path(scratch, "inputs.safetensors"), Path(scratch, "outputs.safetensors")
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in inputs.items()}, given)
-        command = [sys.executable, "-P", "-c", _SCRIPT, str(folder), str(given), str(found), device, question or ""]
+        command = [
+            sys.executable,
+            "-P",
+            "-c",
+            _SCRIPT,
+            str(Path(folder).resolve()),
+            str(given),
+            str(found),
+            device,
+            question or "",
+        ]
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(torch.get_num_threads())}
         try:
             done = subprocess.run(

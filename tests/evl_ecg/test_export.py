@@ -95,13 +95,14 @@ def test_a_checkpoint_folder_with_what_training_leaves(tmp_path, tiny_vlm, monke
     assert AutoModelForImageTextToText.from_pretrained(report.folder).dtype == torch.bfloat16
 
 
-def test_qwen2_vl_through_given_inputs(tmp_path, tiny_vlm, hand_made_inputs):
+def test_qwen2_vl_through_given_inputs_into_a_relative_folder(tmp_path, tiny_vlm, hand_made_inputs, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     tiny = tiny_vlm("qwen2_vl")
     model = tiny.load()
     inputs, _ = hand_made_inputs("qwen2_vl", model)
     with pytest.raises(ValueError, match="tokenizer alone"):
         export_student(model, tmp_path / "out", processor=tiny.processor)
-    report = export_student(model, tmp_path / "out", processor=tiny.processor, check_inputs=inputs)
+    report = export_student(model, "out", processor=tiny.processor, check_inputs=inputs)
     assert report.reload_difference <= 1e-6
     assert model.generation_config.eos_token_id != [tiny.processor.eos_token_id], "the given model stays as it was"
 
