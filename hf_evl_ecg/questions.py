@@ -1,11 +1,12 @@
 """Rows with labels, measurements and reports → question–answer items, the same for the same seed.
 
 Yes/no questions come in pairs: one about a label that is there, one about a label that is known not to be. The absent
-label is drawn with the frequencies of present ones, so the label asked about does not give the answer away.
+label is drawn with the frequencies of present ones, so the label asked about gives the answer away as little as one
+record allows; `balanced` makes yes and no equally frequent for every question.
 """
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -15,7 +16,9 @@ from .labels import AXIS_LABELS, FINDING_LABELS, PTBXL_SUPERCLASSES, RHYTHM_LABE
 from .prompts import (
     FORMATS,
     MEASUREMENTS,
+    NO,
     TASKS,
+    YES,
     choice_question,
     class_list_question,
     closed_question,
@@ -47,6 +50,7 @@ def question_dataset(
     tasks: Sequence[str] = TASKS,
     classes: Sequence[str] | None = None,
     per_record: int | None = None,
+    balanced: bool = False,
     report_text: Literal["labels", "original"] = "labels",
     seed: int = 0,
 ) -> Dataset:
@@ -58,6 +62,8 @@ def question_dataset(
         tasks: Tasks to make, of `TASKS`.
         classes: Also ask which of these labels apply (format "open"), for rows where all of them are known.
         per_record: Keep at most this many questions of a record, chosen at random.
+        balanced: Ask yes/no questions about every known label, and keep as many with "yes" as with "no" of each label (and of
+            each threshold of a measurement) in each split, chosen at random: what is asked says nothing about the answer.
         report_text: Answer report questions with a text made of labels and measurements, or with the original report.
         seed: Seed of every choice.
 
@@ -78,23 +84,42 @@ def question_dataset(
             f"unknown {unknown}, report_text={report_text!r}, per_record={per_record}; allowed: formats {FORMATS}, "
             f"tasks {TASKS}, report_text 'labels' or 'original', per_record 1 or more"
         )
+    if balanced and per_record is not None:
+        raise ValueError(
+            f"balanced and per_record={per_record}: leaving questions out record by record would undo the balance; "
+            "give one of them"
+        )
     counts = Counter(label for labels in rows["labels"] for label in labels)
     values_of = {task: [value for value in rows[task] if value is not None] for task in MEASUREMENTS}
-    columns: dict[str, list[Any]] = {name: [] for name in QUESTION_FEATURES}
+    made: list[dict[str, Any]] = []
     for row in rows:
         rng = random.Random(f"{seed}:{row['source']}:{row['record']}")
-        items = questions_of_row(row, rng, counts, values_of, formats, tasks, report_text)
+        items = questions_of_row(row, rng, counts, values_of, formats, tasks, report_text, every_label=balanced)
         if classes is not None and set(classes) <= set(row["known_labels"]):
             items.append(class_list_question(row["record"], classes, [c for c in row["labels"] if c in classes]))
         if per_record is not None and len(items) > per_record:
             items = [items[i] for i in sorted(rng.sample(range(len(items)), per_record))]
-        for item in items:
-            full = {name: row[name] for name in LOCATION} | item
-            for name, values in columns.items():
-                values.append(full[name])
-    if not columns["question"]:
+        made += [{name: row[name] for name in LOCATION} | item for item in items]
+    if balanced:
+        made = _balance(made, random.Random(f"{seed}:balance"))
+    if not made:
         raise ValueError(f"no question of formats {list(formats)} and tasks {list(tasks)} can be made from these rows")
-    return Dataset.from_dict(columns, features=QUESTION_FEATURES)
+    return Dataset.from_dict({name: [item[name] for item in made] for name in QUESTION_FEATURES}, QUESTION_FEATURES)
+
+
+def _balance(items: list[dict[str, Any]], rng: random.Random) -> list[dict[str, Any]]:
+    """Keep as many yes/no questions with "yes" as with "no", in each split and for each label or threshold."""
+    sides: defaultdict[tuple[str, ...], dict[str, list[int]]] = defaultdict(lambda: {YES: [], NO: []})
+    for index, item in enumerate(items):
+        if item["format"] == "closed":
+            about = item["labels"][0] if item["labels"] else item["question"]
+            sides[item["split"], item["task"], about][item["answer"]].append(index)
+    kept = {index for index, item in enumerate(items) if item["format"] != "closed"}
+    for sides_of_one in sides.values():
+        size = min(map(len, sides_of_one.values()))
+        for indices in sides_of_one.values():
+            kept.update(rng.sample(indices, size))
+    return [items[index] for index in sorted(kept)]
 
 
 def questions_of_row(
@@ -105,6 +130,8 @@ def questions_of_row(
     formats: Sequence[str] = FORMATS,
     tasks: Sequence[str] = TASKS,
     report_text: str = "labels",
+    *,
+    every_label: bool = False,
 ) -> list[dict[str, Any]]:
     """Make every question that one row can answer.
 
@@ -116,11 +143,12 @@ def questions_of_row(
         formats: Formats to make.
         tasks: Tasks to make.
         report_text: "labels" or "original".
+        every_label: Ask a yes/no question about every known label, not about one that is there and one that is not.
     """
     items: list[dict[str, Any]] = []
     for task, family in FAMILIES.items():
         if task in tasks:
-            items += _label_questions(row, task, family, rng, counts, formats)
+            items += _label_questions(row, task, family, rng, counts, formats, every_label)
     for task in MEASUREMENTS:
         if task in tasks and row[task] is not None:
             wanted = [name for name in formats if name != "report"]
@@ -144,6 +172,7 @@ def _label_questions(
     rng: random.Random,
     counts: Mapping[str, int],
     formats: Sequence[str],
+    every_label: bool,
 ) -> list[dict[str, Any]]:
     record = row["record"]
     present: list[str] = [label for label in row["labels"] if label in family]
@@ -159,10 +188,12 @@ def _label_questions(
         items.append(fill_question(record, task, named, rng))
     if "closed" in formats:
         both = [label for label in present if label in row["known_labels"]]  # never ask what has only one answer
-        if both:
-            items.append(closed_question(record, task, rng.choice(both), True, rng))
-        if absent:
-            items.append(closed_question(record, task, rng.choices(absent, [counts[x] for x in absent])[0], False, rng))
+        asked, denied = both, absent
+        if not every_label:
+            asked = [rng.choice(both)] if both else []
+            denied = rng.choices(absent, [counts[label] for label in absent]) if absent else []
+        items += [closed_question(record, task, label, True, rng) for label in asked]
+        items += [closed_question(record, task, label, False, rng) for label in denied]
     if "choice" in formats and named and absent:
         distractors = rng.sample(absent, min(3, len(absent)))
         items.append(choice_question(record, task, rng.choice(named), distractors, rng))

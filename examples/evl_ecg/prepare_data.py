@@ -79,6 +79,10 @@ class PrepareArguments:
         default=None, metadata={"help": "Also ask which of these labels apply, where all of them are known."}
     )
     per_record: int | None = field(default=None, metadata={"help": "At most this many questions per record."})
+    balanced: bool = field(
+        default=False,
+        metadata={"help": "Ask yes/no about every known label, as often with yes as with no; excludes per_record."},
+    )
     report_text: str = field(
         default="labels", metadata={"help": "labels: reports made of labels; original: as written."}
     )
@@ -123,6 +127,7 @@ def make_questions(args: PrepareArguments, rows: Dataset, source: str) -> Datase
             tasks=args.tasks,
             classes=args.classes,
             per_record=args.per_record,
+            balanced=args.balanced,
             report_text=args.report_text,
             seed=args.seed,
         )

@@ -105,6 +105,7 @@ def teach_vision(
         learning_rate=script.pretrain_vision_learning_rate,
         seed=training.seed,
         num_workers=training.dataloader_num_workers,
+        bf16=training.bf16,
         **classes,
     )
     scores = pretrain_vision(model.to(training.device), processor, images.renderer(), plan)

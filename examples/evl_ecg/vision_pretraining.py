@@ -42,6 +42,7 @@ class VisionPretraining:
         classes: Simulated classes, of the nine of CPSC-2018.
         seed: Seed of heads and ECGs.
         num_workers: Processes that simulate and draw.
+        bf16: Run the tower in bfloat16 (autocast).
     """
 
     steps: int
@@ -50,6 +51,7 @@ class VisionPretraining:
     classes: tuple[str, ...] = CPSC_CLASSES
     seed: int = 0
     num_workers: int = 0
+    bf16: bool = False
 
 
 class VisionHeads(nn.Module):
@@ -135,7 +137,9 @@ def pretrain_vision(
     model.train()
     for step, (pixels, label, values) in enumerate(DataLoader(pages, plan.batch_size, num_workers=plan.num_workers), 1):
         label, values = label.to(example.device), values.to(example.device)
-        logits, predicted = heads(tower_patches(model, pixels.to(example.device)))
+        with torch.autocast(example.device.type, torch.bfloat16, enabled=plan.bf16):
+            patches = tower_patches(model, pixels.to(example.device))
+        logits, predicted = heads(patches.float())
         known = values.isfinite()
         error = F.smooth_l1_loss(predicted[known], values[known])
         loss = F.cross_entropy(logits, label) + error
@@ -183,6 +187,7 @@ class VisionArguments:
         default_factory=lambda: list(CPSC_CLASSES), metadata={"help": "Classes to simulate, of the nine of CPSC-2018."}
     )
     num_workers: int = field(default=0, metadata={"help": "Processes that simulate and draw."})
+    bf16: bool = field(default=False, metadata={"help": "Run the tower in bfloat16 (autocast)."})
     device: str = field(default="cpu", metadata={"help": "cpu, cuda …"})
     seed: int = field(default=0, metadata={"help": "Seed of heads and ECGs."})
 

@@ -326,6 +326,28 @@ def test_simulated_rows_know_the_truth():
         load_simulated(2, classes=["XX"])
 
 
+def test_balanced_questions_do_not_give_their_answer_away():
+    rows = datasets.concatenate_datasets([load_simulated(8, split=name)[0] for name in ("train", "test")])
+    questions = question_dataset(rows, balanced=True, formats=["closed", "fill"], tasks=["diagnosis", "rhythm", "axis"])
+    asked = Counter(
+        (item["split"], item["labels"][0], item["answer"]) for item in questions if item["format"] == "closed"
+    )
+    labels = {key[:2] for key in asked}
+    assert {("train", "AF"), ("test", "LBBB")} <= labels
+    assert all(asked[*key, "yes"] == asked[*key, "no"] > 0 for key in labels)
+    assert asked["train", "LBBB", "yes"] == 8  # all that there are
+    truth = {row["record"]: row["labels"] for row in rows}
+    assert all(
+        (item["labels"][0] in truth[item["record"]]) == (item["answer"] == "yes")
+        for item in questions
+        if item["format"] == "closed"
+    )
+    fill = {"formats": ["fill"], "tasks": ["diagnosis", "rhythm", "axis"]}
+    assert sum(item["format"] == "fill" for item in questions) == len(question_dataset(rows, **fill))
+    with pytest.raises(ValueError, match="give one of them"):
+        question_dataset(rows, balanced=True, per_record=2)
+
+
 def test_questions(folder):
     rows, _ = load_folder(folder)
     questions = question_dataset(rows, seed=1)
