@@ -1,0 +1,160 @@
+"""How probable a model finds each label in an ECG: the image is read once, each label's question only adds its words.
+
+The probability of a label is that of "yes" against "no" as the answer to the closed question about it, in one fixed wording:
+softmax over the mean log-likelihood per token of the two answers, divided by the task's temperature. It is the quantity that
+`hf_evl_ecg.evaluation` scores closed questions by, so thresholds and temperatures fitted there hold here. Labels are asked one
+by one: their probabilities do not sum to 1.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from .calibration import option_probabilities
+from .conversations import ChatTemplateError, Turn, chat_messages, render_chat
+from .encoding import encode_chats
+from .features import IGNORE
+from .generation import answer_token_ids
+from .grading import FAMILIES, candidate_answers, task_name
+from .labels import label_text
+from .likelihood import option_log_likelihoods
+from .prompts import closed_question
+
+__all__ = ["LabelScorer", "check_labels", "label_question"]
+
+_BLANK = Image.new("RGB", (224, 224), "white")  # the words after an image are the same for every image
+
+
+def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
+    """Labels without doublets.
+
+    Raises:
+        ValueError: A single text, or a code that is not in `hf_evl_ecg.labels.LABELS`.
+
+    Example:
+        >>> check_labels(["AF", "LBBB", "AF"])
+        ('AF', 'LBBB')
+    """
+    if isinstance(labels, str):
+        raise ValueError(f"labels={labels!r} is a text; give a list of codes such as ['AF', 'LBBB']")
+    for label in labels:
+        label_text(label)
+    return tuple(dict.fromkeys(labels))
+
+
+def label_question(label: str) -> dict[str, Any]:
+    """The closed question about a label, as an item of `hf_evl_ecg.prompts`, always in the same wording.
+
+    Example:
+        >>> label_question("AF")["question"], label_question("AF")["task"]
+        ('Does this ECG show atrial fibrillation?', 'rhythm')
+    """
+    task = next(task for task, family in FAMILIES.items() if label in family)
+    return closed_question("", task, label, True, random.Random(0))
+
+
+class LabelScorer:
+    """Probabilities of labels under one model.
+
+    Args:
+        model: A native vision-language model, or a PEFT model around one.
+        processor: Its processor.
+        system_prompt: System message of the chat.
+        temperatures: Task → temperature, from `hf_evl_ecg.scoring.fit_temperatures`; 1 if absent.
+
+    Raises:
+        ValueError: A temperature that is not above 0.
+
+    Example:
+        >>> LabelScorer(model, processor)(batch, ["AF", "LBBB"])  # doctest: +SKIP
+        [{'AF': 0.91, 'LBBB': 0.07}]
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        processor: Any,
+        *,
+        system_prompt: str | None = None,
+        temperatures: Mapping[str, float] | None = None,
+    ) -> None:
+        self.model = model
+        self.processor = processor
+        self.system_prompt = system_prompt
+        self.temperatures = dict(temperatures or {})
+        if bad := {task: value for task, value in self.temperatures.items() if not value > 0}:
+            raise ValueError(f"temperatures {bad}; they must be above 0")
+        self._words: dict[str, tuple[list[int], list[list[int]]]] = {}
+
+    def __call__(self, batch: Mapping[str, Any], labels: Sequence[str]) -> list[dict[str, float]]:
+        """Score every label for every sample.
+
+        Args:
+            batch: From `hf_evl_ecg.collator.EVLECGCollator`, on the model's device; which questions it asks does not matter.
+            labels: Codes of `hf_evl_ecg.labels.LABELS`.
+
+        Returns:
+            Per sample: label → probability, in the order of ``labels``.
+
+        Raises:
+            ChatTemplateError: The chat template shows a question before its image.
+            ValueError: An unknown label.
+        """
+        labels = check_labels(labels)
+        size = batch["input_ids"].shape[0]
+        if not labels:
+            return [{} for _ in range(size)]
+        image_token = self.processor.image_token_id
+        options: list[list[int]] = []
+        lengths: list[list[int]] = []
+        for label in labels:
+            question, answers = self._after_image(label)
+            options += [question, *(question + answer for answer in answers)]
+            lengths.append([len(answer) for answer in answers])
+        sums, _ = option_log_likelihoods(
+            self.model,
+            {**batch, "labels": _labels_after_image(batch, image_token)},
+            [options] * size,
+            self.processor.tokenizer.pad_token_id,
+        )
+        grouped = sums.double().cpu().view(size, len(labels), -1)
+        means = (grouped[..., 1:] - grouped[..., :1]) / torch.tensor(lengths)
+        scores: list[dict[str, float]] = [{} for _ in range(size)]
+        for column, label in enumerate(labels):
+            temperature = self.temperatures.get(task_name(label_question(label)), 1.0)
+            present = option_probabilities(means[:, column].numpy(), temperature)[:, 0]
+            for row, probability in zip(scores, present, strict=True):
+                row[label] = float(probability)
+        return scores
+
+    def _after_image(self, label: str) -> tuple[list[int], list[list[int]]]:
+        """Tokens from the image to the answer, and of each answer."""
+        if label not in self._words:
+            item = label_question(label)
+            turns = [Turn(item["question"], item["answer"])]
+            chat = render_chat(self.processor, chat_messages(turns, system=self.system_prompt))
+            encoded = encode_chats(self.processor, [chat], [_BLANK], records=[label])
+            ids, answer = encoded["input_ids"][0], encoded["labels"][0] != IGNORE
+            image = (ids == self.processor.image_token_id).nonzero()[:, 0]
+            question = ids[int(image[-1]) + 1 : int(answer.nonzero()[0, 0])].tolist()
+            answers = answer_token_ids(self.processor, candidate_answers(item), system=self.system_prompt)
+            if item["question"] not in self.processor.tokenizer.decode(question):
+                raise ChatTemplateError(
+                    f"the chat template of {type(self.processor).__name__} shows the question before its image, so labels "
+                    "cannot share one reading of the image; give labels=() and ask closed questions"
+                )
+            self._words[label] = question, answers
+        return self._words[label]
+
+
+def _labels_after_image(batch: Mapping[str, Any], image_token: int) -> Tensor:
+    """Labels on all that follows the last image token, so that prompts end there."""
+    ids, mask = batch["input_ids"], batch["attention_mask"].bool()
+    behind = (ids == image_token).flip(1).cumsum(1).flip(1) == 0
+    return torch.where(behind & mask, ids, IGNORE)

@@ -1,0 +1,110 @@
+"""A vision-language model and its processor from a folder or the Hub, also in 4 or 8 bits, or one clear error."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BitsAndBytesConfig,
+)
+
+from .features import UnsupportedModelError
+
+__all__ = ["QUANTIZATIONS", "ModelLoadError", "load_vlm"]
+
+QUANTIZATIONS = ("4bit", "8bit")
+
+
+class ModelLoadError(ValueError):
+    """A model that cannot be loaded from where it was said to be, or not in the way that was asked for."""
+
+
+def load_vlm(
+    model: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype = "auto",
+    quantization: str | None = None,
+    revision: str | None = None,
+    **hub_options: Any,
+) -> tuple[Any, Any]:
+    """Load a model, in eval mode, and its processor.
+
+    Args:
+        model: Folder of a model native to transformers, or its name on the Hub.
+        device: Where it runs; None: a GPU if there is one.
+        dtype: Type of its weights; ``"auto"``: as they are stored.
+        quantization: ``"4bit"`` (NF4) or ``"8bit"``, by bitsandbytes on a GPU; None: as stored.
+        revision: Branch, tag or commit on the Hub.
+        hub_options: Further options of transformers' ``from_pretrained``: token, cache_dir, subfolder, local_files_only.
+
+    Raises:
+        ModelLoadError: There is no such model, it is damaged, or it cannot be quantized here.
+        UnsupportedModelError: The model takes no images.
+
+    Example:
+        >>> model, processor = load_vlm("ecg-student", quantization="4bit")  # doctest: +SKIP
+    """
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    options = {"dtype": dtype, **_quantization_options(quantization, place)}
+    found = {"revision": revision or "main", **hub_options}
+    _check_architecture(model, found)
+    try:
+        network: Any = AutoModelForImageTextToText.from_pretrained(model, **options, **found)
+        processor = AutoProcessor.from_pretrained(model, **found)
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        raise _load_error(model, error) from error
+    return (network.to(place) if quantization is None else network).eval(), processor
+
+
+def _quantization_options(quantization: str | None, device: torch.device) -> dict[str, Any]:
+    if quantization is None:
+        return {}
+    if quantization not in QUANTIZATIONS:
+        raise ModelLoadError(f"quantization={quantization!r}; allowed: {QUANTIZATIONS} or None")
+    if device.type != "cuda":
+        raise ModelLoadError(f"quantization={quantization!r} on {device}; it needs a CUDA device; leave it out here")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelLoadError(f"quantization={quantization!r} needs bitsandbytes: pip install bitsandbytes")
+    if quantization == "8bit":
+        config = BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        config = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def _check_architecture(model: str | Path, found: Mapping[str, Any]) -> None:
+    folder = Path(model)
+    if not folder.exists() and (isinstance(model, Path) or model.startswith(("/", ".", "~"))):
+        raise ModelLoadError(f"{model} is no folder; give the folder of an exported model or a name on the Hub")
+    if folder.is_dir() and not (folder / "config.json").is_file() and (folder / "adapter_config.json").is_file():
+        raise ModelLoadError(f"{model} holds adapters only; merge them with hf_evl_ecg.export.export_student first")
+    try:
+        config = AutoConfig.from_pretrained(model, **found)
+    except (OSError, ValueError) as error:
+        raise _load_error(model, error) from error
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        raise UnsupportedModelError(
+            f"{model} is a model of type {config.model_type!r}, which takes no images; give a vision-language model native to "
+            "transformers (LlavaNext, Idefics3, Qwen2-VL, InternVL …)"
+        )
+
+
+def _load_error(model: str | Path, error: Exception) -> ModelLoadError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return ModelLoadError(
+        f"{model} cannot be loaded: {reason} Give the folder of an exported model or a name on the Hub."
+    )
