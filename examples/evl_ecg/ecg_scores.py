@@ -1,6 +1,7 @@
 """Scores of several models on the same questions, and the table and picture made from a results json."""
 
 import os
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from ecg_options import ImageOptions, load_model
 from matplotlib.figure import Figure
 
 from hf_evl_ecg.evaluation import answer_items
+from hf_evl_ecg.grading import item_kind
 from hf_evl_ecg.results import write_results, write_text
 from hf_evl_ecg.scoring import Answer, score_answers
 
@@ -51,8 +53,8 @@ def score_model(
         options: Further options of `hf_evl_ecg.evaluation.answer_items`.
 
     Returns:
-        Rows of a results json, whose tasks begin with the source of the records (``ludb:rhythm_closed``), and the
-        questions with their answers.
+        Rows of a results json, whose tasks begin with the source of the records (``ludb:rhythm_closed``) or, for all
+        sources but the simulated one together, with ``real``; and the questions with their answers.
     """
     model, processor = load_model(path, dtype)
     done = answer_items(
@@ -65,8 +67,7 @@ def score_model(
     )
     pairs = list(zip(done.items, done.answers, strict=True))
     rows = []
-    for source in dict.fromkeys(item["source"] for item, _ in pairs):
-        own = [pair for pair in pairs if pair[0]["source"] == source]
+    for source, own in _by_source(pairs).items():
         scored = score_answers(
             [item for item, _ in own],
             [answer for _, answer in own],
@@ -77,6 +78,21 @@ def score_model(
         )
         rows += [{**row, "task": f"{source}:{row['task']}"} for row in scored]
     return rows, pairs
+
+
+def _by_source(pairs: Sequence[tuple[Mapping[str, Any], Answer]]) -> dict[str, list[tuple[Mapping[str, Any], Answer]]]:
+    """Questions and answers of each source, and of all real ones together where there are several.
+
+    Lists of classes differ between sources, so questions about them are not put together.
+    """
+    groups: dict[str, list[tuple[Mapping[str, Any], Answer]]] = {}
+    for pair in pairs:
+        groups.setdefault(pair[0]["source"], []).append(pair)
+    real = [source for source in groups if source != "simulated"]
+    if len(real) > 1:
+        together = [pair for source in real for pair in groups[source] if item_kind(pair[0]) != "classes"]
+        groups = {"real": together, **groups} if together else groups
+    return groups
 
 
 def write_report(
@@ -90,6 +106,8 @@ def write_report(
     output.mkdir(parents=True, exist_ok=True)
     results = write_results(output / f"{study}.json", study, config, rows)
     text = markdown_table(results["rows"], notes)
+    if len({row["seed"] for row in rows}) > 1:
+        text = f"{seed_table(results['rows'])}\nEach run, with its interval over the records:\n\n{text}"
     write_text(output / f"{study}.md", text)
     plot_scores(results["rows"], output / f"{study}.png")
     return text
@@ -135,6 +153,34 @@ def markdown_table(
     return "\n".join([*text, *notes]) + "\n"
 
 
+def seed_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str] = HEADLINES) -> str:
+    """One line per task and metric, one column per method: mean ± standard deviation over seeds, and seeds above chance.
+
+    Args:
+        rows: Rows of a results json; rows of classes are left out.
+        metrics: Metrics to show.
+    """
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    lines: dict[tuple[str, str], dict[str, list[Mapping[str, Any]]]] = {}
+    for row in rows:
+        if row["metric"] in metrics and "/" not in row["task"].split(":", 1)[-1]:
+            lines.setdefault((row["task"], row["metric"]), {}).setdefault(row["method"], []).append(row)
+    text = [
+        f"| task | metric | n | chance | {' | '.join(methods)} |",
+        f"| --- | --- | --: | --: |{' --: |' * len(methods)}",
+    ]
+    for (task, metric), found in lines.items():
+        first = next(iter(found.values()))[0]
+        chance = "–" if first["chance"] is None else _number(first["chance"], metric)
+        cells = " | ".join(_seed_cell(found.get(method, []), metric) for method in methods)
+        text.append(f"| {task} | {metric} | {first['n']} | {chance} | {cells} |")
+    note = (
+        "Values × 100 (mean absolute errors in the unit asked for), mean ± standard deviation over training seeds; in brackets: "
+        "runs that beat chance, the best answer that ignores the ECG, in at least 97.5 % of the bootstrap resamples."
+    )
+    return "\n".join([*text, "", note]) + "\n"
+
+
 def plot_scores(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw a point with its interval per method and task, and where chance is; classes and errors are left out."""
     chosen = [row for row in rows if row["chance"] is not None and "/" not in row["task"].split(":", 1)[-1]]
@@ -178,6 +224,15 @@ def _cell(row: Mapping[str, Any] | None) -> str:
     if row["ci_low"] is not None:
         text += f" [{_number(row['ci_low'], row['metric'])}, {_number(row['ci_high'], row['metric'])}]"
     return f"**{text}**" if row["above_chance"] else text
+
+
+def _seed_cell(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
+    if not rows:
+        return "–"
+    values = [row["value"] for row in rows]
+    spread = f" ± {_number(statistics.stdev(values), metric)}" if len(values) > 1 else ""
+    above = "" if rows[0]["chance"] is None else f" ({sum(bool(row['above_chance']) for row in rows)}/{len(rows)})"
+    return f"{_number(statistics.fmean(values), metric)}{spread}{above}"
 
 
 def _number(value: float, metric: str) -> str:
