@@ -5,13 +5,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Router
 from tqdm.auto import tqdm
 
 from . import metrics
 from .scoring import PRECISIONS, Embed, Score, TextIndex, TextView, bytes_per_vector, count_test_items, score_task
 from .tasks import Task
 
-__all__ = ["evaluate_model", "precomputed", "score_embeddings"]
+__all__ = ["encoders", "evaluate_model", "precomputed", "score_embeddings"]
 
 
 def precomputed(texts: Sequence[str], embeddings: NDArray) -> Embed:
@@ -157,6 +158,40 @@ def _check_request(tasks: Sequence[Task], dims: Sequence[int], precisions: Seque
         raise ValueError(f"n_bootstrap must be 0 or more, got {n_bootstrap}.")
 
 
+def encoders(
+    model: SentenceTransformer,
+    *,
+    batch_size: int = 64,
+    progress_bar: bool = False,
+    prompt_name: str | None = None,
+    prompt: str | None = None,
+) -> tuple[Embed, Embed | None]:
+    """How a sentence-transformers model embeds texts and, if differently, the queries of retrieval tasks.
+
+    A model that stores a ``query`` prompt or begins with a Router embeds queries and documents with ``encode_query`` and
+    ``encode_document``; all other texts go through ``encode_document`` too, then, whose prompt is empty for most models.
+
+    Args:
+        model: The model.
+        batch_size: Texts per forward pass.
+        progress_bar: Show progress.
+        prompt_name: Prompt of the model for all texts but the queries, instead of the one above.
+        prompt: Text put before all texts but the queries, instead of a stored prompt.
+
+    Returns:
+        A function texts → embeddings, and one for queries, or None where the first serves both.
+    """
+
+    def encode(method: Callable[..., NDArray], **options: str | None) -> Embed:
+        return lambda texts: method(
+            texts, batch_size=batch_size, show_progress_bar=progress_bar, convert_to_numpy=True, **options
+        )
+
+    if model.prompts.get("query") or isinstance(model[0], Router):
+        return encode(model.encode_document, prompt_name=prompt_name, prompt=prompt), encode(model.encode_query)
+    return encode(model.encode, prompt_name=prompt_name, prompt=prompt), None
+
+
 def evaluate_model(
     model: SentenceTransformer,
     tasks: Sequence[Task],
@@ -170,8 +205,7 @@ def evaluate_model(
 ) -> list[dict[str, Any]]:
     """Score a sentence-transformers model: :func:`score_embeddings` on its embeddings.
 
-    A model that stores a ``query`` prompt embeds queries and documents of retrieval tasks with ``encode_query`` and
-    ``encode_document``; all other texts go through ``encode_document`` too, then, whose prompt is empty for most models.
+    Prompts are those of :func:`encoders`.
 
     Args:
         model: The model, with its own default prompt.
@@ -186,14 +220,7 @@ def evaluate_model(
     Returns:
         The rows of :func:`score_embeddings`.
     """
-
-    def encode(method: Callable[..., NDArray]) -> Embed:
-        return lambda texts: method(texts, batch_size=batch_size, show_progress_bar=progress_bar, convert_to_numpy=True)
-
-    if model.prompts.get("query"):
-        embed, embed_queries = encode(model.encode_document), encode(model.encode_query)
-    else:
-        embed, embed_queries = encode(model.encode), None
+    embed, embed_queries = encoders(model, batch_size=batch_size, progress_bar=progress_bar)
     return score_embeddings(
         tasks,
         embed,
