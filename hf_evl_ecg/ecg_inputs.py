@@ -50,12 +50,12 @@ def is_image_file(path: str | Path) -> bool:
     return Path(path).suffix.lower() in IMAGE_SUFFIXES
 
 
-def load_picture(source: str | Path | ECG | Image.Image, config: RenderConfig) -> ECGPicture:
+def load_picture(source: str | Path | ECG | Image.Image, config: RenderConfig | None = None) -> ECGPicture:
     """Read and draw a recording, or open a picture; pictures stay as they are, upright and on white.
 
     Args:
         source: Path of a WFDB record (without suffix, or its header or signal file) or of a picture, an `ECG`, or a picture.
-        config: How recordings are drawn.
+        config: How recordings are drawn; the default `RenderConfig` if None.
 
     Raises:
         ECGRecordError: A record that cannot be read.

@@ -94,8 +94,9 @@ class ECGInterpreter:
         self.labels = check_labels(self.provenance.get("labels", CPSC_CLASSES) if labels is None else labels)
         system = self.provenance.get("system_prompt") if system_prompt is None else system_prompt
         stored = self.provenance.get("temperatures") if temperatures is None else temperatures
+        self.temperatures: dict[str, float] = dict(stored or {})
         self._collate = EVLECGCollator(processor, system_prompt=system, on_bad_example="stop")
-        self._score = LabelScorer(model, processor, system_prompt=system, temperatures=stored)
+        self._score = LabelScorer(model, processor, system_prompt=system, temperatures=self.temperatures)
 
     @classmethod
     def from_pretrained(

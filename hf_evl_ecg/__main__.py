@@ -1,0 +1,157 @@
+"""Commands of hf_evl_ecg.
+
+python -m hf_evl_ecg interpret RECORD --model MODEL
+python -m hf_evl_ecg interpret --help
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from transformers import HfArgumentParser
+
+from hf_evl_ecg.ecg_inputs import is_image_file, load_picture
+from hf_evl_ecg.interpret_report import DISCLAIMER, ECGReport, Opinion, describe_model, true_scale
+from hf_evl_ecg.interpreter import REPORT_QUESTION, ECGInterpreter
+from hf_evl_ecg.labels import label_text
+from hf_evl_ecg.plausibility import ECGRecordWarning
+from hf_evl_ecg.records import read_record
+from hf_evl_ecg.results import write_text
+from hf_evl_ecg.signals import ECG
+
+__all__ = ["InterpretArguments", "interpret", "main"]
+
+DESCRIPTION = """Ask a vision-language model about one ECG: a WFDB record, or a picture of ECG paper.
+
+    python -m hf_evl_ecg interpret records/af --model ecg-student
+    python -m hf_evl_ecg interpret records/af --model ecg-student --question "What is the rhythm?" --labels AF SR --html af.html
+
+Prints the answer and the probability of each label; --html writes a page that prints to scale on A4 landscape.
+"""
+
+
+@dataclass
+class InterpretArguments:
+    """Which ECG, which model, what to ask, and where the report goes."""
+
+    record: str = field(
+        metadata={"help": "WFDB record (without suffix) or picture; the word --record may be left out."}
+    )
+    model: str = field(metadata={"help": "Folder of an exported model, or its name on the Hub."})
+    teacher: str | None = field(
+        default=None, metadata={"help": "A second model to stand beside it, such as its teacher."}
+    )
+    question: str = field(default=REPORT_QUESTION, metadata={"help": "What to ask."})
+    labels: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Codes of labels to score, such as AF LBBB; none after --labels: no scores. Default: the model's."
+        },
+    )
+    max_new_tokens: int = field(default=256, metadata={"help": "Longest answer in tokens."})
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of --model on the Hub."})
+    device: str | None = field(
+        default=None, metadata={"help": "Such as cpu or cuda:0; chosen automatically if not given."}
+    )
+    dtype: str = field(default="auto", metadata={"help": "Type of the weights: auto, float32, bfloat16 or float16."})
+    quantization: str | None = field(default=None, metadata={"help": "4bit or 8bit, by bitsandbytes on a GPU."})
+    missing: str = field(
+        default="raise", metadata={"help": "Missing samples of a record: raise an error, or interpolate them."}
+    )
+    layout: str = field(default="3x4+rhythm", metadata={"help": "Layout of the page: 3x4+rhythm, 3x4, 6x2 or 12x1."})
+    json: str | None = field(default=None, metadata={"help": "Write the interpretation as json to this file."})
+    html: str | None = field(default=None, metadata={"help": "Write a one-page report to this file."})
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Defaults after each option, and the description as it is written."""
+
+
+def interpret(args: InterpretArguments) -> ECGReport:
+    """Interpret one ECG, print what was found and write what was asked for.
+
+    Raises:
+        ValueError: If record, model or options do not fit (``ECGRecordError``, ``ModelLoadError`` and others).
+        OSError: If a file cannot be written.
+    """
+    true_scale(args.layout)
+    started = time.perf_counter()
+    ecg, told = (None, []) if is_image_file(args.record) else _read(args.record, args.missing)
+    source = load_picture(args.record).image if ecg is None else ecg
+    read = time.perf_counter() - started
+    opinions = []
+    for model, revision in ((args.model, args.revision), (args.teacher, None)):
+        if model is not None:
+            interpreter = ECGInterpreter.from_pretrained(
+                model, device=args.device, dtype=args.dtype, quantization=args.quantization, revision=revision
+            )
+            done = interpreter(source, args.question, labels=args.labels, max_new_tokens=args.max_new_tokens)
+            done = replace(done, seconds=done.seconds | {"read": read})
+            opinions.append(Opinion(describe_model(interpreter), done))
+    report = ECGReport(args.record, opinions, ecg, told, args.layout)
+    print(_summary(report))
+    if args.json:
+        write_text(args.json, json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n")
+    if args.html:
+        write_text(args.html, report.html())
+    return report
+
+
+def _read(record: str, missing: str) -> tuple[ECG, list[str]]:
+    """The recording, and what reading it warned of."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ECGRecordWarning)
+        ecg = read_record(record, nan=missing)  # type: ignore[arg-type]  # checked there
+    for warning in caught:
+        if not issubclass(warning.category, ECGRecordWarning):
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return ecg, [str(warning.message) for warning in caught if issubclass(warning.category, ECGRecordWarning)]
+
+
+def _summary(report: ECGReport) -> str:
+    lines = [*(f"Warning: {line}" for line in report.warnings), f"Question: {report.question}"]
+    for opinion in report.opinions:
+        done = opinion.interpretation
+        lines.append(f"{opinion.model['name']}: {done.answer or '(nothing)'}")
+        lines += [f"  {score:.2f}  {label_text(label)}" for label, score in done.label_scores.items()]
+        lines.append("  " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in done.seconds.items()))
+    return "\n".join([*lines, DISCLAIMER])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; wrong input ends with status 2 and one message.
+
+    Returns:
+        The exit status.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    usage = (__doc__ or "").strip()
+    if given[:1] != ["interpret"]:
+        asked = given[:1] in (["-h"], ["--help"])
+        print(usage if asked else f"Unknown command {given[:1]}.\n\n{usage}")
+        return 0 if asked else 2
+    given = given[1:]
+    if given and not given[0].startswith("-"):
+        given = ["--record", *given]
+    parser = HfArgumentParser(
+        InterpretArguments,  # type: ignore[arg-type]  # its hint asks for a type of its own
+        prog="python -m hf_evl_ecg interpret",
+        description=DESCRIPTION,
+        formatter_class=_HelpFormatter,
+    )
+    try:
+        interpret(*parser.parse_args_into_dataclasses(given))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
