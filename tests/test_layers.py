@@ -72,7 +72,8 @@ LAYERS = {
             "streaming",
         },
         {"trainer", "evaluation", "ecg_metric"},
-        {"convert", "checkpoint_files", "export", "reload_check", "interpreter", "interpret_report", "card"},
+        {"convert", "checkpoint_files", "export", "hub", "publish", "reload_check", "interpreter", "interpret_report"},
+        {"card", "card_facts", "card_pictures", "card_sections", "card_sources", "card_tables"},
         {"__init__", "__main__"},
     ],
 }

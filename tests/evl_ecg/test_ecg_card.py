@@ -1,0 +1,452 @@
+"""The ECG model card: every number is measured, what was not measured is absent, and the Hub's library reads it."""
+
+import copy
+import json
+import random
+import re
+from statistics import mean, stdev
+
+import numpy as np
+import pytest
+import yaml
+from huggingface_hub import EvalResult, ModelCard, parse_eval_result_entries
+from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
+from PIL import Image
+
+from hf_evl_ecg import card
+from hf_evl_ecg.calibration import expected_calibration_error
+from hf_evl_ecg.card import CardSpec, MissingResultsError, read_spec, render_card, write_card
+from hf_evl_ecg.card_facts import describe_model, failure_cases, read_answers, reliability_tables
+from hf_evl_ecg.card_pictures import plot_reliability, pool_reliability
+from hf_evl_ecg.card_sources import find_source
+from hf_evl_ecg.card_tables import class_table, score_table, seed_table, split_task, task_text
+from hf_evl_ecg.config import EVLECGConfig
+from hf_evl_ecg.evaluation import answer_items
+from hf_evl_ecg.export import PROVENANCE_KEY
+from hf_evl_ecg.prompts import closed_question, measurement_question, open_question
+from hf_evl_ecg.results import write_results
+from hf_evl_ecg.scoring import Answer, score_answers
+
+FIXED = "95 97.5 100 12 2.0 1.0 2605.29977 4 2020 2021 2026 1"  # numbers of the card's own sentences and names
+SPEC = CardSpec("ECG-small", "evl_ecg", seed=0)
+
+
+def row(method, task, metric, value, *, seed=0, n=120, chance=0.5, width=0.05):
+    low = value - width
+    beats = None if chance is None else low > chance
+    known = {"method": method, "seed": seed, "task": task, "dim": None, "metric": metric, "value": value, "n": n}
+    return known | {"ci_low": low, "ci_high": value + width, "chance": chance, "above_chance": beats}
+
+
+def make_rows():
+    rows = []
+    for method, seed, base in (
+        ("teacher", 0, 0.81),
+        ("sft", 0, 0.61),
+        ("sft", 1, 0.65),
+        ("evl_ecg", 0, 0.7234),
+        ("evl_ecg", 1, 0.69),
+    ):
+        own = {"seed": seed}
+        rows += [
+            row(method, "ludb:rhythm_closed", "balanced_accuracy", base, **own),
+            row(method, "ludb:rhythm_closed", "accuracy", base + 0.01, **own),
+            row(method, "ludb:rhythm_closed", "auc", base + 0.02, **own),
+            row(method, "ludb:rhythm_closed", "calibration_error", 0.0831, chance=None, **own),
+            row(method, "ludb:rhythm_closed", "unparsed", 0.017, chance=None, **own),
+            row(method, "ludb:heart_rate_fill", "within_tolerance", base - 0.33, chance=0.27, **own),
+            row(method, "ludb:heart_rate_fill", "mean_absolute_error", 14.37, chance=16.2, width=1.26, **own),
+            row(method, "simulated:diagnosis_classes", "macro_f1", base - 0.04, n=45, chance=0.31, **own),
+            row(method, "simulated:diagnosis_classes/AF", "auc", base + 0.07, n=45, **own),
+        ]
+    return rows
+
+
+CONFIG = {
+    "images": {"image_width": 448, "image_height": 224, "grid": "thick", "footer": False},
+    "questions": {"tasks": ["rhythm", "heart_rate"], "formats": ["closed", "fill"]},
+    "student": {"num_train_epochs": 3, "per_device_train_batch_size": 16, "learning_rate": 0.002},
+    "methods": {
+        "sft": {"sft_only": True},
+        "evl_ecg": {"alpha": 0.6, "mhca_mode": "anchored", "ot_position_weight": 0.3},
+    },
+    "seeds": [0, 1],
+    "evaluate": {"max_new_tokens": 17},
+    "questions_report": {
+        "counts": [
+            {"split": "train", "source": "ludb", "records": 1103, "questions": 5207},
+            {"split": "test", "source": "ludb", "records": 31, "questions": 153},
+            {"split": "test", "source": "simulated", "records": 45, "questions": 90},
+        ],
+        "sources": [{"source": "ludb", "n_rows": 1134, "skipped": [["8", "damaged"]], "notes": ["split by subject"]}],
+    },
+}
+RESULTS = {
+    "study": "ecg_test",
+    "config": CONFIG,
+    "commit": "0123456789abcdef",
+    "machine": {"cpu": "a processor", "threads": 2, "gpu": None, "torch": "2.13.0", "transformers": "5.23.0"},
+    "rows": make_rows(),
+}
+TOWERS = {"text": {"model_type": "llama", "width": 80, "layers": 2, "vocabulary": 647}}
+TOWERS |= {
+    "vision": {"model_type": "clip_vision_model", "width": 192, "layers": 5, "patch_px": 28},
+    "page_px": [448, 224],
+}
+FACTS = {
+    "study": "ecg_test",
+    "method": "evl_ecg",
+    "seed": 0,
+    "models": {
+        "student": {"architecture": "Idefics3", "parameters": 395264, **TOWERS, "visual_tokens": 48, "prompt_tokens": 78},
+        "teacher": {"architecture": "LlavaNext", "parameters": 2254720, **TOWERS, "visual_tokens": 200, "prompt_tokens": 215},
+    },
+    "stages": [
+        {"stage": "teacher", "seconds": 1034.2},
+        {"stage": "sft_0", "seconds": 777.7},
+        {"stage": "evl_ecg_0", "seconds": 321.4},
+    ],
+    "reliability": {},
+    "failures": [
+        {"source": "ludb", "record": "data/13", "task": "rhythm_closed", "question": "Is it paced?", "expected": "no",
+         "answered": "yes", "probability": 0.9312, "image": "ecg_test_failure_1.png"}
+    ],
+}  # fmt: skip
+
+
+def headings(text):
+    return re.findall(r"^## (.+)$", text, re.MULTILINE)
+
+
+def numbers(text):
+    return set(re.findall(r"\d+(?:[.,]\d+)*", text))
+
+
+def written_forms(value):
+    """All ways a card may write the numbers of a json."""
+    if isinstance(value, dict):
+        return set().union(*map(written_forms, [*value, *value.values()]), set())
+    if isinstance(value, list | tuple):
+        return set().union(*map(written_forms, value), set())
+    if isinstance(value, str):
+        return numbers(value)
+    if isinstance(value, bool) or value is None:
+        return set()
+    forms = {
+        f"{value:g}",
+        f"{value:,}",
+        f"{value:.1f}",
+        f"{100 * value:.1f}",
+        f"{value:.2f}",
+        f"{value:,.0f}",
+        f"{value:.6f}",
+    }
+    return forms | {str(value), str(round(value, 6))}
+
+
+def test_every_number_is_in_the_results():
+    text = render_card(RESULTS, SPEC, facts=FACTS, pictures={"scores": "s.png", "reliability": "r.png"})
+    allowed = written_forms(RESULTS) | written_forms(FACTS) | set(FIXED.split())
+    allowed |= written_forms(
+        [f.default for f in EVLECGConfig.__dataclass_fields__.values() if isinstance(f.default, float)]
+    )
+    for method in ("sft", "evl_ecg"):  # the table over seeds
+        for task, metric in {(r["task"], r["metric"]) for r in RESULTS["rows"]}:
+            found = [
+                r["value"] for r in RESULTS["rows"] if (r["method"], r["task"], r["metric"]) == (method, task, metric)
+            ]
+            allowed |= written_forms([mean(found), stdev(found), len(found)])
+    body = re.sub(r"## Citation.*", "", text, flags=re.DOTALL)
+    body = re.sub(r"\(https?://\S+\)|bnb_4bit\w*|4bit|bfloat16", "", body)
+    strange = numbers(body) - allowed
+    assert not strange, strange
+    for shown in (
+        "72.3 [67.3, 77.3]",
+        "81.0 [76.0, 86.0]",
+        "8.3 [3.3, 13.3]",
+        "14.4 [13.1, 15.6]",
+        "395,264",
+        "1,034",
+        "0.93",
+    ):
+        assert shown in text, shown
+    assert "| ludb: rhythm (yes/no) | balanced accuracy | 120 | 50.0 | **72.3 [67.3, 77.3]** |" in text
+    assert "777" not in text, "seconds of another method"
+
+
+def test_the_text_says_what_is_right():
+    text = render_card(RESULTS, SPEC, facts=FACTS)
+    assert "L = (1 − α) CE + α (1 MHCA + 1 OT + 1 REL),   α = 0.6" in text
+    assert "0.3 of the cost that decides the plan" in text
+    assert "Not a medical device" in text
+    assert "above chance for ludb: rhythm (yes/no); ludb: heart rate (number or name)." in text
+    assert "Against teacher: intervals lie apart, lower on" not in text, "0.7734 > 0.76"
+    assert "Against fine-tuning without teacher: intervals lie apart, higher on ludb: rhythm" in text
+    assert (
+        "| [LUDB (Lobachevsky University)](https://doi.org/10.13026/eegm-h675) | ODC-By 1.0 | 1,103 / 5,207 | 31 / 153 |"
+        in text
+    )
+    assert "split by subject; 1 records skipped" in text
+    assert (
+        "LUDB (Lobachevsky University), record `data/13`, ODC-By 1.0. “Is it paced?” Right: **no**. Answered: “yes” (probability 0.93)."
+        in text
+    )
+    assert "| atrial fibrillation | simulated: diagnosis (classes) | AUC | 45 | 50.0 | **79.3 [74.3, 84.3]** |" in text
+    assert "Kalyakulina" in text
+    assert "Wagner" not in text, "PTB-XL was not used"
+    alone = render_card(RESULTS, CardSpec("SFT", "sft", seed=1))
+    assert "by cross-entropy of the answer's tokens, without a teacher." in alone
+    assert "MHCA" not in alone
+    assert "**65.0 [60.0, 70.0]**" in alone
+
+
+def test_what_was_not_measured_is_absent():
+    full = ["Reliability", "Failure cases", "Architecture", "Cost", "Data", "Training", "Results by class"]
+    assert set(full) <= set(headings(render_card(RESULTS, SPEC, facts=FACTS)))
+    bare = copy.deepcopy(RESULTS)
+    bare["config"] = {}
+    bare["rows"] = [r for r in bare["rows"] if r["method"] == "evl_ecg" and r["seed"] == 0 and "/" not in r["task"]]
+    bare["rows"] = [r for r in bare["rows"] if r["metric"] != "calibration_error"]
+    text = render_card(bare, CardSpec("Bare", "evl_ecg"))
+    assert not set(full) & set(headings(text))
+    assert "teacher" not in text.split("## Results")[1].split("## Limits")[0]
+    for given in (text, render_card(RESULTS, SPEC, facts=FACTS)):
+        lower = given.lower()
+        for nothing in ("more information needed", "todo", "placeholder", "nan", "null", "{", "}"):
+            prose = re.sub(r"```.*?```", "", lower, flags=re.DOTALL)
+            assert not re.search(rf"(?<!\w){re.escape(nothing)}(?!\w)", prose), nothing
+
+
+def test_the_metadata_are_valid_for_the_hub_library():
+    data = ModelCard(render_card(RESULTS, SPEC, facts=FACTS)).data
+    assert (data.library_name, data.pipeline_tag, data.license) == ("transformers", "image-text-to-text", "apache-2.0")
+    found = {(r.dataset_type, r.dataset_config, r.metric_type): r.metric_value for r in data.eval_results}
+    assert found == {
+        ("ludb", "rhythm_closed", "balanced_accuracy"): 0.7234,
+        ("ludb", "rhythm_closed", "auc"): 0.7434,
+        ("ludb", "heart_rate_fill", "within_tolerance"): 0.3934,
+        ("ludb", "heart_rate_fill", "mean_absolute_error"): 14.37,
+        ("simulated", "diagnosis_classes", "macro_f1"): 0.6834,
+    }
+    index = eval_results_to_model_index("ECG-small", data.eval_results)
+    name, back = model_index_to_eval_results(index)
+    assert name == data.model_name == "ECG-small"
+    assert all(isinstance(result, EvalResult) for result in back)
+    assert back == data.eval_results
+    json.dumps(data.to_dict(), allow_nan=False)
+
+
+def test_the_same_arguments_give_the_same_text():
+    first = render_card(RESULTS, SPEC, facts=FACTS)
+    assert render_card(json.loads(json.dumps(RESULTS)), SPEC, facts=json.loads(json.dumps(FACTS))) == first
+
+
+def test_provenance_of_the_exported_model_is_shown():
+    text = render_card(RESULTS, SPEC, model_config={PROVENANCE_KEY: {"teacher": "PULSE-7B", "steps": 12345}})
+    assert "- teacher: PULSE-7B\n- steps: 12345" in text
+
+
+def test_wrong_seeds_methods_and_facts_are_refused():
+    with pytest.raises(ValueError, match=r"seeds \[0, 1\], not None"):
+        render_card(RESULTS, CardSpec("x", "evl_ecg"))
+    with pytest.raises(ValueError, match="method 'uld' with seeds"):
+        render_card(RESULTS, CardSpec("x", "uld", seed=0))
+    with pytest.raises(ValueError, match="no row of \\['uld'\\]"):
+        render_card(RESULTS, CardSpec("x", "evl_ecg", seed=0, baselines=["uld"]))
+    with pytest.raises(ValueError, match="the facts are about evl_ecg, seed 0"):
+        render_card(RESULTS, CardSpec("x", "evl_ecg", seed=1), facts=FACTS)
+
+
+def write_spec(folder, **values):
+    (folder / "results").mkdir(exist_ok=True)
+    values = {"name": "ECG-small", "method": "evl_ecg", "seed": 0, "results": "results/ecg_test.json", **values}
+    (folder / "ecg_test.yaml").write_text(yaml.safe_dump(values))
+    return folder / "ecg_test.yaml"
+
+
+def test_a_card_is_written_with_its_pictures_and_evaluation_results(tmp_path):
+    benchmark = {"task": "ludb:rhythm_closed", "metric": "auc", "dataset_id": "me/ecg-questions", "task_id": "rhythm"}
+    path = write_spec(tmp_path, facts="results/facts.json", benchmarks=[benchmark])
+    write_results(tmp_path / "results" / "ecg_test.json", "ecg_test", CONFIG, RESULTS["rows"])
+    pairs = [
+        (
+            {"source": "ludb", **closed_question("r", "rhythm", "AF", True, random.Random(0))},
+            Answer("r", "no", (-1.0, -0.5)),
+        )
+    ]
+    facts = FACTS | {"reliability": {"evl_ecg": reliability_tables(pairs), "teacher": reliability_tables(pairs)}}
+    (tmp_path / "results" / "facts.json").write_text(json.dumps(facts))
+    Image.new("RGB", (8, 8)).save(tmp_path / "ecg_test_failure_1.png")
+    assert write_card(path) == tmp_path / "ecg_test.md"
+    text = (tmp_path / "ecg_test.md").read_text()
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)
+    assert pictures == ["ecg_test_scores.png", "ecg_test_reliability.png", "ecg_test_failure_1.png"]
+    assert all((tmp_path / name).read_bytes()[:4] == b"\x89PNG" for name in pictures)
+    (entry,) = parse_eval_result_entries(yaml.safe_load((tmp_path / ".eval_results" / "ecg_test.yaml").read_text()))
+    assert (entry.dataset_id, entry.task_id, entry.value) == ("me/ecg-questions", "rhythm", 0.7434)
+    exported = tmp_path / "exported"
+    exported.mkdir()
+    (exported / "config.json").write_text(json.dumps({PROVENANCE_KEY: {"method": "EVL-ECG"}}))
+    card._main([str(path), "--output", str(exported / "README.md"), "--model", str(exported)])
+    assert {path.name for path in exported.glob("*.png")} == set(pictures)
+    assert "- method: EVL-ECG" in (exported / "README.md").read_text()
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    write_card(path)
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+def test_a_template_refuses_to_render_without_results(tmp_path, repo_root, capsys):
+    path = write_spec(tmp_path, command="make the results")
+    with pytest.raises(MissingResultsError, match=r"ecg_test\.json is not there.*run `make the results` first"):
+        write_card(path)
+    with pytest.raises(SystemExit) as stopped:
+        card._main([str(path)])
+    assert stopped.value.code == 2
+    assert "measured results only" in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["ecg_test.yaml", "results"]
+    for name in ("evl_ecg_2b", "ecg_small"):
+        spec, results, _ = read_spec(repo_root / "model_cards" / f"{name}.yaml")
+        assert results.is_file() or spec.command
+    with pytest.raises(MissingResultsError, match=r"ecg_2b\.json"):
+        write_card(repo_root / "model_cards" / "evl_ecg_2b.yaml", tmp_path / "README.md")
+
+
+def test_bad_descriptions_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"fields \['licence'\] are unknown"):
+        read_spec(write_spec(tmp_path, licence="mit"))
+    (tmp_path / "ecg_test.yaml").write_text("name: x\n")
+    with pytest.raises(ValueError, match=r"\['method', 'results'\] are missing"):
+        read_spec(tmp_path / "ecg_test.yaml")
+    spec = CardSpec(
+        "x", "evl_ecg", seed=0, benchmarks=[{"task": "none", "metric": "auc", "dataset_id": "a/b", "task_id": "c"}]
+    )
+    with pytest.raises(ValueError, match="0 rows of"):
+        card.evaluation_entries(RESULTS["rows"], spec)
+
+
+@pytest.mark.parametrize("name", ["llava_next", "idefics3"])
+def test_models_are_described_as_they_are(tiny_vlm, name):
+    tiny = tiny_vlm(name)
+    found = describe_model(tiny.path, image_width=56, image_height=40)
+    model = tiny.load()
+    assert found["parameters"] == sum(p.numel() for p in model.parameters())
+    assert found["architecture"] == type(model).__name__
+    assert found["text"]["width"] == model.config.text_config.hidden_size
+    assert found["vision"]["layers"] == model.config.vision_config.num_hidden_layers
+    text = tiny.processor.apply_chat_template([{"role": "user", "content": [{"type": "image"}]}])
+    inputs = tiny.processor(text=[text], images=[[Image.new("RGB", (56, 40))]], return_tensors="pt")
+    assert found["visual_tokens"] == int((inputs["input_ids"] == model.config.image_token_id).sum())
+    assert 0 < found["visual_tokens"] < found["prompt_tokens"]
+
+
+def make_pairs(count=60):
+    """Questions of three kinds with answers of random confidence."""
+    generator, rng, pairs = np.random.default_rng(0), random.Random(0), []
+    for i in range(count):
+        record, source = f"r{i}", ("ludb", "simulated")[i % 2]
+        asked = [
+            closed_question(record, "rhythm", "AF", bool(generator.random() < 0.5), rng),
+            open_question(record, "axis", ["LAD" if generator.random() < 0.5 else "AXN"], rng),
+            measurement_question(record, "heart_rate", 40.0 + i, "fill", rng),
+        ]
+        for item in asked:
+            count_of_answers = {"closed": 2, "open": 3, "fill": 0}[item["format"]]
+            scores = tuple(-generator.exponential(1.0, count_of_answers).round(3))
+            text = {
+                "closed": ("yes", "no")[int(bool(scores) and scores[1] > scores[0])],
+                "open": "left axis deviation",
+                "fill": "75 bpm",
+            }
+            pairs.append(({**item, "source": source}, Answer(record, text[item["format"]], scores)))
+    return pairs
+
+
+def test_reliability_agrees_with_the_scores():
+    pairs = make_pairs()
+    tables = reliability_tables(pairs)
+    assert {(t["source"], t["task"]) for t in tables} >= {("ludb", "rhythm_closed"), ("simulated", "rhythm_closed")}
+    for table in tables:
+        own = [(item, answer) for item, answer in pairs if item["source"] == table["source"]]
+        rows = score_answers([i for i, _ in own], [a for _, a in own], method="x", n_bootstrap=0)
+        scored = [r["value"] for r in rows if (r["task"], r["metric"]) == (table["task"], "calibration_error")]
+        filled = [b for b in table["bins"] if b["n"]]
+        gap = sum(b["n"] * abs(b["confidence"] - b["accuracy"]) for b in filled) / table["n"]
+        assert scored == pytest.approx([gap])
+        assert sum(b["n"] for b in filled) == table["n"]
+    assert expected_calibration_error([0.9], [True]) == pytest.approx(0.1)
+
+
+def test_failures_follow_their_rule():
+    pairs = make_pairs()
+    cases = failure_cases(pairs)
+    assert {case["source"] for case in cases} == {"ludb"}, "simulated records only where nothing else is there"
+    assert len({case["task"] for case in cases}) == len(cases)
+    for case in cases:
+        item, answer = pairs[case["index"]]
+        assert (item["record"], item["question"], answer.text) == (case["record"], case["question"], case["answered"])
+    (closed,) = [case for case in cases if case["task"] == "rhythm_closed"]
+    sure = [1 / (1 + np.exp(-abs(a.scores[0] - a.scores[1]))) for i, a in pairs
+            if i["format"] == "closed" and i["source"] == "ludb" and i["answer"] != a.text]  # fmt: skip
+    assert closed["probability"] == pytest.approx(max(sure), abs=1e-4)
+    (rate,) = [case for case in cases if case["task"] == "heart_rate_fill"]
+    assert rate["expected"].startswith("40 "), "furthest from 75"
+    assert rate["probability"] is None
+    assert failure_cases([pair for pair in pairs if pair[0]["source"] == "simulated"])
+    assert len(failure_cases(pairs, limit=1)) == 1
+    right = [(item, Answer("r", item["answer"], ())) for item, _ in pairs if item["format"] == "closed"]
+    assert failure_cases(right) == []
+
+
+def test_answers_are_read_back(tiny_vlm, tmp_path):
+    tiny, rng = tiny_vlm("llava_next"), random.Random(0)
+    items = [{"source": "ludb", **closed_question(f"r{i}", "rhythm", "AF", i % 2 == 0, rng)} for i in range(3)]
+    path = tmp_path / "answers.jsonl"
+    draw = lambda item: Image.new("RGB", (56, 40))  # noqa: E731
+    done = answer_items(
+        tiny.load(), tiny.processor, items, load_image=draw, path=path, max_new_tokens=2, progress_bar=False
+    )
+    found = read_answers(path, items)
+    assert [answer for _, answer in found] == done.answers
+    assert [item for item, _ in found] == items
+    with pytest.raises(ValueError, match="answers none of the 1 questions"):
+        read_answers(path, [{**items[0], "record": "other"}])
+    path.write_text(path.read_text() + "{}\n")
+    with pytest.raises(ValueError, match="line 5 is no answer"):
+        read_answers(path, items)
+
+
+def test_tables():
+    rows = RESULTS["rows"]
+    assert split_task("cinc/georgia:diagnosis_closed/AF") == ("cinc/georgia", "diagnosis_closed", "AF")
+    assert split_task("rhythm") == ("", "rhythm", None)
+    assert task_text("something_else") == "something else"
+    lines = score_table(rows, [("evl_ecg", 0), ("sft", 7)], ["this model", "other"]).splitlines()
+    assert lines[0] == "| task | metric | n | chance | this model | other |"
+    assert lines[-1].startswith("| simulated:"), "real records first"
+    assert all(line.endswith("| – |") for line in lines[2:])
+    assert not any("accuracy |" in line.replace("balanced accuracy", "") for line in lines), (
+        "balanced accuracy stands for it"
+    )
+    spread = seed_table(rows, ["evl_ecg", "teacher"]).splitlines()
+    assert spread[2] == "| ludb: rhythm (yes/no) | balanced accuracy | 70.7 ± 2.4 | 81.0 |"
+    assert seed_table(rows, ["teacher"]) == ""
+    assert class_table([r for r in rows if "/" not in r["task"]], [("evl_ecg", 0)], ["x"]) == ""
+    assert find_source("cinc/georgia").title.startswith("PhysioNet")
+    assert find_source("my_hospital").licence == ""
+
+
+def test_pooled_reliability_leaves_simulated_records_out(tmp_path):
+    bins = [
+        {"low": 0.0, "high": 0.5, "n": 2, "confidence": 0.3, "accuracy": 0.5},
+        {"low": 0.5, "high": 1.0, "n": 0, "confidence": None, "accuracy": None},
+    ]
+    tables = [
+        {"source": source, "task": "rhythm_closed", "n": 2, "bins": bins} for source in ("ludb", "cinc", "simulated")
+    ]
+    pooled = pool_reliability(tables)
+    assert pooled["rhythm_closed"][0]["n"] == 4
+    assert pooled["rhythm_closed"][0]["confidence"] == pytest.approx(0.3)
+    assert pooled["rhythm_closed"][1] == bins[1]
+    assert plot_reliability({"this model": tables}, tmp_path / "a.png")
+    assert not plot_reliability({}, tmp_path / "b.png")
+    assert not (tmp_path / "b.png").exists()
