@@ -14,7 +14,7 @@ LAYERS = {
         {"capture", "head", "layers", "losses"},
         {"training_args", "adapt", "evaluation", "geometry_callback"},
         {"trainer", "baselines", "checkpoints", "plots", "results", "report"},
-        {"card", "inspection", "inspection_pictures", "inspection_report", "pages"},
+        {"card", "hub", "publish", "inspection", "inspection_pictures", "inspection_report", "pages"},
         {"__init__", "__main__"},
     ],
     "hf_evl_ecg": [

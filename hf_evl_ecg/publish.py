@@ -1,0 +1,246 @@
+"""Students and rendered data sets on the Hub: checked before they are sent, and again as the Hub returns them."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, DatasetDict, Image
+from datasets.table import embed_table_storage
+from huggingface_hub import HfApi
+from torch import Tensor
+from transformers import AutoModelForImageTextToText
+
+from .export import CHECK_QUESTION, PROVENANCE_KEY
+from .hub import PublishError, Push, check_card, check_files, downloaded, push_folder, tag_push
+from .reload_check import ReloadError, reload_logits
+from .results import write_text
+
+__all__ = ["DATASET_FILES", "STUDENT_FILES", "PublishReport", "publish_dataset", "publish_student"]
+
+_CARD_FILES = ("README.md", "LICENSE", "*.png", "*.jpg", "results/*.json", ".eval_results/*.yaml")
+STUDENT_FILES = (
+    *_CARD_FILES,
+    *("config.json", "generation_config.json", "model.safetensors", "model-*-of-*.safetensors"),
+    *("model.safetensors.index.json", "processor_config.json", "*preprocessor_config.json", "chat_template.j*"),
+    *("additional_chat_templates/*.jinja", "tokenizer.json", "tokenizer_config.json", "tokenizer.model"),
+    *("special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt"),
+)
+DATASET_FILES = (*_CARD_FILES, "data/*.parquet")
+_SHARD_BYTES = 500 * 2**20
+_SAME = 1e-5  # of the largest logit; the same files on the same machine, so normally 0
+
+
+@dataclass(frozen=True)
+class PublishReport:
+    """What is on the Hub, and how it was checked.
+
+    Attributes:
+        push: Where it is.
+        tag: Tag of the commit, if one was asked for.
+        difference: Largest difference of logits between the folder and what the Hub returned, each run in a new
+            process, over the largest logit.
+    """
+
+    push: Push
+    tag: str | None
+    difference: float
+
+
+def publish_student(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    card: str | Path | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    private: bool = True,
+    revision: str = "main",
+    tag: str | None = None,
+    commit_message: str = "Publish student",
+    parent_commit: str | None = None,
+    check_inputs: Mapping[str, Tensor] | None = None,
+    api: HfApi | None = None,
+) -> PublishReport:
+    """Publish what `hf_evl_ecg.export.export_student` wrote, and prove that the copy on the Hub computes the same.
+
+    Nothing is sent unless the folder holds the student and its card alone, without pickles or weights that are not the
+    student's, and loads in a new process that cannot import this package. Then the branch is made to hold exactly this
+    folder (see `hf_evl_ecg.hub.push_folder`; the same folder again makes no commit), downloaded into a new cache, and run
+    in another such process. Only a commit that passed is tagged.
+
+    Args:
+        folder: The exported folder.
+        repo_id: ``namespace/name``.
+        card: Text of the card, or a file with it, written to README.md of the folder; None: it is there already.
+        provenance: Facts that the export did not have yet, such as results; added to those in ``config.json``.
+        private: Visibility of a new repository; a public one is refused if this is True.
+        revision: Branch.
+        tag: Tag for the commit.
+        commit_message: First line of the commit.
+        parent_commit: Push only if this is the newest commit of the branch; None: whatever is there now.
+        check_inputs: Model inputs to compare logits on, instead of a picture and a question through the processor.
+        api: Endpoint and token; None: those of the environment.
+
+    Raises:
+        PublishError: The Hub refused, the connection broke, or the copy on the Hub computes something else.
+        ReloadError: The folder itself does not load in a new process; nothing was sent.
+        ValueError: The folder is no export, holds something else, or its card is missing or invalid.
+
+    Example:
+        >>> publish_student("ecg-student", "heart-lab/ecg-student", tag="v1.0")  # doctest: +SKIP
+    """
+    folder = Path(folder)
+    check_files(folder, STUDENT_FILES)
+    _check_student(folder)
+    _add_provenance(folder, provenance or {})
+    if card is not None:
+        _write_card(folder, card)
+    check_card(folder)
+    expected = _logits(folder, check_inputs)
+    push = push_folder(
+        folder,
+        repo_id,
+        allowed=STUDENT_FILES,
+        private=private,
+        revision=revision,
+        commit_message=commit_message,
+        parent_commit=parent_commit,
+        api=api,
+    )
+    with downloaded(push, folder, api) as copy:
+        difference = _compare(push, copy, expected, check_inputs)
+    if tag is not None:
+        tag_push(push, tag, api)
+    return PublishReport(push, tag, difference)
+
+
+def publish_dataset(
+    data: Dataset | DatasetDict,
+    repo_id: str,
+    *,
+    card: str | Path,
+    private: bool = True,
+    revision: str = "main",
+    tag: str | None = None,
+    commit_message: str = "Publish data set",
+    parent_commit: str | None = None,
+    api: HfApi | None = None,
+) -> Push:
+    """Publish pictures of ECGs with their questions, answers or labels as parquet files that `load_dataset` reads.
+
+    Pictures are stored inside the parquet files. A data set with rows whose ``source`` is "simulated" must say
+    "simulated" in its card.
+
+    Args:
+        data: Rows with an `datasets.Image` column, or several splits of them.
+        repo_id: ``namespace/name``.
+        card: Text of the card, or a file with it; its metadata must name the license.
+        private: Visibility of a new repository; a public one is refused if this is True.
+        revision: Branch.
+        tag: Tag for the commit.
+        commit_message: First line of the commit.
+        parent_commit: Push only if this is the newest commit of the branch; None: whatever is there now.
+        api: Endpoint and token; None: those of the environment.
+
+    Raises:
+        PublishError: The Hub refused, the connection broke, or the Hub returns other files.
+        ValueError: There is no picture, a split is empty, or the card is missing, invalid or silent about simulation.
+    """
+    splits = dict(data) if isinstance(data, DatasetDict) else {str(data.split or "train"): data}
+    text = card.read_text(encoding="utf-8") if isinstance(card, Path) else card
+    _check_rows(splits, text)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        _write_card(folder, text)
+        for name, rows in splits.items():
+            _write_parquet(folder / "data", name, rows)
+        push = push_folder(
+            folder,
+            repo_id,
+            allowed=DATASET_FILES,
+            repo_type="dataset",
+            private=private,
+            revision=revision,
+            commit_message=commit_message,
+            parent_commit=parent_commit,
+            api=api,
+        )
+        with downloaded(push, folder, api):
+            pass
+    if tag is not None:
+        tag_push(push, tag, api)
+    return push
+
+
+def _check_student(folder: Path) -> None:
+    """The folder is an export, and its weights are those of its architecture, neither more nor fewer."""
+    config = folder / "config.json"
+    if not config.is_file() or PROVENANCE_KEY not in json.loads(config.read_text(encoding="utf-8")):
+        raise ValueError(
+            f"{folder} was not written by export_student (config.json has no {PROVENANCE_KEY!r}); export first"
+        )
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(folder, device_map="meta", output_loading_info=True)
+    if wrong := {kind: sorted(map(str, names))[:5] for kind, names in loaded[1].items() if names}:
+        raise ValueError(f"{folder}: the weights are not those of the student that config.json describes: {wrong}")
+
+
+def _add_provenance(folder: Path, facts: Mapping[str, Any]) -> None:
+    if facts:
+        path = folder / "config.json"
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config[PROVENANCE_KEY] |= facts
+        write_text(path, json.dumps(config, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def _write_card(folder: Path, card: str | Path) -> None:
+    write_text(folder / "README.md", card.read_text(encoding="utf-8") if isinstance(card, Path) else card)
+
+
+def _logits(folder: Path, check_inputs: Mapping[str, Tensor] | None) -> Tensor:
+    """Logits of a saved student in a new process; the picture is noise, to which every part of the model answers."""
+    if check_inputs is not None:
+        return reload_logits(folder, check_inputs)["logits"]
+    picture = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (220, 280, 3), dtype=np.uint8))
+    return reload_logits(folder, {"image": picture}, question=CHECK_QUESTION)["logits"]
+
+
+def _compare(push: Push, copy: Path, expected: Tensor, check_inputs: Mapping[str, Tensor] | None) -> float:
+    warning = f"{push.repo_id} holds the files at {push.commit}, without a tag; do not use that commit."
+    try:
+        found = _logits(copy, check_inputs)
+    except ReloadError as error:
+        raise PublishError(f"The copy on the Hub does not load: {error} {warning}") from error
+    same_shape = found.shape == expected.shape
+    difference = float((found - expected).abs().max() / expected.abs().max()) if same_shape else float("inf")
+    if not difference <= _SAME:
+        raise PublishError(f"The logits of the copy on the Hub differ by {difference:.2g} of the largest. {warning}")
+    return difference
+
+
+def _check_rows(splits: Mapping[str, Dataset], card: str) -> None:
+    for name, rows in splits.items():
+        if not len(rows) or not any(isinstance(feature, Image) for feature in rows.features.values()):
+            raise ValueError(
+                f"split {name!r} has {len(rows)} rows of {list(rows.features)}; rows with a picture are needed"
+            )
+        simulated = "source" in rows.column_names and "simulated" in rows.unique("source")
+        if simulated and "simulated" not in card.lower():
+            raise ValueError(
+                f"split {name!r} holds simulated ECGs; the card must say that they are simulated, not patients"
+            )
+
+
+def _write_parquet(folder: Path, split: str, rows: Dataset) -> None:
+    """Shards of at most 500 MB, pictures inside."""
+    folder.mkdir(exist_ok=True)
+    stored = rows.with_format("arrow").map(embed_table_storage, batched=True, batch_size=100, keep_in_memory=False)
+    count = 1 + stored.data.nbytes // _SHARD_BYTES
+    for i in range(count):
+        shard = stored.with_format(None).shard(count, i, contiguous=True)
+        shard.to_parquet(folder / f"{split}-{i:05d}-of-{count:05d}.parquet")
