@@ -1,0 +1,172 @@
+"""docs/: every Python block runs, every command names a script and options that exist, every link leads somewhere."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import wfdb
+
+from hf_evl_ecg.export import export_student
+from hf_evl_ecg.signals import STANDARD_LEADS
+from hf_evl_ecg.simulate import simulate
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import doc_pages
+from hub_server import Account, running_hub
+
+TESTS = Path(__file__).resolve().parent
+DOCS = doc_pages.ROOT / "docs"
+PAGES = ["app", "distil", "evaluate", "index", "interpret", "publish", "results", "train_mic", "truncate_an_index"]
+
+
+def pages_with(language: str) -> list:
+    """Pages that hold blocks of a language."""
+    found = sorted(
+        path for path in DOCS.glob("*.md") if any(b.language == language for b in doc_pages.read_blocks(path))
+    )
+    return [pytest.param(path, id=path.stem) for path in found]
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory) -> Path:
+    """A tiny student of a real architecture, exported."""
+    spec = importlib.util.spec_from_file_location("ecg_models", TESTS / "evl_ecg" / "conftest.py")
+    models = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = models  # its dataclass looks its module up
+    spec.loader.exec_module(models)
+    torch.manual_seed(0)
+    model, processor = models.build_idefics3()
+    folder = tmp_path_factory.mktemp("export") / "student"
+    export_student(model, folder, processor=processor, provenance={"teacher": "a tiny model of the tests"})
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """A working directory that holds the files the pages speak of."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("examples", "README.md", "model_cards"):
+        (tmp_path / name).symlink_to(doc_pages.ROOT / name)
+    words = [f"{finding} {place}" for finding in ("ST elevation", "Q wave", "T-wave inversion", "R loss", "ST depression")
+             for place in ("in V1", "in V2", "in V3", "in V4", "in V5", "in V6", "in II", "in III", "in aVF", "in aVL")]  # fmt: skip
+    (tmp_path / "sentences.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    pairs = [f"{word},{word.lower()} is present" for word in words[:8]]
+    (tmp_path / "pairs.csv").write_text("\n".join(["anchor,positive", *pairs]) + "\n", encoding="utf-8")
+    random = np.random.default_rng(0)
+    np.save("vectors.npy", (random.normal(size=(300, 60)) @ random.normal(size=(60, 384))).astype(np.float32))
+    for name, label in (("af", "AF"), ("lbbb", "LBBB")):
+        ecg, record = simulate(label, seed=0), Path("records", name)
+        record.parent.mkdir(exist_ok=True)
+        layout = {"fs": int(ecg.fs_hz), "units": ["mV"] * 12, "sig_name": list(STANDARD_LEADS), "fmt": ["16"] * 12}
+        wfdb.wrsamp(name, p_signal=ecg.signal_mv.astype(np.float64), write_dir=str(record.parent), **layout)
+    return tmp_path
+
+
+def test_all_pages_are_there_and_listed():
+    assert sorted(path.stem for path in DOCS.glob("*.md")) == PAGES
+    index = (DOCS / "index.md").read_text(encoding="utf-8")
+    assert all(f"({page}.md)" in index for page in PAGES if page != "index")
+
+
+def test_links_lead_somewhere():
+    for path in [*DOCS.glob("*.md"), doc_pages.ROOT / "README.md"]:
+        targets = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", path.read_text(encoding="utf-8"))
+        missing = [target for target in targets if not (path.parent / target).exists()]
+        assert not missing, f"{path.name} links to {missing}"
+
+
+def test_named_files_exist():
+    """Paths of this repository that a page names in code style."""
+    for path in DOCS.glob("*.md"):
+        named = re.findall(r"`((?:examples|model_cards|benchmarks)/[\w./*-]+)`", path.read_text(encoding="utf-8"))
+        missing = [name for name in named if not list(doc_pages.ROOT.glob(name.rstrip("/")))]
+        assert not missing, f"{path.name} names {missing}"
+
+
+def test_what_is_not_run_is_known():
+    """Python blocks that are not run, with their reasons; a new one has to be entered here."""
+    skipped = {
+        f"{path.stem}: {block.mark}"
+        for path in DOCS.glob("*.md")
+        for block in doc_pages.read_blocks(path)
+        if block.language == "python" and not block.runs
+    }
+    assert skipped == set()
+
+
+@pytest.mark.parametrize("page", pages_with("bash"))
+def test_commands_have_scripts_and_options(page):
+    for block in doc_pages.read_blocks(page):
+        for words in doc_pages.commands(block.code) if block.language == "bash" else []:
+            call = doc_pages.as_call(words)
+            if call is None:
+                continue
+            where = f"{page.name}, line {block.line}: {' '.join(words)}"
+            if call.program[0] != "-m":
+                assert (doc_pages.ROOT / call.program[0]).is_file(), where
+            unknown = set(doc_pages.option_names(call.arguments)) - doc_pages.known_options(call.program)
+            assert not unknown, f"{where}: unknown {unknown}"
+            configs = [word for word in call.arguments if word.startswith("examples/")]
+            assert all((doc_pages.ROOT / word).is_file() for word in configs), where
+            if call.launcher and call.launcher[0] in ("accelerate", "torchrun"):
+                unknown = set(doc_pages.option_names(call.launcher)) - doc_pages.launcher_options(call.launcher)
+                assert not unknown, f"{where}: unknown {unknown}"
+
+
+@pytest.mark.parametrize("page", pages_with("python"))
+def test_page_runs(page, folder, request):
+    blocks = doc_pages.read_blocks(page)
+    if any("student" in block.code for block in blocks if block.runs) and page.stem != "distil":
+        (folder / "student").symlink_to(request.getfixturevalue("student"))
+    if page.stem != "publish":
+        assert doc_pages.run_blocks(blocks, doc_pages.local_names())
+        return
+    with running_hub({"hf_local": Account("your-name", ("your-name",))}) as hub:
+        online = {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_local"}
+        own = {"HF_HOME": str(folder / "hf_home"), "PYTHONPATH": str(doc_pages.ROOT)}
+        done = subprocess.run(
+            [sys.executable, str(TESTS / "doc_pages.py"), str(page)],
+            env={**os.environ, **online, **own},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_commands_are_read_as_a_shell_reads_them():
+    code = "A=1 python x.py --one 'a b' \\\n    --two=3  # say why\nmake demo & wait\npython -m hf_mic inspect M --html"
+    first, *rest = doc_pages.commands(code)
+    assert first == ["python", "x.py", "--one", "a b", "--two=3"]
+    assert rest == [["make", "demo"], ["wait"], ["python", "-m", "hf_mic", "inspect", "M", "--html"]]
+    call = doc_pages.as_call(rest[-1])
+    assert call == doc_pages.Call(("python",), ("-m", "hf_mic", "inspect"), ("M", "--html"))
+    assert doc_pages.as_call(rest[0]) is None
+    assert doc_pages.option_names(["--a", "-b", "--c=1", "-1"]) == ["--a", "--c"]
+
+
+def test_marks_decide_what_runs(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "```python\na = 1\n```\n\n<!-- not run: needs a GPU -->\n```python\nraise ValueError\n```\n\n```bash\nexit 1\n```\n\n"
+        "```text\nx\n```\n\n```python\nassert a == 1\n```\n",
+        encoding="utf-8",
+    )
+    blocks = doc_pages.read_blocks(page)
+    assert [(block.language, block.runs, block.line) for block in blocks] == [
+        ("python", True, 2),
+        ("python", False, 7),
+        ("bash", False, 11),
+        ("python", True, 19),
+    ]
+    assert doc_pages.run_blocks(blocks, {}) == 2
+    page.write_text("```python\n\nraise KeyError('here')\n```\n", encoding="utf-8")
+    with pytest.raises(KeyError) as error:
+        doc_pages.run_blocks(doc_pages.read_blocks(page), {})
+    assert error.traceback[-1].lineno + 1 == 3  # line of the page
