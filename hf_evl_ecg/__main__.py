@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from transformers import HfArgumentParser
 
 from hf_evl_ecg.ecg_inputs import is_image_file, load_picture
-from hf_evl_ecg.interpret_report import DISCLAIMER, ECGReport, Opinion, describe_model, true_scale
+from hf_evl_ecg.interpret_report import DISCLAIMER, ECGReport, Opinion, describe_model
 from hf_evl_ecg.interpreter import REPORT_QUESTION, ECGInterpreter
 from hf_evl_ecg.labels import label_text
 from hf_evl_ecg.plausibility import ECGRecordWarning
 from hf_evl_ecg.records import read_record
+from hf_evl_ecg.report_page import report_page, true_scale
 from hf_evl_ecg.results import write_text
 from hf_evl_ecg.signals import ECG
 
@@ -50,9 +53,7 @@ class InterpretArguments:
     question: str = field(default=REPORT_QUESTION, metadata={"help": "What to ask."})
     labels: list[str] | None = field(
         default=None,
-        metadata={
-            "help": "Codes of labels to score, such as AF LBBB; none after --labels: no scores. Default: the model's."
-        },
+        metadata={"help": "Codes of labels to score, such as AF LBBB, or none. Default: those of the model."},
     )
     max_new_tokens: int = field(default=256, metadata={"help": "Longest answer in tokens."})
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of --model on the Hub."})
@@ -63,6 +64,9 @@ class InterpretArguments:
     quantization: str | None = field(default=None, metadata={"help": "4bit or 8bit, by bitsandbytes on a GPU."})
     missing: str = field(
         default="raise", metadata={"help": "Missing samples of a record: raise an error, or interpolate them."}
+    )
+    gain_per_mv: float | None = field(
+        default=None, metadata={"help": "Stored units per mV, where a record's header is known to be wrong."}
     )
     layout: str = field(default="3x4+rhythm", metadata={"help": "Layout of the page: 3x4+rhythm, 3x4, 6x2 or 12x1."})
     json: str | None = field(default=None, metadata={"help": "Write the interpretation as json to this file."})
@@ -82,16 +86,17 @@ def interpret(args: InterpretArguments) -> ECGReport:
     """
     true_scale(args.layout)
     started = time.perf_counter()
-    ecg, told = (None, []) if is_image_file(args.record) else _read(args.record, args.missing)
+    ecg, told = (None, []) if is_image_file(args.record) else _read(args)
     source = load_picture(args.record).image if ecg is None else ecg
     read = time.perf_counter() - started
+    labels = [] if args.labels == ["none"] else args.labels
     opinions = []
     for model, revision in ((args.model, args.revision), (args.teacher, None)):
         if model is not None:
             interpreter = ECGInterpreter.from_pretrained(
                 model, device=args.device, dtype=args.dtype, quantization=args.quantization, revision=revision
             )
-            done = interpreter(source, args.question, labels=args.labels, max_new_tokens=args.max_new_tokens)
+            done = interpreter(source, args.question, labels=labels, max_new_tokens=args.max_new_tokens)
             done = replace(done, seconds=done.seconds | {"read": read})
             opinions.append(Opinion(describe_model(interpreter), done))
     report = ECGReport(args.record, opinions, ecg, told, args.layout)
@@ -99,19 +104,22 @@ def interpret(args: InterpretArguments) -> ECGReport:
     if args.json:
         write_text(args.json, json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n")
     if args.html:
-        write_text(args.html, report.html())
+        write_text(args.html, report_page(report))
     return report
 
 
-def _read(record: str, missing: str) -> tuple[ECG, list[str]]:
-    """The recording, and what reading it warned of."""
+def _read(args: InterpretArguments) -> tuple[ECG, list[str]]:
+    """The recording, and what reading it warned of, without the folder it lies in."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ECGRecordWarning)
-        ecg = read_record(record, nan=missing)  # type: ignore[arg-type]  # checked there
+        ecg = read_record(args.record, nan=args.missing, gain_per_mv=args.gain_per_mv)  # type: ignore[arg-type]  # checked there
+    told = []
     for warning in caught:
-        if not issubclass(warning.category, ECGRecordWarning):
+        if issubclass(warning.category, ECGRecordWarning):
+            told.append(str(warning.message).replace(f"{Path(args.record).parent}{os.sep}", ""))
+        else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    return ecg, [str(warning.message) for warning in caught if issubclass(warning.category, ECGRecordWarning)]
+    return ecg, told
 
 
 def _summary(report: ECGReport) -> str:
