@@ -20,7 +20,7 @@ from sentence_transformers.sentence_transformer.losses import (
 from torch import Tensor, nn
 
 from .capture import columns_of, encoder_passes, transformer_of, unwrap
-from .losses import MICLoss
+from .losses import MICLoss, matryoshka_config
 from .training_args import MICTrainingArguments
 
 __all__ = ["METHODS", "MatryoshkaGORLoss", "base_loss", "ese_loss", "method_loss"]
@@ -186,13 +186,7 @@ class MatryoshkaGORLoss(nn.Module):
 
     def get_config_dict(self) -> dict[str, Any]:
         """Return the configuration for model cards."""
-        return {
-            "loss": type(self.loss.loss).__name__,
-            "matryoshka_dims": list(self.loss.matryoshka_dims),
-            "matryoshka_weights": list(self.loss.matryoshka_weights),
-            "n_dims_per_step": self.loss.n_dims_per_step,
-            "gor_weight": self.gor_weight,
-        }
+        return matryoshka_config(self.loss) | {"gor_weight": self.gor_weight}
 
     @property
     def citation(self) -> str:

@@ -25,7 +25,17 @@ from hf_mic.functional import (
 )
 from hf_mic.layers import distilled_dims, pooled_dims, token_dims
 
-__all__ = ["MICLoss"]
+__all__ = ["MICLoss", "matryoshka_config"]
+
+
+def matryoshka_config(loss: MatryoshkaLoss) -> dict[str, Any]:
+    """What a model card says about a MatryoshkaLoss: its inner loss, prefix lengths, their weights and how many are drawn."""
+    return {
+        "loss": type(loss.loss).__name__,
+        "matryoshka_dims": list(loss.matryoshka_dims),
+        "matryoshka_weights": list(loss.matryoshka_weights),
+        "n_dims_per_step": loss.n_dims_per_step,
+    }
 
 
 class MICLoss(nn.Module):
@@ -244,11 +254,7 @@ class MICLoss(nn.Module):
 
     def get_config_dict(self) -> dict[str, Any]:
         """Return the configuration for model cards."""
-        return {
-            "loss": type(self.loss.loss).__name__,
-            "matryoshka_dims": list(self.loss.matryoshka_dims),
-            "matryoshka_weights": list(self.loss.matryoshka_weights),
-            "n_dims_per_step": self.loss.n_dims_per_step,
+        return matryoshka_config(self.loss) | {
             "scope": self.scope,
             "reg_dims": {str(layer): dims for layer, dims in self.layers.items()} or self.reg_dims,
             "gamma": self.gamma,

@@ -115,6 +115,18 @@ def test_gor_equals_the_formula_and_trains(make_model, make_sentences):
     assert model[0].auto_model.embeddings.word_embeddings.weight.grad.abs().max() > 1e-6
 
 
+def test_gor_describes_itself(make_model):
+    model = make_model()
+    loss = MatryoshkaGORLoss(model, MultipleNegativesRankingLoss(model), [16, 8], [1.0, 0.5], gor_weight=0.5)
+    assert loss.get_config_dict() == {
+        "loss": "MultipleNegativesRankingLoss",
+        "matryoshka_dims": [16, 8],
+        "matryoshka_weights": [1.0, 0.5],
+        "n_dims_per_step": -1,
+        "gor_weight": 0.5,
+    }
+
+
 def test_gor_refuses_gradient_caching(make_model):
     model = make_model()
     with pytest.raises(ValueError, match="graph"):

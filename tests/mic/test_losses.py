@@ -17,6 +17,8 @@ from sentence_transformers.sentence_transformer.losses import (
     TripletLoss,
 )
 from torch import nn
+from transformers import BertModel
+from transformers.modeling_outputs import BaseModelOutput
 
 from hf_mic import MICLoss
 from hf_mic.capture import columns_of, encoder_passes
@@ -414,6 +416,25 @@ def test_nothing_stays_patched(make_model, make_features, hidden_states):
             with pytest.raises((ValueError, RuntimeError)):
                 loss([], None)
     assert [traces(loss) for loss in losses] == clean
+
+
+class SilentBert(BertModel):
+    """An encoder that keeps its hidden states to itself, whatever its configuration asks for."""
+
+    def forward(self, *args, **kwargs):
+        return BaseModelOutput(last_hidden_state=super().forward(*args, **kwargs).last_hidden_state)
+
+
+def test_an_encoder_without_hidden_states_is_refused(make_model, make_features):
+    model = make_model()
+    model[0].auto_model.__class__ = SilentBert
+    loss = MICLoss(model, MultipleNegativesRankingLoss(model), DIMS)
+    clean = traces(loss)
+    with pytest.raises(ValueError, match=r'SilentBert returns none\. Use scope="pooled"'):
+        loss(make_features(model), None)
+    assert traces(loss) == clean
+    pooled = MICLoss(model, MultipleNegativesRankingLoss(model), DIMS, scope="pooled")
+    assert pooled(make_features(model), None)["sir"].isfinite()
 
 
 def test_an_error_inside_a_cached_loss_restores_it(make_model, make_features, monkeypatch):
