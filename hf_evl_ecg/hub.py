@@ -55,7 +55,7 @@ def check_files(folder: Path, allowed: Sequence[str]) -> dict[str, Path]:
 
     Args:
         folder: The folder.
-        allowed: Patterns as of `fnmatch`; ``*`` also matches ``/``.
+        allowed: Patterns as of `fnmatch`, for each part of a path.
 
     Raises:
         ValueError: There is no such folder, or it holds a file that no pattern allows.
@@ -63,12 +63,17 @@ def check_files(folder: Path, allowed: Sequence[str]) -> dict[str, Path]:
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder; give the folder of a saved model")
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if not path.is_dir()}
-    if foreign := [name for name in files if not any(fnmatchcase(name, pattern) for pattern in allowed)]:
+    if foreign := [name for name in files if not any(_matches(name, pattern) for pattern in allowed)]:
         raise ValueError(
             f"{folder} holds files that do not belong to what is published: {foreign[:20]}; nothing was sent. Publish a "
             "folder of its own, not the folder of a training run: pickles, optimizer states and logs stay where they are"
         )
     return files
+
+
+def _matches(name: str, pattern: str) -> bool:
+    parts, patterns = name.split("/"), pattern.split("/")
+    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
 
 
 def check_card(folder: Path) -> None:
