@@ -151,6 +151,17 @@ def test_commands_are_read_as_a_shell_reads_them():
     assert doc_pages.option_names(["--a", "-b", "--c=1", "-1"]) == ["--a", "--c"]
 
 
+def test_options_are_those_of_the_usage_line():
+    """The description of a script shows commands of other scripts, whose options it does not have."""
+    program = ("examples/evl_ecg/train_teacher.py",)
+    assert "--kind" in doc_pages.help_text(program)
+    assert "--lora_rank" in doc_pages.known_options(program)
+    assert "--kind" not in doc_pages.known_options(program)
+    assert "--texts" in doc_pages.known_options(("-m", "hf_mic", "inspect"))
+    assert "--num_processes" in doc_pages.launcher_options(("accelerate", "launch"))
+    assert "--metrics" in doc_pages.known_options(("-m", "hf_mic.report"))
+
+
 def test_marks_decide_what_runs(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(
