@@ -18,7 +18,8 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
 from .export import CHECK_QUESTION, PROVENANCE_KEY
-from .hub import PublishError, Push, check_card, check_files, downloaded, push_folder, tag_push
+from .hub import PublishError, Push, downloaded, push_folder, tag_push
+from .hub_folder import check_card, check_files, write_card
 from .reload_check import ReloadError, reload_logits
 from .results import write_text
 
@@ -77,7 +78,7 @@ def publish_student(
     Args:
         folder: The exported folder.
         repo_id: ``namespace/name``.
-        card: Text of the card, or a file with it, written to README.md of the folder; None: it is there already.
+        card: Text of the card, or a file with it and its pictures beside it; None: README.md is in the folder already.
         provenance: Facts that the export did not have yet, such as results; added to those in ``config.json``.
         private: Visibility of a new repository; a public one is refused if this is True.
         revision: Branch.
@@ -100,7 +101,7 @@ def publish_student(
     _check_student(folder)
     _add_provenance(folder, provenance or {})
     if card is not None:
-        _write_card(folder, card)
+        write_card(folder, card)
     check_card(folder)
     expected = _logits(folder, check_inputs)
     push = push_folder(
@@ -157,7 +158,7 @@ def publish_dataset(
     _check_rows(splits, text)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        _write_card(folder, text)
+        write_card(folder, text)
         for name, rows in splits.items():
             _write_parquet(folder / "data", name, rows)
         push = push_folder(
@@ -196,10 +197,6 @@ def _add_provenance(folder: Path, facts: Mapping[str, Any]) -> None:
         config = json.loads(path.read_text(encoding="utf-8"))
         config[PROVENANCE_KEY] |= facts
         write_text(path, json.dumps(config, indent=2, sort_keys=True, allow_nan=False) + "\n")
-
-
-def _write_card(folder: Path, card: str | Path) -> None:
-    write_text(folder / "README.md", card.read_text(encoding="utf-8") if isinstance(card, Path) else card)
 
 
 def _logits(folder: Path, check_inputs: Mapping[str, Tensor] | None) -> Tensor:

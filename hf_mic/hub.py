@@ -7,20 +7,29 @@ from __future__ import annotations
 
 import filecmp
 import hashlib
-import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import validate_repo_id
+from transformers import TrainingArguments
 
-__all__ = ["PublishError", "Push", "check_card", "check_files", "downloaded", "push_folder", "tag_push"]
+from .hub_folder import check_card, check_files
+
+__all__ = [
+    "PublishError",
+    "Push",
+    "downloaded",
+    "push_folder",
+    "tag_push",
+    "take_hub_arguments",
+]
 
 _KEPT = ".gitattributes"  # written by the Hub
 
@@ -48,54 +57,6 @@ class Push:
     commit: str
     committed: bool
     files: tuple[str, ...]
-
-
-def check_files(folder: Path, allowed: Sequence[str]) -> dict[str, Path]:
-    """Files of a folder by their name in the repository.
-
-    Args:
-        folder: The folder.
-        allowed: Patterns as of `fnmatch`, for each part of a path.
-
-    Raises:
-        ValueError: There is no such folder, or it holds a file that no pattern allows.
-    """
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder; give the folder of a saved model")
-    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if not path.is_dir()}
-    if foreign := [name for name in files if not any(_matches(name, pattern) for pattern in allowed)]:
-        raise ValueError(
-            f"{folder} holds files that do not belong to what is published: {foreign[:20]}; nothing was sent. Publish a "
-            "folder of its own, not the folder of a training run: pickles, optimizer states and logs stay where they are"
-        )
-    return files
-
-
-def _matches(name: str, pattern: str) -> bool:
-    parts, patterns = name.split("/"), pattern.split("/")
-    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
-
-
-def check_card(folder: Path) -> None:
-    """Check that README.md is there, has readable metadata with a license, no placeholders, and its pictures.
-
-    Raises:
-        ValueError: Something is wrong with it.
-    """
-    path = folder / "README.md"
-    if not path.is_file():
-        raise ValueError(f"{folder} has no README.md; a model or data set without a card is not published")
-    try:
-        card = ModelCard(path.read_text(encoding="utf-8"))
-    except Exception as error:  # of the YAML parser, or of the checks of model-index
-        raise ValueError(f"{path}: the metadata between the --- lines cannot be read: {error}") from error
-    if not card.data.get("license"):
-        raise ValueError(f"{path}: the metadata between the --- lines names no license")
-    if left := re.findall(r"\[More Information Needed\]|\{\{.*?\}\}", card.text):
-        raise ValueError(f"{path} still has placeholders: {sorted(set(left))}")
-    pictures = re.findall(r"!\[[^\]]*\]\((?!\w+:)([^)\s]+)\)", card.text)
-    if missing := [name for name in pictures if not (folder / name).is_file()]:
-        raise ValueError(f"{path} shows pictures that are not in the folder: {missing}")
 
 
 def push_folder(
@@ -191,6 +152,33 @@ def tag_push(push: Push, tag: str, api: HfApi | None = None) -> None:
             raise PublishError(
                 f"The tag {tag!r} already means {tags[tag]}; published tags are not moved. {state} Choose another tag."
             )
+
+
+def take_hub_arguments(training: TrainingArguments) -> dict[str, Any] | None:
+    """Take ``push_to_hub`` over from a trainer, which would send its pickled arguments and every checkpoint.
+
+    Args:
+        training: ``push_to_hub`` becomes False; ``hub_model_id``, ``hub_private_repo``, ``hub_revision`` and ``hub_token``
+            are read.
+
+    Returns:
+        ``repo_id``, ``private`` (True unless ``hub_private_repo`` is False), ``revision`` and ``api`` for publishing after
+        training; None without ``push_to_hub``.
+
+    Raises:
+        ValueError: ``hub_model_id`` is not ``namespace/name``.
+    """
+    if not training.push_to_hub:
+        return None
+    training.push_to_hub = False
+    if not training.hub_model_id or "/" not in training.hub_model_id:
+        raise ValueError(f"--hub_model_id {training.hub_model_id}: with --push_to_hub, give namespace/name")
+    return {
+        "repo_id": training.hub_model_id,
+        "private": training.hub_private_repo is not False,
+        "revision": training.hub_revision or "main",
+        "api": HfApi(token=training.hub_token),
+    }
 
 
 @contextmanager

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from huggingface_hub import HfApi
 from numpy.typing import NDArray
+from sentence_transformers import SentenceTransformer
 
-from .hub import PublishError, Push, check_card, check_files, downloaded, push_folder, tag_push
-from .results import write_atomically
+from .hub import PublishError, Push, downloaded, push_folder, tag_push
+from .hub_folder import check_card, check_files, write_card
 
 __all__ = ["CHECK_TEXTS", "PublishReport", "publish_encoder", "reload_embeddings"]
 
@@ -63,7 +64,7 @@ class PublishReport:
 
 
 def publish_encoder(
-    folder: str | Path,
+    model: SentenceTransformer | str | Path,
     repo_id: str,
     *,
     card: str | Path | None = None,
@@ -75,7 +76,7 @@ def publish_encoder(
     parent_commit: str | None = None,
     api: HfApi | None = None,
 ) -> PublishReport:
-    """Publish a folder written by `SentenceTransformer.save_pretrained`, and prove that the Hub's copy computes the same.
+    """Publish an encoder as `SentenceTransformer.save_pretrained` writes it, and prove that the Hub's copy computes the same.
 
     Unlike `SentenceTransformer.push_to_hub`, nothing is sent unless the folder holds the encoder and its card alone, in
     safetensors, without pickles or code, and loads in a new process that cannot import this package. Then the branch is
@@ -83,9 +84,9 @@ def publish_encoder(
     a new cache, and run in another such process. Only a commit that passed is tagged.
 
     Args:
-        folder: The saved encoder.
+        model: The folder, or a model in memory, which is saved to a temporary one.
         repo_id: ``namespace/name``.
-        card: Text of the card, or a file with it, written to README.md of the folder; None: it is there already.
+        card: Text of the card, or a file with it and its pictures beside it; None: README.md is in the folder already.
         truncate_dim: Width at which embeddings are compared; None: the full width.
         private: Visibility of a new repository; a public one is refused if this is True.
         revision: Branch.
@@ -101,12 +102,26 @@ def publish_encoder(
     Example:
         >>> publish_encoder("outputs/mic", "ann/mic-minilm", truncate_dim=32, tag="v1.0")  # doctest: +SKIP
     """
-    folder = Path(folder)
+    if isinstance(model, SentenceTransformer):
+        with tempfile.TemporaryDirectory() as scratch:
+            model.save_pretrained(scratch, create_model_card=False)
+            return publish_encoder(
+                scratch,
+                repo_id,
+                card=card,
+                truncate_dim=truncate_dim,
+                private=private,
+                revision=revision,
+                tag=tag,
+                commit_message=commit_message,
+                parent_commit=parent_commit,
+                api=api,
+            )
+    folder = Path(model)
     allowed = _allowed_files(folder)
     check_files(folder, allowed)
     if card is not None:
-        text = card.read_text(encoding="utf-8") if isinstance(card, Path) else card
-        write_atomically(folder / "README.md", lambda file: file.write(text.encode()))
+        write_card(folder, card)
     check_card(folder)
     try:
         expected = reload_embeddings(folder, CHECK_TEXTS, truncate_dim)

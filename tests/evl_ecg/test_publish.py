@@ -11,11 +11,12 @@ import torch
 from huggingface_hub import HfApi
 from PIL import Image as PILImage
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, TrainingArguments
 
 from hf_evl_ecg import export, publish
 from hf_evl_ecg.export import PROVENANCE_KEY, _check_input, export_student
-from hf_evl_ecg.hub import PublishError, check_card, push_folder
+from hf_evl_ecg.hub import PublishError, push_folder, take_hub_arguments
+from hf_evl_ecg.hub_folder import check_card, write_card
 from hf_evl_ecg.publish import STUDENT_FILES, publish_student
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -94,7 +95,7 @@ def test_a_student_is_published_and_loads_by_name_in_a_clean_process(hub, api, s
     code = f"""
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, TrainingArguments
 AutoProcessor.from_pretrained({REPO!r}, revision="v1.0").chat_template[0]
 model = AutoModelForImageTextToText.from_pretrained({REPO!r}, revision="v1.0").eval()
 with torch.no_grad():
@@ -184,6 +185,33 @@ def test_pictures_of_a_card_may_be_in_the_folder_or_on_the_web(tmp_path):
     (tmp_path / "README.md").write_text(CARD + "![a](a.png) ![b](https://example.org/b.png)")
     (tmp_path / "a.png").write_bytes(b"")
     check_card(tmp_path)
+
+
+def test_a_card_is_copied_with_the_pictures_that_it_shows(tmp_path):
+    source, folder = tmp_path / "source", tmp_path / "folder"
+    source.mkdir()
+    folder.mkdir()
+    for name in ("shown.png", "other.png"):
+        (source / name).write_bytes(name.encode())
+    (source / "card.md").write_text(CARD + "![a](shown.png) ![b](missing.png) ![c](../secret.png)")
+    write_card(folder, source / "card.md")
+    assert {path.name for path in folder.iterdir()} == {"README.md", "shown.png"}
+    with pytest.raises(ValueError, match=r"not in the folder: \['missing.png'\]"):
+        check_card(folder)
+
+
+def test_publishing_is_taken_over_from_a_trainer(tmp_path):
+    options = {"output_dir": str(tmp_path), "use_cpu": True, "report_to": "none"}
+    assert take_hub_arguments(TrainingArguments(**options)) is None
+    given = TrainingArguments(**options, push_to_hub=True, hub_model_id=REPO, hub_token="hf_x", hub_revision="next")
+    taken = take_hub_arguments(given)
+    assert not given.push_to_hub
+    assert taken.pop("api").token == "hf_x"
+    assert taken == {"repo_id": REPO, "private": True, "revision": "next"}
+    public = TrainingArguments(**options, push_to_hub=True, hub_model_id=REPO, hub_private_repo=False)
+    assert not take_hub_arguments(public)["private"]
+    with pytest.raises(ValueError, match="give namespace/name"):
+        take_hub_arguments(TrainingArguments(**options, push_to_hub=True))
 
 
 def push(student, api, repo_id=REPO, **options):

@@ -157,5 +157,19 @@ def test_a_folder_that_does_not_load_is_not_sent(hub, api, saved):
     assert not hub.requests
 
 
-def test_both_packages_hold_the_same_hub_module(repo_root):
-    assert (repo_root / "hf_mic" / "hub.py").read_text() == (repo_root / "hf_evl_ecg" / "hub.py").read_text()
+def test_a_model_in_memory_is_published_with_the_card_and_pictures_of_its_run(hub, api, saved, in_process):
+    (saved / "README.md").write_text(CARD + "![scores](scores.png)")
+    (saved / "scores.png").write_bytes(b"png")
+    (saved / "training_args.bin").write_bytes(b"x")
+    model = SentenceTransformer(str(saved), device="cpu")
+    report = publish_encoder(model, REPO, card=saved / "README.md", truncate_dim=8, api=api)
+    assert report.difference == 0
+    files = hub.repo(REPO).files()
+    assert files["README.md"].decode() == CARD + "![scores](scores.png)"
+    assert files["scores.png"] == b"png"
+    assert "training_args.bin" not in files
+
+
+@pytest.mark.parametrize("name", ["hub.py", "hub_folder.py"])
+def test_both_packages_hold_the_same_module(repo_root, name):
+    assert (repo_root / "hf_mic" / name).read_text() == (repo_root / "hf_evl_ecg" / name).read_text()
