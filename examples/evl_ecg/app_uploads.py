@@ -1,0 +1,173 @@
+"""What a visitor of app.py gives → one ECG or picture in memory; uploaded files are deleted as soon as they are read."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from hf_evl_ecg.ecg_inputs import IMAGE_SUFFIXES, is_image_file, load_picture
+from hf_evl_ecg.labels import label_text
+from hf_evl_ecg.plausibility import ECGRecordWarning
+from hf_evl_ecg.records import read_record
+from hf_evl_ecg.render import RenderConfig
+from hf_evl_ecg.signals import ECG
+from hf_evl_ecg.simulate import simulate
+
+__all__ = ["ALLOWED_SUFFIXES", "GivenECG", "UploadError", "main_file", "read_uploads", "simulated_ecg"]
+
+SIGNAL_SUFFIXES = (".dat", ".mat")
+ALLOWED_SUFFIXES = (".hea", *SIGNAL_SUFFIXES, *IMAGE_SUFFIXES)
+MAX_PIXELS = 50_000_000
+_WANTED = "give a WFDB record (its .hea and its .dat or .mat, both at once) or one picture"
+
+
+class UploadError(ValueError):
+    """Uploaded files that are refused, and what to upload instead."""
+
+
+@dataclass(frozen=True)
+class GivenECG:
+    """One ECG to ask about.
+
+    Attributes:
+        name: What it is called.
+        source: The recording, or a picture of one.
+        notes: What a reader should know about it, one sentence each.
+        simulated: Whether it comes from a simulator and not from a patient.
+    """
+
+    name: str
+    source: ECG | Image.Image
+    notes: tuple[str, ...] = ()
+    simulated: bool = False
+
+
+def main_file(names: Sequence[str]) -> str:
+    """Pair uploaded files: the header of a record with its signal files, or a picture alone.
+
+    Args:
+        names: Bare file names.
+
+    Returns:
+        The name of the header or picture.
+
+    Raises:
+        UploadError: Anything else, with what is missing or too much.
+
+    Example:
+        >>> main_file(["JS00001.mat", "JS00001.hea"])
+        'JS00001.hea'
+    """
+    shown = ", ".join(names) or "nothing"
+    if unknown := [name for name in names if Path(name).suffix.lower() not in ALLOWED_SUFFIXES]:
+        raise UploadError(f"{', '.join(unknown)} cannot be read; {_WANTED} ({', '.join(IMAGE_SUFFIXES)})")
+    if doubled := [name for name, count in Counter(names).items() if count > 1]:
+        raise UploadError(f"{', '.join(doubled)} was given twice; {_WANTED}")
+    pictures = [name for name in names if is_image_file(name)]
+    headers = [name for name in names if Path(name).suffix.lower() == ".hea"]
+    signals = [name for name in names if Path(name).suffix.lower() in SIGNAL_SUFFIXES]
+    if len(pictures) == len(names) == 1:
+        return pictures[0]
+    if pictures or len(headers) > 1 or not names:
+        raise UploadError(f"got {shown}; {_WANTED}, one ECG at a time")
+    if not headers:
+        raise UploadError(f"{shown} came without a header; {_WANTED}")
+    if not signals:
+        raise UploadError(f"{headers[0]} came without its signal file; {_WANTED}")
+    return headers[0]
+
+
+def read_uploads(paths: Sequence[str | Path], folder: str | Path, max_megabytes: float) -> GivenECG:
+    """Read uploaded files into memory and delete them, also if they cannot be read.
+
+    Args:
+        paths: The files; each must lie inside ``folder``, symbolic links resolved, or nothing is read.
+        folder: Where uploads arrive.
+        max_megabytes: Largest size of all files together (1e6 bytes).
+
+    Raises:
+        UploadError: Files outside the folder, too large, not a pair or picture, or unreadable; then its cause is the
+            `ECGRecordError` or `UnreadableImageError`, and its text is that one's without the folder.
+    """
+    root = Path(folder).resolve()
+    given = [Path(path) for path in paths]
+    if outside := [path.name for path in given if not _inside(path, root)]:
+        raise UploadError(f"{', '.join(outside)} is not an uploaded file; {_WANTED}")
+    try:
+        size = sum(path.stat().st_size for path in given)
+        if size > max_megabytes * 1e6:
+            raise UploadError(f"{size / 1e6:.1f} MB were uploaded; at most {max_megabytes:g} MB are read")
+        main = main_file([path.name for path in given])
+        with tempfile.TemporaryDirectory(dir=root) as together:
+            for path in given:
+                shutil.move(path, Path(together) / path.name)
+            return _read(Path(together), main)
+    finally:
+        for path in given:
+            path.unlink(missing_ok=True)
+            if path.parent.resolve() != root:
+                with suppress(OSError):  # other uploads lie there
+                    path.parent.rmdir()
+
+
+def simulated_ecg(label: str, seed: int) -> GivenECG:
+    """A simulated ECG of one of `hf_evl_ecg.simulate.LABELS`.
+
+    Raises:
+        ValueError: An unknown label or a negative seed.
+
+    Example:
+        >>> simulated_ecg("AF", 0).name
+        'simulated-AF-0'
+    """
+    if seed < 0:
+        raise ValueError(f"heart no. {seed}; give 0 or more")
+    ecg = simulate(label, seed=seed)
+    truth = ecg.metadata
+    parts = [label_text(label), f"{truth['heart_rate_bpm']:.0f} beats per minute"]
+    parts += [f"PR {truth['pr_ms']:.0f} ms"] if truth["pr_ms"] is not None else []
+    parts += [f"QRS {truth['qrs_ms']:.0f} ms", f"QT {truth['qt_ms']:.0f} ms", f"axis {truth['axis_deg']:.0f}°"]
+    return GivenECG(ecg.record_name, ecg, (f"What was simulated: {', '.join(parts)}.",), simulated=True)
+
+
+def _inside(path: Path, root: Path) -> bool:
+    return path.resolve().is_relative_to(root) and path.is_file() and not path.is_symlink()
+
+
+def _read(folder: Path, main: str) -> GivenECG:
+    """Read a picture or record that lies alone in a folder; messages do not name the folder."""
+    try:
+        if is_image_file(main):
+            _check_pixels(folder / main)
+            return GivenECG(main, load_picture(folder / main, RenderConfig()).image)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            ecg = read_record(folder / main, root=folder)
+    except ValueError as error:
+        raise UploadError(str(error).replace(f"{folder}/", "")) from error
+    notes = [
+        str(found.message).replace(f"{folder}/", "") for found in caught if issubclass(found.category, ECGRecordWarning)
+    ]
+    if derived := ecg.metadata.get("derived_leads"):
+        notes.append(f"{', '.join(derived)} computed from I and II.")
+    if ecg.flat_leads:
+        notes.append(f"Flat: {', '.join(ecg.flat_leads)}.")
+    return GivenECG(Path(main).stem, ecg, tuple(notes))
+
+
+def _check_pixels(path: Path) -> None:
+    try:
+        with Image.open(path) as opened:
+            width, height = opened.size
+    except Exception:  # load_picture says what is wrong with it
+        return
+    if width * height > MAX_PIXELS:
+        raise UploadError(f"{path.name} has {width} × {height} pixels; at most {MAX_PIXELS / 1e6:g} million are read")

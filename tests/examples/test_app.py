@@ -1,0 +1,323 @@
+"""The functions behind examples/evl_ecg/app.py: uploads are paired, limited, kept apart and deleted; texts are escaped."""
+
+import importlib
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import wfdb
+from PIL import Image
+
+from hf_evl_ecg.collator import UnreadableImageError
+from hf_evl_ecg.records import ECGRecordError
+from hf_evl_ecg.signals import ECG, STANDARD_LEADS
+from hf_evl_ecg.simulate import LABELS, simulate
+
+FOLDER = Path(__file__).resolve().parents[2] / "examples" / "evl_ecg"
+EVIL = "<script>alert(1)</script> {{value}} ${1+1}"
+
+
+@pytest.fixture(scope="module")
+def scripts():
+    """The app's modules by name."""
+    sys.path.insert(0, str(FOLDER))
+    try:
+        yield importlib.import_module
+    finally:
+        sys.path.remove(str(FOLDER))
+        for name in ("app", "app_html", "app_uploads"):
+            sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def uploads(scripts):
+    return scripts("app_uploads")
+
+
+@pytest.fixture(scope="module")
+def html(scripts):
+    return scripts("app_html")
+
+
+@pytest.fixture
+def arrive(tmp_path):
+    """Put files where uploads arrive, each in a folder of its own, as gradio does."""
+    folder = tmp_path / "uploads"
+    folder.mkdir()
+
+    def put(**files: bytes) -> list[Path]:
+        paths = []
+        for number, (name, content) in enumerate(files.items()):
+            path = folder / f"hash{number}" / name.replace("__", ".")
+            path.parent.mkdir()
+            path.write_bytes(content)
+            paths.append(path)
+        return paths
+
+    put.folder = folder
+    return put
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory):
+    """Header and samples of a simulated record called r."""
+    folder = tmp_path_factory.mktemp("record")
+    signal = simulate("AF", seed=1, fs_hz=100.0).signal_mv.astype(np.float64)
+    names = {"sig_name": list(STANDARD_LEADS), "units": ["mV"] * 12, "fmt": ["16"] * 12}
+    wfdb.wrsamp("r", fs=100, p_signal=signal, write_dir=str(folder), **names)
+    return SimpleNamespace(signal=signal, hea=(folder / "r.hea").read_bytes(), dat=(folder / "r.dat").read_bytes())
+
+
+def left(folder: Path) -> list[Path]:
+    return list(folder.rglob("*"))
+
+
+# ---- pairing --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "main"),
+    [
+        (["r.hea", "r.dat"], "r.hea"),
+        (["r.mat", "r.hea"], "r.hea"),
+        (["b.dat", "r.hea", "a.dat"], "r.hea"),
+        (["scan.PNG"], "scan.PNG"),
+    ],
+)
+def test_a_record_or_a_picture_is_found(uploads, names, main):
+    assert uploads.main_file(names) == main
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        ([], "got nothing"),
+        (["r.hea"], r"r\.hea came without its signal file; give a WFDB record \(its \.hea and its \.dat or \.mat"),
+        (["r.dat"], r"r\.dat came without a header"),
+        (["r.hea", "r.dat", "q.hea"], "one ECG at a time"),
+        (["a.png", "b.png"], "one ECG at a time"),
+        (["a.png", "r.hea", "r.dat"], "one ECG at a time"),
+        (["r.hea", "r.exe"], r"r\.exe cannot be read"),
+        (["r.hea", "r.dat", "r.dat"], r"r\.dat was given twice"),
+    ],
+)
+def test_other_files_are_refused_with_what_to_give(uploads, names, reason):
+    with pytest.raises(uploads.UploadError, match=reason):
+        uploads.main_file(names)
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
+
+
+def test_a_record_is_read_and_nothing_is_left(uploads, arrive, record):
+    given = uploads.read_uploads(arrive(r__hea=record.hea, r__dat=record.dat), arrive.folder, 1)
+    assert given.name == "r"
+    assert not given.simulated
+    np.testing.assert_allclose(given.source.signal_mv, record.signal, atol=2e-3)
+    assert left(arrive.folder) == []
+
+
+def test_a_reader_is_told_what_is_odd(uploads, arrive, record):
+    flat = record.hea.replace(b"V6", b"V9").replace(b"V5", b"V6").replace(b"V9", b"V5")
+    assert uploads.read_uploads(arrive(r__hea=flat, r__dat=record.dat), arrive.folder, 1).notes == ()
+    samples = np.frombuffer(record.dat, "<i2").reshape(-1, 12).copy()
+    samples[:, 6] = 0
+    given = uploads.read_uploads(arrive(r__hea=record.hea, r__dat=samples.tobytes()), arrive.folder, 1)
+    assert any("V1" in note for note in given.notes)
+    silent = record.hea.replace(b"/mV", b"/nV")
+    given = uploads.read_uploads(arrive(r__hea=silent, r__dat=record.dat), arrive.folder, 1)
+    assert given.notes
+    assert not any(str(arrive.folder) in note for note in given.notes)
+
+
+def test_a_picture_is_read_and_nothing_is_left(uploads, arrive, tmp_path):
+    Image.new("RGB", (60, 40), (250, 200, 200)).save(tmp_path / "scan.png")
+    given = uploads.read_uploads(arrive(scan__png=(tmp_path / "scan.png").read_bytes()), arrive.folder, 1)
+    assert (given.name, given.source.size, given.source.getpixel((0, 0))) == ("scan.png", (60, 40), (250, 200, 200))
+    assert left(arrive.folder) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "cause", "reason"),
+    [
+        (lambda hea, dat: {"r__hea": hea, "r__dat": dat[:100]}, ECGRecordError, "r.dat has 100 bytes"),
+        (lambda hea, dat: {"r__hea": b"\x00\x01", "r__dat": dat}, ECGRecordError, r"r\.hea: "),
+        (lambda hea, dat: {"r__hea": hea, "q__dat": dat}, ECGRecordError, r"r\.dat"),
+        (lambda hea, dat: {"r__hea": hea.replace(b"r.dat", b"../x.dat"), "x__dat": dat}, ECGRecordError, "x.dat"),
+        (lambda hea, dat: {"r__hea": hea.replace(b"r.dat", b"/etc/passwd"), "r__dat": dat}, ECGRecordError, "passwd"),
+        (lambda hea, dat: {"scan__png": dat}, UnreadableImageError, "no image"),
+    ],
+)
+def test_bad_files_give_the_typed_error_without_folders(uploads, arrive, record, change, cause, reason):
+    with pytest.raises(uploads.UploadError, match=reason) as caught:
+        uploads.read_uploads(arrive(**change(record.hea, record.dat)), arrive.folder, 1)
+    assert isinstance(caught.value.__cause__, cause)
+    assert str(arrive.folder) not in str(caught.value)
+    assert left(arrive.folder) == []
+
+
+def test_size_is_limited_over_all_files(uploads, arrive, record, monkeypatch, tmp_path):
+    size = len(record.hea) + len(record.dat)
+    limit = (size - 1) / 1e6
+    with pytest.raises(uploads.UploadError, match=f"at most {limit:g} MB"):
+        uploads.read_uploads(arrive(r__hea=record.hea, r__dat=record.dat), arrive.folder, limit)
+    assert left(arrive.folder) == []
+    uploads.read_uploads(arrive(r__hea=record.hea, r__dat=record.dat), arrive.folder, size / 1e6)
+    monkeypatch.setattr(uploads, "MAX_PIXELS", 60 * 40 - 1)
+    Image.new("L", (60, 40)).save(tmp_path / "large.png")
+    with pytest.raises(uploads.UploadError, match="60 × 40 pixels"):
+        uploads.read_uploads(arrive(large__png=(tmp_path / "large.png").read_bytes()), arrive.folder, 1)
+
+
+def test_nothing_outside_the_upload_folder_is_read_or_deleted(uploads, arrive, record, tmp_path):
+    secret = tmp_path / "secret.dat"
+    secret.write_bytes(record.dat)
+    inside = arrive(r__hea=record.hea)
+    link = arrive.folder / "r.dat"
+    link.symlink_to(secret)
+    dotted = arrive.folder / ".." / "secret.dat"
+    for path in (secret, link, dotted, arrive.folder / "absent.dat", arrive.folder):
+        with pytest.raises(uploads.UploadError, match="not an uploaded file") as caught:
+            uploads.read_uploads([*inside, path], arrive.folder, 1)
+        assert str(tmp_path) not in str(caught.value)
+    assert secret.read_bytes() == record.dat
+    assert inside[0].exists()
+
+
+@pytest.mark.real_data
+def test_a_real_challenge_record_is_read(uploads, arrive, data_dir):
+    header = next((data_dir / "ecg" / "cinc2021" / "training").rglob("*.hea"))
+    header = next(path for path in sorted(header.parent.glob("*.hea")) if path.with_suffix(".mat").exists())
+    pair = {f"{header.stem}__hea": header.read_bytes(), f"{header.stem}__mat": header.with_suffix(".mat").read_bytes()}
+    given = uploads.read_uploads(arrive(**pair), arrive.folder, 20)
+    assert isinstance(given.source, ECG)
+    assert given.source.duration_s >= 5
+
+
+# ---- simulated ------------------------------------------------------------------------------------------------------
+
+
+def test_simulated_ecgs_say_so_and_what_they_are(uploads, html):
+    for label in LABELS:
+        given = uploads.simulated_ecg(label, 3)
+        assert given.simulated
+        assert given.source.metadata["simulated"] is True
+        assert f"QRS {given.source.metadata['qrs_ms']:.0f} ms" in given.notes[0]
+    assert "PR" not in uploads.simulated_ecg("AF", 0).notes[0]
+    assert "simulated, not a patient" in html.ecg_figure(given)
+    with pytest.raises(ValueError, match="0 or more"):
+        uploads.simulated_ecg("AF", -1)
+
+
+# ---- html -----------------------------------------------------------------------------------------------------------
+
+
+def test_texts_from_outside_are_escaped_everywhere(uploads, html):
+    given = uploads.GivenECG(EVIL, Image.new("RGB", (8, 8)), (EVIL,))
+    words = {"record": EVIL, "question": EVIL, "answer": EVIL}
+    pages = [html.message(EVIL, error=True), html.ecg_figure(given), html.scores_table({EVIL: {"AF": 0.5}})]
+    pages += [html.answer_card(EVIL, EVIL, **words), html.answer_card(EVIL, EVIL, **words, seconds=1.0)]
+    for page in pages:
+        assert "&lt;script&gt;" in page
+        assert not any(raw in page for raw in ("<script", "{{", "${"))
+
+
+def test_the_figure_names_scale_and_length(uploads, html):
+    long = simulate("NORM", seed=0, fs_hz=100.0, duration_s=30.0)
+    page = html.ecg_figure(uploads.GivenECG("r", long))
+    assert "30 s at 100 Hz" in page
+    assert "25 mm/s, 10 mm/mV" in page
+    assert "the first 10 s are drawn" in page
+    assert "simulated, not a patient" not in page
+    assert 'src="data:image/webp;base64,' in page
+    picture = html.ecg_figure(uploads.GivenECG("scan.png", Image.new("RGB", (3000, 1500), "white")))
+    assert "3000 × 1500 px" in picture
+    assert 'width="2400" height="1200"' in picture
+
+
+def test_scores_stand_side_by_side_in_the_first_models_order(html):
+    table = html.scores_table({"Student": {"LBBB": 0.1, "AF": 0.912}, "Teacher": {"AF": 0.4, "NORM": 1.0}})
+    rows = table.split("<tr>")[2:]
+    assert [row.split("<th>")[1].split("<")[0] for row in rows] == [
+        "atrial fibrillation",
+        "left bundle branch block",
+        "normal ECG",
+    ]
+    assert "91 %" in rows[0]
+    assert "40 %" in rows[0]
+    assert rows[1].endswith("<td></td></tr>") or "<td></td>" in rows[1]
+    assert html.scores_table({}) == ""
+
+
+# ---- the page's buttons ---------------------------------------------------------------------------------------------
+
+
+class Answering:
+    """Stands for an ECGInterpreter, whose own tests are elsewhere."""
+
+    def __init__(self, pieces=("sinus ", "rhythm"), error=None):
+        self.pieces, self.error, self.asked = pieces, error, []
+
+    def stream(self, ecg, question, *, max_new_tokens):
+        self.asked.append((question, max_new_tokens))
+        yield from self.pieces
+        if self.error is not None:
+            raise self.error
+
+    def __call__(self, ecg, question, *, max_new_tokens):
+        return SimpleNamespace(label_scores={"AF": 0.25}, image=Image.new("RGB", (30, 20)))
+
+
+@pytest.fixture
+def desk(scripts, tmp_path):
+    pytest.importorskip("gradio")
+    app = scripts("app")
+
+    def make(**models):
+        args = app.AppArguments(model="m", max_new_tokens=7)
+        return app.Desk(models, {role: f"{role} model" for role in models}, str(tmp_path), args)
+
+    return make
+
+
+def test_answers_grow_one_model_after_the_other(desk, uploads):
+    student, teacher = Answering(), Answering(("no",))
+    both = desk(Student=student, Teacher=teacher)
+    steps = list(both.ask(uploads.simulated_ecg("AF", 0), "  "))
+    assert student.asked == teacher.asked == [("Write a report on this ECG.", 7)]
+    texts = [step[1] for step in steps if isinstance(step[1], str)]
+    assert "No answer yet" in texts[0]
+    assert "sinus <span" in texts[2]
+    assert "sinus rhythm</p>" in texts[-1]
+    assert "30 × 20 px" in texts[-1]
+    assert not any("rhythm" in step[2] for step in steps if isinstance(step[2], str))
+    tables = [step[3] for step in steps if isinstance(step[3], str) and step[3]]
+    assert ["Teacher" in table for table in tables] == [False, True]
+    assert "Answered about simulated-AF-0" in steps[-1][0]
+
+
+def test_faults_become_messages_and_keep_what_is_shown(desk, uploads, tmp_path):
+    failing = desk(Model=Answering(error=ValueError("no room for an answer")))
+    assert "There is no ECG yet" in next(iter(failing.ask(None, "?")))[0]
+    last = list(failing.ask(uploads.simulated_ecg("AF", 0), "?"))[-1]
+    assert 'role="alert">no room for an answer' in last[0]
+    path = tmp_path / "notes.txt"
+    path.write_text("x")
+    files, given, figure, status, card, scores = failing.upload([str(path)])
+    assert files is None
+    assert "notes.txt cannot be read" in status
+    assert all(isinstance(kept, dict) and "value" not in kept for kept in (given, figure, card, scores))
+    assert not path.exists()
+    assert "give 0 or more" in failing.simulate("AF", -2)[3]
+
+
+def test_arguments_are_checked(scripts, monkeypatch):
+    pytest.importorskip("gradio")
+    arguments = scripts("app").AppArguments
+    with pytest.raises(ValueError, match="EVL_ECG_MODEL"):
+        arguments(model="")
+    with pytest.raises(ValueError, match="max_upload_mb=0"):
+        arguments(model="m", max_upload_mb=0)
+    assert arguments(model="m").host == "127.0.0.1"
