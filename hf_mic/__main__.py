@@ -12,7 +12,8 @@ from pathlib import Path
 
 from transformers import HfArgumentParser
 
-from hf_mic.inspection import InspectionSettings, inspect_model, load_encoder, read_texts
+from hf_mic.inspection import inspect_model
+from hf_mic.inspection_inputs import InspectionSettings, load_encoder, read_texts
 from hf_mic.inspection_report import verdict, write_inspection
 from hf_mic.text_tasks import load_task, load_text_tasks
 

@@ -12,16 +12,8 @@ from sentence_transformers.sentence_transformer.modules import Router, StaticEmb
 from hf_mic.__main__ import main
 from hf_mic.evaluation import encoders, evaluate_model
 from hf_mic.head import add_dense_head
-from hf_mic.inspection import (
-    Inspection,
-    InspectionError,
-    InspectionSettings,
-    default_dims,
-    inspect_model,
-    load_encoder,
-    measure_embeddings,
-    read_texts,
-)
+from hf_mic.inspection import Inspection, inspect_model, measure_embeddings
+from hf_mic.inspection_inputs import InspectionError, InspectionSettings, default_dims, load_encoder, read_texts
 from hf_mic.inspection_report import inspection_json, inspection_markdown, verdict, write_inspection
 from hf_mic.pages import markdown_page
 from hf_mic.tasks import RetrievalTask, STSTask
