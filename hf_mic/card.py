@@ -7,21 +7,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import ModelCard, ModelCardData
 from torch import nn
 
+from .card_parts import MODEL_PLACE, describe_mic, listed, model_index_results, truncation_section
 from .losses import MICLoss
-from .report import HEADLINE_METRICS, markdown_report, plot_scores
-from .results import Rows, write_atomically
+from .report import markdown_report, plot_scores
+from .results import write_atomically
 
 __all__ = ["complete_model_card", "describe_loss"]
 
 PICTURE = "scores_by_dimension.png"
 SECTIONS = ("Truncation", "How it was trained", "Scores by dimension", "Limits")
 TAGS = ("matryoshka", "truncatable-embeddings")
-TASK_TYPES = {"spearman": "semantic-similarity", "ndcg@10": "information-retrieval", "recall@10": "information-retrieval",
-              "recall@100": "information-retrieval", "accuracy_standardised": "text-classification",
-              "accuracy": "text-classification", "average_precision": "pair-classification"}  # fmt: skip
 
 
 def complete_model_card(
@@ -60,7 +58,7 @@ def complete_model_card(
     data = cast(ModelCardData, card.data)
     body = _without_sections(_without_comments(card.text))
     body = _with_location(body, model_id)
-    sections = [_truncation(truncate_dim, model_id)]
+    sections = [truncation_section(truncate_dim, model_id)]
     if loss is not None:
         sections.append("## How it was trained\n\n" + describe_loss(loss))
     if results is not None:
@@ -69,7 +67,7 @@ def complete_model_card(
         if method is not None:
             others = [entry for entry in data.eval_results or [] if not str(entry.metric_name).endswith(" dimensions")]
             data.model_name = _title(body)
-            data.eval_results = others + _eval_results(results["rows"], method, seed)
+            data.eval_results = others + model_index_results(results["rows"], method, seed)
     sections.append(_limits(results, limits))
     before, found, after = body.partition("\n## Training Details\n")
     body = f"{before.rstrip()}\n\n" + "\n\n".join(sections) + f"\n{found}{after}"
@@ -89,73 +87,8 @@ def describe_loss(loss: nn.Module | Mapping[str, nn.Module]) -> str:
     if isinstance(loss, Mapping):
         return "\n\n".join(f"Data set `{name}`: {describe_loss(part)}" for name, part in loss.items())
     if isinstance(loss, MICLoss):
-        return _describe_mic(loss.get_config_dict())
+        return describe_mic(loss.get_config_dict())
     return f"Trained with `{type(loss).__name__}`, whose settings are listed under Training Details."
-
-
-def _describe_mic(config: Mapping[str, Any]) -> str:
-    dims, weights = config["matryoshka_dims"], config["matryoshka_weights"]
-    equal = "each with weight 1" if set(weights) == {1} else f"with weights {_listed(weights)}"
-    drawn = "" if config["n_dims_per_step"] < 0 else f", {config['n_dims_per_step']} of them drawn per step"
-    lines = [
-        "Trained with MIC ([arXiv 2605.29987](https://arxiv.org/abs/2605.29987)): a Matryoshka loss plus two geometric "
-        "regularisers of the prefixes of the embedding.",
-        "",
-        f"- Base loss: `{config['loss']}` on the first {_listed(dims)} coordinates, {equal}{drawn}.",
-    ]
-    if config["gamma"]:
-        pooled = config["scope"] == "pooled"
-        where = (
-            f"sentence embeddings, prefixes {_listed(config['reg_dims'])}"
-            if pooled
-            else _token_states(config["reg_dims"])
-        )
-        lines += [
-            f"- Regularisers: weight γ = {config['gamma']:g}, on the {where}.",
-            f"- Soft collapse term (weight {config['scr_weight']:g}): correlations between prefix and remaining coordinates "
-            f"beyond τ = {config['tau']}, and a variance floor with weight {config['var_weight']:g}.",
-            f"- Spectral isotropy term (weight {config['sir_weight']:g}): {config['cv_mode']} coefficient of variation of the "
-            f"variances, and uniformity with t = {config['t']:g}.",
-        ]
-    else:
-        lines.append("- Regularisers: off (γ = 0).")
-    if config["distill"]:
-        lines.append(
-            f"- Self-distillation of the similarities within the batch from the full width to the prefixes: weight "
-            f"{config['distill_weight']:g}, temperature {config['distill_temperature']:g}."
-        )
-    if config["gather_across_devices"]:
-        lines.append("- Batch statistics gathered over all processes.")
-    return "\n".join(lines)
-
-
-def _token_states(layer_dims: Mapping[str, Sequence[int]]) -> str:
-    groups: dict[tuple[int, ...], list[str]] = {}
-    for layer, dims in layer_dims.items():
-        groups.setdefault(tuple(dims), []).append(layer)
-    parts = [
-        f"layer{'s' if len(layers) > 1 else ''} {_listed(layers)}, prefixes {_listed(dims)}"
-        for dims, layers in groups.items()
-    ]
-    return "token states of " + "; ".join(parts)
-
-
-def _truncation(dim: int, model_id: str | None) -> str:
-    return f"""## Truncation
-
-Keep the first coordinates of an embedding and drop the rest; only sentence-transformers is needed:
-
-```python
-from sentence_transformers import SentenceTransformer
-
-model = SentenceTransformer({_location(model_id)!r}, truncate_dim={dim})
-embeddings = model.encode(["A first sentence.", "A second one."], normalize_embeddings=True)
-print(embeddings.shape)
-# (2, {dim})
-```
-
-A truncated embedding is no longer of unit length: `normalize_embeddings=True` renews it, which an index by dot product needs.
-Vectors that are already stored can be cut and renormalised in the same way, without the model."""
 
 
 def _scores(results: Mapping[str, Any], method: str | None) -> str:
@@ -173,7 +106,7 @@ def _limits(results: Mapping[str, Any] | None, limits: Sequence[str]) -> str:
     tasks = list(dict.fromkeys(row["task"] for row in results["rows"])) if results else []
     shown = [f"`{task}`" for task in tasks]
     measured = (
-        f"The scores hold for {_listed(shown)} only: measure on data of your own before you choose a dimension."
+        f"The scores hold for {listed(shown)} only: measure on data of your own before you choose a dimension."
         if tasks
         else "No scores by dimension were measured for this model: measure on data of your own before you choose a dimension."
     )
@@ -184,36 +117,6 @@ def _limits(results: Mapping[str, Any] | None, limits: Sequence[str]) -> str:
         "this model lacks or distorts too.",
     ]
     return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in [*limits, *general])
-
-
-def _eval_results(rows: Rows, method: str, seed: int | None) -> list[EvalResult]:
-    """Entries of the model-index: full-precision scores of this model."""
-    own = [
-        row
-        for row in rows
-        if row["method"] == method
-        and (seed is None or row["seed"] == seed)
-        and row.get("precision", "float32") == "float32"
-    ]
-    keys = [(row["task"], row["metric"], row["dim"]) for row in own]
-    if not own:
-        raise ValueError(f"results hold no row of method {method!r}" + ("." if seed is None else f" and seed {seed}."))
-    if len(set(keys)) < len(keys):
-        raise ValueError(f"results hold several runs of method {method!r}: give the seed of this model.")
-    order = {metric: i for i, metric in enumerate(HEADLINE_METRICS)}
-    first = {row["task"]: i for i, row in reversed(list(enumerate(own)))}
-    own.sort(key=lambda row: (first[row["task"]], order.get(row["metric"], len(order)), row["metric"], row["dim"]))
-    return [
-        EvalResult(
-            task_type=TASK_TYPES.get(row["metric"], "sentence-similarity"),
-            dataset_type=row["task"],
-            dataset_name=row["task"],
-            metric_type=row["metric"],
-            metric_name=f"{row['metric']} at {row['dim']} dimensions",
-            metric_value=round(row["value"], 6),
-        )
-        for row in own
-    ]
 
 
 def _without_comments(text: str) -> str:
@@ -236,7 +139,7 @@ def _with_location(text: str, model_id: str | None) -> str:
 
 
 def _location(model_id: str | None) -> str:
-    return model_id or "path/to/this/folder"
+    return model_id or MODEL_PLACE
 
 
 def _title(text: str) -> str:
@@ -246,8 +149,3 @@ def _title(text: str) -> str:
 
 def _flatten(loss: nn.Module | Mapping[str, nn.Module]) -> Iterator[nn.Module]:
     yield from loss.values() if isinstance(loss, Mapping) else [loss]
-
-
-def _listed(values: Sequence[Any]) -> str:
-    texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
-    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
