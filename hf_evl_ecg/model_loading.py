@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoConfig,
@@ -21,6 +23,8 @@ from .features import UnsupportedModelError
 __all__ = ["QUANTIZATIONS", "ModelLoadError", "load_vlm"]
 
 QUANTIZATIONS = ("4bit", "8bit")
+
+_LOAD_FAILURES = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError, StrictDataclassError)
 
 
 class ModelLoadError(ValueError):
@@ -58,10 +62,15 @@ def load_vlm(
     found = {"revision": revision or "main", **hub_options}
     _check_architecture(model, found)
     try:
-        network: Any = AutoModelForImageTextToText.from_pretrained(model, **options, **found)
         processor = AutoProcessor.from_pretrained(model, **found)
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(model, output_loading_info=True, **options, **found)
+    except _LOAD_FAILURES as error:
         raise _load_error(model, error) from error
+    network, weights = loaded
+    if missing := sorted(weights["missing_keys"]):  # transformers would draw them at random
+        raise ModelLoadError(
+            f"{model} lacks {len(missing)} weights of its architecture: {missing[:3]}; it is incomplete"
+        )
     return (network.to(place) if quantization is None else network).eval(), processor
 
 
@@ -94,7 +103,7 @@ def _check_architecture(model: str | Path, found: Mapping[str, Any]) -> None:
         raise ModelLoadError(f"{model} holds adapters only; merge them with hf_evl_ecg.export.export_student first")
     try:
         config = AutoConfig.from_pretrained(model, **found)
-    except (OSError, ValueError) as error:
+    except _LOAD_FAILURES as error:
         raise _load_error(model, error) from error
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         raise UnsupportedModelError(

@@ -192,5 +192,5 @@ def _data_url(image: Image.Image) -> str:
         image = image.copy()
         image.thumbnail((_LARGEST_PICTURE_PX, _LARGEST_PICTURE_PX))
     buffer = io.BytesIO()
-    image.save(buffer, format="png", optimize=True)
+    image.save(buffer, format="png")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

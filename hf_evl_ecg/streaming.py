@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,6 +15,8 @@ from transformers.generation.streamers import BaseStreamer
 from .generation import generate_ids
 
 __all__ = ["stream_answer"]
+
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
 def stream_answer(
@@ -66,13 +69,15 @@ def _stream(model: nn.Module, batch: Mapping[str, Any], tokenizer: Any, max_new_
 
 
 def _pieces(arriving: queue.SimpleQueue[list[int] | BaseException | None], tokenizer: Any) -> Iterator[str]:
-    """Text that can no longer change: white space and half characters wait for what follows them."""
+    """Text that can no longer change: white space, half characters and bytes (``<0x0A>``) wait for what follows them."""
     ids: list[int] = []
     sent = ""
     while (new := arriving.get()) is not None:
         if isinstance(new, BaseException):
             raise new
         ids += new
+        if _BYTE.fullmatch(tokenizer.convert_ids_to_tokens(ids[-1]) or ""):
+            continue
         text = tokenizer.decode(ids, skip_special_tokens=True).lstrip().rstrip("\ufffd").rstrip()
         if len(text) > len(sent):
             yield text[len(sent) :]
