@@ -20,6 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FENCE = re.compile(r"(?:^<!-- (?P<mark>.+?) -->\n)?^```(?P<language>python|bash)\n(?P<code>.*?)^```$", re.M | re.S)
+LAUNCHERS = ("python", "python3", "accelerate", "torchrun")
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 """The encoder of the pages, which comes from a package instead of the Hub."""
 
@@ -75,6 +76,8 @@ class Call:
 
 def as_call(words: Sequence[str]) -> Call | None:
     """A command as a call of a script of this repository or a module of its packages, or None."""
+    if words[0] not in LAUNCHERS:
+        return None
     for i, word in enumerate(words):
         if i and word.endswith(".py"):
             return Call(tuple(words[:i]), (word,), tuple(words[i + 1 :]))

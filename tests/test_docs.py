@@ -104,10 +104,11 @@ def test_what_is_not_run_is_known():
 def test_commands_have_scripts_and_options(page):
     for block in doc_pages.read_blocks(page):
         for words in doc_pages.commands(block.code) if block.language == "bash" else []:
-            call = doc_pages.as_call(words)
+            call, where = doc_pages.as_call(words), f"{page.name}, line {block.line}: {' '.join(words)}"
+            if words[0] == "cp":
+                assert all(list(doc_pages.ROOT.glob(name)) for name in words[1:-1]), where
             if call is None:
                 continue
-            where = f"{page.name}, line {block.line}: {' '.join(words)}"
             if call.program[0] != "-m":
                 assert (doc_pages.ROOT / call.program[0]).is_file(), where
             unknown = set(doc_pages.option_names(call.arguments)) - doc_pages.known_options(call.program)
@@ -148,6 +149,7 @@ def test_commands_are_read_as_a_shell_reads_them():
     call = doc_pages.as_call(rest[-1])
     assert call == doc_pages.Call(("python",), ("-m", "hf_mic", "inspect"), ("M", "--html"))
     assert doc_pages.as_call(rest[0]) is None
+    assert doc_pages.as_call(["cp", "a", "b.py"]) is None
     assert doc_pages.option_names(["--a", "-b", "--c=1", "-1"]) == ["--a", "--c"]
 
 
