@@ -1,5 +1,6 @@
 """The functions behind examples/evl_ecg/app.py: uploads are paired, limited, kept apart and deleted; texts are escaped."""
 
+import ast
 import importlib
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import wfdb
+from huggingface_hub import SpaceCard
+from packaging.specifiers import SpecifierSet
 from PIL import Image
 
 from hf_evl_ecg.collator import UnreadableImageError
@@ -321,3 +324,32 @@ def test_arguments_are_checked(scripts, monkeypatch):
     with pytest.raises(ValueError, match="max_upload_mb=0"):
         arguments(model="m", max_upload_mb=0)
     assert arguments(model="m").host == "127.0.0.1"
+
+
+# ---- files of a Space -----------------------------------------------------------------------------------------------
+
+
+def lines(path: Path) -> set[str]:
+    return {line for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")}
+
+
+def test_a_space_gets_the_requirements_of_the_package_and_the_tested_gradio():
+    root = FOLDER.parents[1]
+    lists = {
+        node.targets[0].id: set(ast.literal_eval(node.value))
+        for node in ast.parse((root / "setup.py").read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.List)
+    }
+    assert lines(FOLDER / "app_requirements.txt") == lists["COMMON"] | lists["ECG"] | lists["PUBLISHED_DATA"]
+    card = SpaceCard.load(FOLDER / "app_space.md").data
+    assert (card.sdk, card.app_file) == ("gradio", "app.py")
+    assert f"gradio=={card.sdk_version}" in lines(root / "requirements-app.txt")
+    assert card.sdk_version in SpecifierSet(next(iter(lists["APP"])).removeprefix("gradio"))
+
+
+def test_no_version_is_fixed_twice():
+    root = FOLDER.parents[1]
+    fixed = [
+        {line.split("==")[0] for line in lines(root / name)} for name in ("constraints.txt", "requirements-app.txt")
+    ]
+    assert fixed[0] & fixed[1] == set()

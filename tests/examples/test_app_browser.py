@@ -1,8 +1,9 @@
-"""examples/evl_ecg/app.py as a visitor meets it: served by its own command, used in headless Chromium, without a network."""
+"""examples/evl_ecg/app.py as a visitor of a Space meets it: served by its own command, used in headless Chromium, offline."""
 
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -23,7 +24,8 @@ from hf_evl_ecg.render import RenderConfig, render
 from hf_evl_ecg.signals import STANDARD_LEADS
 from hf_evl_ecg.simulate import simulate
 
-FOLDER = Path(__file__).resolve().parents[2] / "examples" / "evl_ecg"
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "examples" / "evl_ecg"
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 CHROMIUM_FLAGS = [
     "--headless=new",
@@ -76,24 +78,39 @@ def files(tmp_path_factory):
     return folder
 
 
-def serve(models: Path, folder: Path) -> tuple[subprocess.Popen, str]:
+@pytest.fixture(scope="module")
+def space(tmp_path_factory):
+    """The folder that docs/app.md tells to upload as a Space, made by its own commands."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("examples", "hf_evl_ecg"):
+        (folder / name).symlink_to(ROOT / name)
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "app.md").read_text(encoding="utf-8"), re.S)
+    subprocess.run(
+        ["bash", "-e"], input=next(block for block in blocks if "mkdir" in block), cwd=folder, text=True, check=True
+    )
+    return folder / "outputs" / "space"
+
+
+def serve(space: Path, models: Path, folder: Path) -> tuple[subprocess.Popen, str]:
+    """Start the app of a Space, models and port given by the environment as there."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    options = ["--model", models / "student", "--teacher", models / "teacher", "--port", port, "--device", "cpu"]
-    options += ["--max_upload_mb", 1, "--max_new_tokens", 24]
-    command = [sys.executable, str(FOLDER / "app.py"), *map(str, options)]
+    command = [sys.executable, "app.py", "--max_upload_mb", "1", "--max_new_tokens", "24", "--device", "cpu"]
     environment = os.environ | {"TMPDIR": str(folder), "OMP_NUM_THREADS": "1", "no_proxy": "127.0.0.1"}
+    environment |= {"EVL_ECG_MODEL": str(models / "student"), "EVL_ECG_TEACHER": str(models / "teacher")}
+    environment |= {"GRADIO_SERVER_PORT": str(port)}
     with open(folder.parent / "app.log", "w", encoding="utf-8") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, env=environment), f"http://127.0.0.1:{port}/"
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=space)
+    return process, f"http://127.0.0.1:{port}/"
 
 
 @contextmanager
-def served(models: Path, tmp_path: Path):
+def served(space: Path, models: Path, tmp_path: Path):
     """The app in a process of its own: its address and the folder it keeps temporary files in."""
     folder = tmp_path / "tmp"
     folder.mkdir()
-    process, address = serve(models, folder)
+    process, address = serve(space, models, folder)
     try:
         until(lambda: process.poll() is not None or answers(address), "the app starts")
         if process.poll() is not None:
@@ -226,8 +243,8 @@ class Visitor:
     not (BROWSER and DRIVER), reason="no chromium with chromedriver (Debian: chromium, chromium-driver)"
 )
 @pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="gradio is not installed (extra: app)")
-def test_page_in_chromium(models, files, tmp_path):
-    with served(models, tmp_path) as (process, address, folder), browsing(tmp_path / "profile") as browser:
+def test_page_in_chromium(space, models, files, tmp_path):
+    with served(space, models, tmp_path) as (process, address, folder), browsing(tmp_path / "profile") as browser:
         visitor = Visitor(browser, address)
         assert "not a diagnostic device" in visitor.text(".disclaimer")
         assert browser.execute_script("return window.gradio_config.analytics_enabled") is False
@@ -239,7 +256,7 @@ def test_page_in_chromium(models, files, tmp_path):
         assert visitor.elsewhere() == []
         assert visitor.complaints() == []
         assert "Traceback" not in (tmp_path / "app.log").read_text()
-        files_outside_stay_closed(address, files)
+        files_outside_stay_closed(address, files, space)
         uploaded = [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size]
         assert uploaded == []
         process.send_signal(signal.SIGTERM)
@@ -312,9 +329,9 @@ def upload_a_picture_and_ask(visitor, files, screenshot):
     visitor.screenshot(screenshot)
 
 
-def files_outside_stay_closed(address, files):
+def files_outside_stay_closed(address, files, space):
     """Not by their path, and not by a made-up upload."""
-    for path in (files / "patient1.hea", Path("/etc/hostname"), FOLDER / "app.py"):
+    for path in (files / "patient1.hea", Path("/etc/hostname"), space / "app.py"):
         assert status_code(f"{address}gradio_api/file={path}") in (403, 404)
     config = json.load(urllib.request.urlopen(f"{address}config"))
     events = config["dependencies"]
