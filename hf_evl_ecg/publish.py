@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import torch
-from datasets import Dataset, DatasetDict, Image
+from datasets import Dataset, DatasetDict, Features, Image
 from datasets.table import embed_table_storage
 from huggingface_hub import HfApi
 from torch import Tensor
@@ -23,7 +24,7 @@ from .hub_folder import check_card, check_files, write_card
 from .reload_check import ReloadError, reload_logits
 from .results import write_text
 
-__all__ = ["DATASET_FILES", "STUDENT_FILES", "PublishReport", "publish_dataset", "publish_student"]
+__all__ = ["DATASET_FILES", "STUDENT_FILES", "PublishReport", "publish_dataset", "publish_student", "render_dataset"]
 
 _CARD_FILES = ("README.md", "LICENSE", "*.png", "*.jpg", "results/*.json", ".eval_results/*.yaml")
 STUDENT_FILES = (
@@ -34,6 +35,7 @@ STUDENT_FILES = (
     *("special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt"),
 )
 DATASET_FILES = (*_CARD_FILES, "data/*.parquet")
+_LOCATION = ("storage", "root", "gain_per_mv", "patient")
 _SHARD_BYTES = 500 * 2**20
 _SAME = 1e-5  # of the largest logit; the same files on the same machine, so normally 0
 
@@ -121,6 +123,25 @@ def publish_student(
     return PublishReport(push, tag, difference)
 
 
+def render_dataset(questions: Dataset, draw: Callable[[Mapping[str, Any]], PIL.Image.Image]) -> Dataset:
+    """Draw the ECG of every question: a data set that needs no waveforms, without the paths of this machine.
+
+    Args:
+        questions: Rows of `hf_evl_ecg.questions.question_dataset`.
+        draw: Draws the ECG of a row, such as `hf_evl_ecg.images.RenderedECG`.
+
+    Returns:
+        The questions with ``image``, without what tells where the waveform is.
+    """
+    kept = questions.remove_columns([name for name in _LOCATION if name in questions.column_names]).features
+    return questions.map(
+        lambda row: {"image": draw(row)},
+        remove_columns=[name for name in questions.column_names if name not in kept],
+        features=Features({**kept, "image": Image()}),
+        desc="Drawing ECGs",
+    )
+
+
 def publish_dataset(
     data: Dataset | DatasetDict,
     repo_id: str,
@@ -151,7 +172,8 @@ def publish_dataset(
 
     Raises:
         PublishError: The Hub refused, the connection broke, or the Hub returns other files.
-        ValueError: There is no picture, a split is empty, or the card is missing, invalid or silent about simulation.
+        ValueError: There is no picture, a split is empty or tells paths or patients, or the card is missing, invalid or
+            silent about simulation.
     """
     splits = dict(data) if isinstance(data, DatasetDict) else {str(data.split or "train"): data}
     text = card.read_text(encoding="utf-8") if isinstance(card, Path) else card
@@ -222,6 +244,10 @@ def _compare(push: Push, copy: Path, expected: Tensor, check_inputs: Mapping[str
 
 def _check_rows(splits: Mapping[str, Dataset], card: str) -> None:
     for name, rows in splits.items():
+        if private := [column for column in _LOCATION if column in rows.column_names]:
+            raise ValueError(
+                f"split {name!r} has columns that tell where a waveform or whose it is: {private}; drop them"
+            )
         if not len(rows) or not any(isinstance(feature, Image) for feature in rows.features.values()):
             raise ValueError(
                 f"split {name!r} has {len(rows)} rows of {list(rows.features)}; rows with a picture are needed"

@@ -92,6 +92,7 @@ LAYERS = {
             "hub",
             "hub_folder",
             "publish",
+            "publish_metric",
             "reload_check",
             "interpreter",
             "interpret_report",

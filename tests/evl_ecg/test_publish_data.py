@@ -1,5 +1,6 @@
-"""Rendered data sets on the Hub: private, pictures inside, honest about simulation, loaded by a stranger."""
+"""Rendered data sets and the metric on the Hub: private, honest about simulation, loaded by a stranger."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -10,7 +11,14 @@ from huggingface_hub import HfApi
 from PIL import Image as PILImage
 
 from hf_evl_ecg import publish
-from hf_evl_ecg.publish import publish_dataset
+from hf_evl_ecg import publish_metric as publish_metric_module
+from hf_evl_ecg.hub import PublishError
+from hf_evl_ecg.images import RenderedECG
+from hf_evl_ecg.publish import publish_dataset, render_dataset
+from hf_evl_ecg.publish_metric import publish_metric
+from hf_evl_ecg.questions import question_dataset
+from hf_evl_ecg.render import RenderConfig
+from hf_evl_ecg.simulated import load_simulated
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from hub_server import go_online, run_clean, running_hub
@@ -84,6 +92,20 @@ def test_pictures_in_files_are_stored_inside_and_large_splits_are_divided(hub, a
         assert sum(content in file for file in repo.files().values()) == 1, f"picture {i}"
 
 
+def test_questions_are_drawn_without_paths_or_patients(hub, api):
+    questions = question_dataset(load_simulated(2, classes=["AF"])[0], formats=["closed"], tasks=["rhythm"])
+    draw = RenderedECG(RenderConfig(width_px=112, height_px=56, footer=False))
+    data = render_dataset(questions, draw)
+    assert set(questions.column_names) - set(data.column_names) == {"storage", "root", "gain_per_mv", "patient"}
+    assert data["question"][:] == questions["question"][:]
+    assert all(np.array_equal(row["image"], draw(question)) for row, question in zip(data, questions, strict=True))
+    publish_dataset(data, "ann/drawn", card=CARD + "Simulated.", api=api)
+    with pytest.raises(
+        ValueError, match=r"tell where a waveform or whose it is: \['storage', 'root', 'gain_per_mv', 'patient'\]"
+    ):
+        publish_dataset(questions, "ann/drawn", card=CARD + "Simulated.", api=api)
+
+
 def test_a_data_set_must_have_pictures_rows_and_an_honest_card(hub, api):
     with pytest.raises(ValueError, match="must say that they are simulated, not patients"):
         publish_dataset(rendered(2), "ann/drawn", card=CARD, api=api)
@@ -94,3 +116,21 @@ def test_a_data_set_must_have_pictures_rows_and_an_honest_card(hub, api):
     with pytest.raises(ValueError, match="names no license"):
         publish_dataset(rendered(2, "PTB-XL"), "ann/drawn", card="# Drawn", api=api)
     assert not hub.requests
+
+
+def test_a_metric_is_published_and_evaluate_loads_it_by_name_in_a_clean_process(hub, api, tmp_path):
+    push = publish_metric("ann/ecg_answers", private=False, tag="v1", api=api)
+    repo = hub.repo("ann/ecg_answers", "space")
+    assert repo.tags == {"v1": push.commit}
+    modules = {"answers", "calibration", "grading", "labels", "metrics", "prompts", "scoring", "ecg_answers"}
+    assert set(repo.files()) == {"README.md", "index.html", *(f"{name}.py" for name in modules)}
+    code = re.search(r"```python\n(.*?)```", repo.files()["README.md"].decode(), re.DOTALL)[1]
+    assert "'rhythm_closed_accuracy': 1.0" in run_clean(code, hub, tmp_path, token=None)
+
+
+def test_a_metric_that_scores_differently_is_reported(hub, api, monkeypatch):
+    monkeypatch.setattr(publish_metric_module, "_compute_elsewhere", lambda script: {"rhythm_closed_accuracy": 0.0})
+    with pytest.raises(PublishError, match=r"metric on the Hub gives .*0\.0.*the one here .*1\.0.*do not use it"):
+        publish_metric("ann/ecg_answers", tag="v1", api=api)
+    assert hub.repo("ann/ecg_answers", "space").private
+    assert not hub.repo("ann/ecg_answers", "space").tags
