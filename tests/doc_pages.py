@@ -55,6 +55,7 @@ def read_blocks(page: Path) -> list[Block]:
 def commands(code: str) -> list[list[str]]:
     """Words of each command of a bash block, without comments, assignments before it and a background sign after it."""
     found = []
+    code = re.sub(r"<<-?\s*(['\"]?)(\w+)\1\n.*?^\2$", "", code, flags=re.M | re.S)  # here-documents
     for line in code.replace("\\\n", " ").splitlines():
         for part in re.split(r"\s(?:&&|\|\||;|&(?=\s|$))\s?", line):
             words = shlex.split(part, comments=True)

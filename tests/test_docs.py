@@ -142,10 +142,10 @@ def test_page_runs(page, folder, request):
 
 
 def test_commands_are_read_as_a_shell_reads_them():
-    code = "A=1 python x.py --one 'a b' \\\n    --two=3  # say why\nmake demo & wait\npython -m hf_mic inspect M --html"
+    code = "A=1 python x.py --one 'a b' \\\n    --two=3  # say why\nmake demo & wait\ncat - <<'END'\nit's\nEND\npython -m hf_mic inspect M --html"
     first, *rest = doc_pages.commands(code)
     assert first == ["python", "x.py", "--one", "a b", "--two=3"]
-    assert rest == [["make", "demo"], ["wait"], ["python", "-m", "hf_mic", "inspect", "M", "--html"]]
+    assert rest == [["make", "demo"], ["wait"], ["cat", "-"], ["python", "-m", "hf_mic", "inspect", "M", "--html"]]
     call = doc_pages.as_call(rest[-1])
     assert call == doc_pages.Call(("python",), ("-m", "hf_mic", "inspect"), ("M", "--html"))
     assert doc_pages.as_call(rest[0]) is None
