@@ -26,7 +26,7 @@ from .labels import label_text
 from .likelihood import option_log_likelihoods
 from .prompts import closed_question
 
-__all__ = ["LabelScorer", "check_labels", "label_question"]
+__all__ = ["LabelScorer", "answers_after_image", "check_labels", "label_question"]
 
 _BLANK = Image.new("RGB", (224, 224), "white")  # the words after an image are the same for every image
 
@@ -110,21 +110,15 @@ class LabelScorer:
         size = batch["input_ids"].shape[0]
         if not labels:
             return [{} for _ in range(size)]
-        image_token = self.processor.image_token_id
-        options: list[list[int]] = []
-        lengths: list[list[int]] = []
-        for label in labels:
-            question, answers = self._after_image(label)
-            options += [question, *(question + answer for answer in answers)]
-            lengths.append([len(answer) for answer in answers])
-        sums, _ = option_log_likelihoods(
+        words = [self._after_image(label) for label in labels]
+        means = answers_after_image(
             self.model,
-            {**batch, "labels": _labels_after_image(batch, image_token)},
-            [options] * size,
+            batch,
+            self.processor.image_token_id,
+            [question for question, _ in words],
+            [answers for _, answers in words],
             self.processor.tokenizer.pad_token_id,
-        )
-        grouped = sums.double().cpu().view(size, len(labels), -1)
-        means = (grouped[..., 1:] - grouped[..., :1]) / torch.tensor(lengths)
+        ).cpu()
         scores: list[dict[str, float]] = [{} for _ in range(size)]
         for column, label in enumerate(labels):
             temperature = self.temperatures.get(task_name(label_question(label)), 1.0)
@@ -153,8 +147,41 @@ class LabelScorer:
         return self._words[label]
 
 
-def _labels_after_image(batch: Mapping[str, Any], image_token: int) -> Tensor:
-    """Labels on all that follows the last image token, so that prompts end there."""
+def answers_after_image(
+    model: nn.Module,
+    batch: Mapping[str, Any],
+    image_token_id: int,
+    questions: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[Sequence[int]]],
+    pad_token_id: int,
+) -> Tensor:
+    """Mean log-likelihood per token of answers to several questions about one image, which is read once.
+
+    The image is read up to the first token behind it, so that positions go on from a token of text (they do not from an
+    image's in M-RoPE); questions that begin otherwise, which no usual chat template makes, read it again.
+
+    Args:
+        model: A native vision-language model, or a PEFT model around one.
+        batch: From `hf_evl_ecg.collator.EVLECGCollator`; what stands behind its images does not matter.
+        image_token_id: The model's image token.
+        questions: Tokens of each question, from behind the image to where the answer begins; at least two each.
+        answers: Tokens of the answers to each question, as many for each.
+        pad_token_id: The padding token.
+
+    Returns:
+        In nats. Shape: (B, number of questions, number of answers), float64.
+    """
     ids, mask = batch["input_ids"], batch["attention_mask"].bool()
-    behind = (ids == image_token).flip(1).cumsum(1).flip(1) == 0
-    return torch.where(behind & mask, ids, IGNORE)
+    behind = (ids == image_token_id).flip(1).cumsum(1).flip(1) == 0
+    first = behind & (behind.cumsum(1) == 1)
+    labels = torch.where(behind & ~first & mask, ids, IGNORE)
+    means = ids.new_zeros((len(ids), len(questions), len(answers[0])), dtype=torch.float64)
+    for token in dict.fromkeys(question[0] for question in questions):
+        prompt = {**batch, "input_ids": torch.where(first, token, ids), "labels": labels}
+        own = [number for number, question in enumerate(questions) if question[0] == token]
+        options = [[*questions[i][1:], *answer] for i in own for answer in ((), *answers[i])]
+        sums, _ = option_log_likelihoods(model, prompt, [options] * len(ids), pad_token_id)
+        grouped = sums.double().view(len(ids), len(own), -1)
+        lengths = torch.tensor([[len(answer) for answer in answers[i]] for i in own], device=ids.device)
+        means[:, own] = (grouped[..., 1:] - grouped[..., :1]) / lengths
+    return means

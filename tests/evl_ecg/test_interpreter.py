@@ -26,7 +26,7 @@ from hf_evl_ecg.features import UnsupportedModelError
 from hf_evl_ecg.generation import generate_answers
 from hf_evl_ecg.interpret_report import DISCLAIMER, ECGReport, Opinion, describe_model
 from hf_evl_ecg.interpreter import REPORT_QUESTION, Interpretation
-from hf_evl_ecg.label_scores import LabelScorer, label_question
+from hf_evl_ecg.label_scores import LabelScorer, answers_after_image, label_question
 from hf_evl_ecg.labels import LABELS
 from hf_evl_ecg.model_loading import ModelLoadError, load_vlm
 from hf_evl_ecg.report_page import report_page, true_scale
@@ -172,6 +172,45 @@ def test_label_scores_are_those_of_the_evaluation(interpreter, records):
     backwards = interpreter(records[0], labels=[*codes[::-1], "AF"], max_new_tokens=1).label_scores
     assert list(backwards) == codes[::-1]
     assert backwards == pytest.approx(done.label_scores, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["llava_next", "idefics3", "qwen2_vl", "qwen3_vl", "internvl"])
+def test_one_reading_of_an_image_serves_all_questions(name, tiny_vlm, hand_made_inputs):
+    model = tiny_vlm(name).load()
+    inputs, labels = hand_made_inputs(name, model, extra_padding=2)
+    token = model.config.image_token_id
+    questions = [[70, 71, 72], [70, 73], [70, 80, 81, 82, 83], [90, 91]]  # the last begins otherwise
+    answers = [[[100, 101], [102]], [[103], [104, 105, 106]], [[107], [108]], [[109], [110]]]
+    found = answers_after_image(model, {**inputs, "labels": labels}, token, questions, answers, 1)
+    assert found.shape == (2, 4, 2)
+    for row in range(2):
+        head = int((inputs["input_ids"][row] == token).nonzero()[-1]) + 1
+        for i, question in enumerate(questions):
+            for j, answer in enumerate(answers[i]):
+                assert found[row, i, j].item() == pytest.approx(
+                    whole_forward(model, inputs, row, head, question, answer), abs=2e-5
+                )
+    assert found.std() > 0.01
+
+
+def whole_forward(model, inputs, row, head, question, answer):
+    """Mean log-likelihood of an answer by one forward pass over everything; the other sample repeats this one's text."""
+    words = torch.tensor([question + answer]).expand(2, -1)
+    size = inputs["input_ids"].shape
+    tails = {"input_ids": words, "attention_mask": torch.ones_like(words), "mm_token_type_ids": torch.zeros_like(words)}
+    heads = {n: v[[row, row], :head] for n, v in inputs.items() if v.shape == size}
+    rest = {n: v for n, v in inputs.items() if v.shape != size}
+    if rest["pixel_values"].shape[0] == 2:
+        rest = {n: v[[row, row]] for n, v in rest.items()}
+    else:  # patches of both images in one list
+        half = rest["pixel_values"].shape[0] // 2
+        rest["pixel_values"] = rest["pixel_values"][row * half : (row + 1) * half].repeat(
+            2, 1, *[1] * (rest["pixel_values"].ndim - 2)
+        )
+    with torch.no_grad():
+        logits = model(**{n: torch.cat([v, tails[n].to(v.dtype)], 1) for n, v in heads.items()}, **rest).logits
+    scores = logits[0, -len(answer) - 1 : -1].float().log_softmax(-1)
+    return scores.gather(1, torch.tensor(answer)[:, None]).mean().item()
 
 
 def test_every_label_has_a_question():
