@@ -337,8 +337,16 @@ def running_hub(accounts: dict[str, Account] | None = None) -> Iterator[Hub]:
         thread.join()
 
 
-def go_online(monkeypatch) -> None:
-    """Let huggingface_hub in this process send requests, without Xet and without waiting between its tries."""
+def go_online(monkeypatch, hub: Hub | None = None, token: str = "hf_write") -> None:
+    """Let huggingface_hub in this process send requests, without Xet and without waiting between its tries.
+
+    With a Hub, to that one by default, with that token.
+    """
+    if hub is not None:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setenv("HF_TOKEN", token)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
