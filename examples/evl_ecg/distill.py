@@ -25,20 +25,28 @@ The loss is (1 - alpha) CE + alpha (lambda_mhca MHCA + lambda_ot OT + lambda_rel
 costs nothing. Beside the options below all of transformers' training arguments are accepted; all can stand in a YAML file, given
 first or as --config. --resume_from_checkpoint last goes on after an interruption. OUTPUT_DIR holds the student (or its LoRA
 adapter) and its processor, nothing of the teacher.
+
+--push_to_hub --hub_model_id NAMESPACE/NAME --card README.md publishes the student at the end, and only then, as publish.py does:
+adapters merged, safetensors, processor and card; no checkpoints, training arguments, optimizer, teacher or aligner. The repository
+is private unless --hub_private_repo False is given; --hub_revision names a branch, --hub_strategy has no effect.
 """
 
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ecg_options import ImageOptions, LoraOptions, last_checkpoint, load_model, load_questions, parse_arguments
+from publish import check_card_file, publish_trained
 from train_teacher import save
 from transformers import AutoProcessor, EvalPrediction
 
 from hf_evl_ecg import EVLECGConfig, EVLECGTrainer
+from hf_evl_ecg.hub import take_hub_arguments
 from hf_evl_ecg.images import RenderedECG
+from hf_evl_ecg.results import current_commit
 from hf_evl_ecg.teacher_cache import CachedTeacher, model_fingerprint, processor_fingerprint
 
 
@@ -63,6 +71,9 @@ class DistillArguments:
     teacher_dtype: str = field(default="auto", metadata={"help": "Precision of the teacher's weights."})
     train_records: int | None = field(default=None, metadata={"help": "Use only this many training records."})
     eval_records: int | None = field(default=None, metadata={"help": "Use only this many validation records."})
+    card: str | None = field(
+        default=None, metadata={"help": "README.md for --push_to_hub; its metadata must name a license."}
+    )
 
     def __post_init__(self) -> None:
         if not self.sft_only and self.teacher is None:
@@ -72,11 +83,13 @@ class DistillArguments:
 
 
 def main(script: DistillArguments, images: ImageOptions, lora: LoraOptions, training: EVLECGConfig) -> EVLECGTrainer:
-    """Train the student and save it.
+    """Train the student, save it, and publish it if that is asked for.
 
     Returns:
         The trainer, after training.
     """
+    hub = take_hub_arguments(training)
+    card = check_card_file(script.card) if hub else ""
     student, processor = load_model(script.student, script.dtype)
     draw = images.renderer(train=True)
     if script.sft_only:
@@ -98,7 +111,27 @@ def main(script: DistillArguments, images: ImageOptions, lora: LoraOptions, trai
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(training))
     save(trainer, processor, training)
+    if hub and trainer.is_world_process_zero():
+        publish_trained(trainer, processor, hub, card, provenance(script, training, trainer))
     return trainer
+
+
+def provenance(script: DistillArguments, training: EVLECGConfig, trainer: EVLECGTrainer) -> dict[str, Any]:
+    """Where the student comes from, for its config.json; of folders only the names."""
+
+    def name(model: str | None) -> str | None:
+        return Path(model).name if model and Path(model).exists() else model
+
+    assert trainer.train_dataset is not None
+    return {
+        "method": "fine-tuning on answers" if script.sft_only else "EVL-ECG, arXiv 2605.29977",
+        "teacher": name(script.teacher),
+        "student": name(script.student),
+        "data": sorted(set(trainer.train_dataset["source"])),
+        "steps": trainer.state.global_step,
+        "alpha": training.alpha,
+        "commit": current_commit(),
+    }
 
 
 def load_teacher(script: DistillArguments, training: EVLECGConfig, draw: RenderedECG) -> tuple[Any, Any]:

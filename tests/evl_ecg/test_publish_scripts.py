@@ -1,0 +1,160 @@
+"""examples/evl_ecg: publish.py, and distill.py with --push_to_hub, send the student or drawn ECGs and nothing else."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, DatasetDict
+from safetensors.torch import load
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from hf_evl_ecg import export, publish
+from hf_evl_ecg.export import PROVENANCE_KEY
+from hf_evl_ecg.questions import question_dataset
+from hf_evl_ecg.simulated import load_simulated
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from hub_server import go_online, running_hub
+
+FOLDER = Path(__file__).resolve().parents[2] / "examples" / "evl_ecg"
+REPO = "ann/ecg-student"
+CARD = "---\nlicense: apache-2.0\n---\n# A small student\n"
+STUDENT = {"config.json", "generation_config.json", "model.safetensors", "chat_template.jinja", "processor_config.json"}
+STUDENT |= {"tokenizer.json", "tokenizer_config.json", "README.md"}
+
+
+def reload_here(folder, inputs, *, question=None, device="cpu"):
+    """What the new process does, in this one."""
+    from PIL import Image
+
+    model, processor = AutoModelForImageTextToText.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
+    content = [{"type": "image"}, {"type": "text", "text": question}]
+    prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    picture = Image.fromarray(inputs["image"].numpy())
+    inputs = processor(text=[prompt], images=[[picture]], return_tensors="pt")
+    with torch.no_grad():
+        return {"logits": model(**inputs).logits.float(), "input_ids": inputs["input_ids"]}
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    monkeypatch.setattr(publish, "reload_logits", reload_here)
+    monkeypatch.setattr(export, "reload_logits", reload_here)
+    with running_hub() as running:
+        go_online(monkeypatch, running)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def run():
+    """Function name, options → what main of that script returns."""
+    sys.path.insert(0, str(FOLDER))
+    before = set(sys.modules)
+
+    def call(name: str, *options):
+        script, common = importlib.import_module(name), importlib.import_module("ecg_options")
+        kinds = [script.PublishArguments, common.ImageOptions] if name == "publish" else []
+        kinds = kinds or [script.DistillArguments, common.ImageOptions, common.LoraOptions, script.EVLECGConfig]
+        page = ["--image_width", 112, "--image_height", 56, "--footer", False]
+        return script.main(*common.parse_arguments(list(map(str, [*options, *page])), *kinds, description=None))
+
+    try:
+        yield call
+    finally:
+        sys.path.remove(str(FOLDER))
+        for name in set(sys.modules) - before:
+            if str(FOLDER) in str(getattr(sys.modules[name], "__file__", "")):
+                del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory) -> Path:
+    rows, _ = load_simulated(3, classes=["AF", "NORM"])
+    data = question_dataset(rows, formats=["closed"], tasks=["rhythm"])
+    folder = tmp_path_factory.mktemp("questions") / "data"
+    DatasetDict({"train": data, "test": data.select(range(2))}).save_to_disk(str(folder))
+    return folder
+
+
+@pytest.fixture
+def card(tmp_path) -> Path:
+    path = tmp_path / "card.md"
+    path.write_text(CARD)
+    return path
+
+
+def test_distill_with_push_to_hub_sends_the_student_alone(hub, run, questions, tiny_vlm, card, tmp_path):
+    output, tiny = tmp_path / "out", tiny_vlm("idefics3")
+    options = ["--student", tiny.path, "--teacher", tiny_vlm("llava_next").path, "--data", questions, "--use_cpu"]
+    options += ["--max_steps", 2, "--save_steps", 1, "--report_to", "none", "--lora_rank", 2, "--learning_rate", 0.1]
+    options += ["--output_dir", output, "--push_to_hub", "--hub_model_id", REPO, "--hub_token", "hf_write"]
+    with pytest.raises(ValueError, match=r"needs a README\.md whose metadata names a license"):
+        run("distill", *options)
+    assert not hub.requests
+    assert not output.exists()
+    trainer = run("distill", *options, "--card", card)
+    assert (output / "checkpoint-2" / "optimizer.pt").exists()
+    repo = hub.repo(REPO)
+    assert repo.private
+    assert len(repo.history()) == 2
+    files = repo.files()
+    assert set(files) == STUDENT
+    assert files["README.md"].decode() == CARD
+    told = json.loads(files["config.json"])[PROVENANCE_KEY]
+    assert told["method"] == "EVL-ECG, arXiv 2605.29977"
+    assert told["data"] == ["simulated"]
+    assert told["steps"] == 2
+    assert told["teacher"] == Path(tiny_vlm("llava_next").path).name
+    assert str(tmp_path.parent) not in files["config.json"].decode()
+    weights, start = load(files["model.safetensors"]), tiny.load().state_dict()
+    assert not [name for name in weights if "lora" in name or "aligner" in name]
+    moved = [name for name, weight in weights.items() if not torch.equal(weight, start[name])]
+    assert moved
+    assert all("proj" in name for name in moved), "the adapters were merged into the linear layers of the decoder"
+    assert not list(output.glob(".export*"))
+    assert not trainer.args.push_to_hub
+
+
+def test_publish_script_exports_a_checkpoint_and_goes_on_from_the_export(hub, run, tiny_vlm, card, tmp_path):
+    tiny, checkpoint = tiny_vlm("idefics3"), tmp_path / "checkpoint"
+    tiny.load().save_pretrained(checkpoint)
+    tiny.processor.save_pretrained(checkpoint)
+    torch.save({}, checkpoint / "training_args.bin")
+    row = {"method": "evl_ecg", "seed": 0, "task": "rhythm", "dim": None, "metric": "accuracy", "value": 0.5, "n": 9}
+    row |= {"ci_low": 0.4, "ci_high": 0.6}
+    results = {"study": "ecg_tiny", "config": {}, "commit": "abc", "machine": {}, "rows": [row]}
+    (tmp_path / "ecg_tiny.json").write_text(json.dumps(results))
+    options = ["--repo_id", REPO, "--card", card, "--results", tmp_path / "ecg_tiny.json", "--tag", "v1"]
+    with pytest.raises(ValueError, match="is no export; name a new folder"):
+        run("publish", "--model", checkpoint, *options)
+    first = run("publish", "--model", checkpoint, "--export_dir", tmp_path / "export", *options)
+    repo = hub.repo(REPO)
+    assert repo.private
+    assert set(repo.files()) == STUDENT | {"results/ecg_tiny.json"}
+    told = json.loads(repo.files()["config.json"])[PROVENANCE_KEY]
+    assert told["results"] == {"study": "ecg_tiny", "commit": "abc", "file": "results/ecg_tiny.json"}
+    again = run("publish", "--model", tmp_path / "export", *options)
+    assert not again.committed
+    assert repo.tags == {"v1": first.commit}
+
+
+def test_publish_script_draws_and_publishes_questions(hub, run, questions, tmp_path):
+    card = tmp_path / "card.md"
+    card.write_text("---\nlicense: cc0-1.0\n---\n# Simulated ECGs\n")
+    push = run("publish", "--data", questions, "--repo_id", "ann/drawn", "--card", card, "--no_private")
+    repo = hub.repo("ann/drawn", "dataset")
+    assert not repo.private
+    assert set(repo.files()) == {"README.md", "data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"}
+    (tmp_path / "test.parquet").write_bytes(repo.files()["data/test-00000-of-00001.parquet"])
+    rows = Dataset.from_parquet(str(tmp_path / "test.parquet"), cache_dir=str(tmp_path / "cache"))
+    assert np.asarray(rows[0]["image"]).shape == (56, 112, 3)
+    assert rows[0]["answer"] in ("yes", "no")
+    assert push.repo_type == "dataset"
+    with pytest.raises(ValueError, match="either --model or --data"):
+        run("publish", "--repo_id", "ann/drawn")
+    with pytest.raises(ValueError, match="--data needs --card"):
+        run("publish", "--repo_id", "ann/drawn", "--data", questions)
