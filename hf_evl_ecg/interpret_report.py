@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedConfig
+
 from .features import base_model
 from .geometry import LAYOUTS
 from .interpreter import ECGInterpreter, Interpretation
@@ -39,7 +41,7 @@ class Opinion:
 
 
 def describe_model(interpreter: ECGInterpreter) -> dict[str, Any]:
-    """What identifies a model in a report: name, revision, architecture, size, type and method, where known.
+    """What identifies a model in a report: name, revision, architecture, size, type, method and teacher, where known.
 
     Folders are given by their last part only, so that a report names no other folder of its machine.
     """
@@ -52,12 +54,22 @@ def describe_model(interpreter: ECGInterpreter) -> dict[str, Any]:
         "architecture": type(network).__name__,
         "parameters": network.num_parameters(),
         "dtype": str(network.dtype).removeprefix("torch."),
+        "quantization": _quantization(network.config),
         "device": network.device.type,
         "method": method,
         "teacher": teacher,
         "temperatures": dict(interpreter.temperatures) or None,
     }
     return {key: value for key, value in known.items() if value is not None}
+
+
+def _quantization(config: PreTrainedConfig) -> str | None:
+    """ "4bit", "8bit", another method's name, or None for weights as they were trained."""
+    found = config.to_dict().get("quantization_config")
+    if found is None:
+        return None
+    bits = [f"{number}bit" for number in (4, 8) if found.get(f"load_in_{number}bit")]
+    return bits[0] if bits else str(found.get("quant_method"))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from .streaming import stream_answer
 __all__ = ["REPORT_QUESTION", "ECGInterpreter", "Interpretation"]
 
 REPORT_QUESTION = QUESTIONS["report", "report"][0]
+
+logger = logging.getLogger(__name__)
 
 ECGInput = str | Path | ECG | Image.Image
 
@@ -91,6 +94,10 @@ class ECGInterpreter:
         self.processor = processor
         self.provenance: dict[str, Any] = dict(getattr(base_model(model).config, PROVENANCE_KEY, None) or {})
         self.render = render or training_render_config(self.provenance)
+        if render is None and not self.provenance.get("images"):
+            logger.warning(
+                "the model's config does not say how its ECGs were drawn, so recordings are drawn as by default"
+            )
         self.labels = check_labels(self.provenance.get("labels", CPSC_CLASSES) if labels is None else labels)
         system = self.provenance.get("system_prompt") if system_prompt is None else system_prompt
         stored = self.provenance.get("temperatures") if temperatures is None else temperatures

@@ -177,7 +177,8 @@ def _bar(probability: float | None) -> str:
 
 
 def _model_line(model: Mapping[str, Any]) -> str:
-    parts = [f"{model['architecture']}, {model['parameters']:,} parameters, {model['dtype']} on {model['device']}"]
+    kind = f"{model['dtype']}, {model['quantization']}" if "quantization" in model else model["dtype"]
+    parts = [f"{model['architecture']}, {model['parameters']:,} parameters, {kind} on {model['device']}"]
     parts += [f"{key} {model[key]}" for key in ("revision", "method", "teacher") if key in model]
     return "; ".join(parts)
 

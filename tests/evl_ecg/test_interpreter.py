@@ -13,7 +13,7 @@ import torch
 import wfdb
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, pipeline
+from transformers import BitsAndBytesConfig, LlamaConfig, pipeline
 
 from hf_evl_ecg import ECG, ECGInterpreter, ECGRecordError, RenderConfig, render
 from hf_evl_ecg.__main__ import main
@@ -107,13 +107,14 @@ def talkative(model):
 
 
 def test_every_form_of_an_ecg_gives_the_same_interpretation(interpreter, records, tmp_path):
-    by_path = interpreter(records[0], RHYTHM, max_new_tokens=12)
+    options = {"max_new_tokens": 12, "labels": ["AF", "NORM"]}
+    by_path = interpreter(records[0], RHYTHM, **options)
     ecg = load_picture(records[0]).ecg
     picture = render(ecg, SMALL)
     picture.save(tmp_path / "af.png")
     header = records[0].with_suffix(".hea")
     for form in (str(records[0]), header, ecg, picture, tmp_path / "af.png", picture.convert("RGBA")):
-        other = interpreter(form, RHYTHM, max_new_tokens=12)
+        other = interpreter(form, RHYTHM, **options)
         assert other.answer == by_path.answer
         assert other.label_scores == pytest.approx(by_path.label_scores, abs=1e-6)
         assert other.image.mode == "RGB"
@@ -562,6 +563,25 @@ def test_a_model_is_described_by_what_identifies_it(student):
     assert described["parameters"] > 1000
     assert described["method"] == "EVL-ECG"
     assert "revision" not in described
+
+
+@pytest.mark.parametrize(("settings", "expected"), [({"load_in_4bit": True}, "4bit"), ({"load_in_8bit": True}, "8bit")])
+def test_a_report_tells_of_quantized_weights(settings, expected, student):
+    interpreter = ECGInterpreter.from_pretrained(student)
+    interpreter.model.config.quantization_config = BitsAndBytesConfig(**settings)
+    described = describe_model(interpreter)
+    assert described["quantization"] == expected
+    report = ECGReport("r", [Opinion(described, opinion().interpretation)])
+    assert f"float32, {expected} on cpu" in report_page(report)
+
+
+def test_an_unknown_way_of_drawing_is_told(student, tiny_vlm, caplog):
+    tiny = tiny_vlm("idefics3")
+    ECGInterpreter.from_pretrained(student)
+    ECGInterpreter(tiny.load(), tiny.processor, render=SMALL)
+    assert "does not say how" not in caplog.text
+    assert ECGInterpreter(tiny.load(), tiny.processor).render == RenderConfig()
+    assert "does not say how" in caplog.text
 
 
 def test_answers_are_those_of_plain_generation(interpreter, records):
