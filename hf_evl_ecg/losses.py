@@ -31,8 +31,9 @@ class EVLECGLoss(nn.Module):
     A term of weight zero is not computed and owns no parameters; the ``needs_...`` properties say what is left to provide.
     The parameters (aligner, projector) are trained beside the student and are no part of it.
 
-    ``mode="paper"`` lets the gradient of ``mhca`` reach both sides, so the aligner may learn to copy the student: watch
-    ``monitors["variance_ratio"]``, the token variance of the aligned teacher over the student's. ``mode="anchored"``
+    ``mode="paper"`` lets the gradient of ``mhca`` reach both sides, so the aligner may learn to copy the student, and both may
+    shrink to one point: watch ``monitors["variance_ratio"]``, the token variance of the aligned teacher over the student's,
+    and ``monitors["student_variance"]``, whose fall to zero makes the relation term diverge. ``mode="anchored"``
     (as in DSKD, https://arxiv.org/abs/2406.17328) trains the aligner by the answers' cross-entropy through the student's
     frozen LM head, and the student towards the detached result.
 
@@ -158,7 +159,7 @@ class EVLECGLoss(nn.Module):
 
     @property
     def monitors(self) -> dict[str, Tensor]:
-        """Values of the last forward to watch, detached, and not part of the loss: ``variance_ratio``."""
+        """Values of the last forward to watch, detached, not part of the loss: ``variance_ratio``, ``student_variance``."""
         return dict(self._monitors)
 
     def forward(
@@ -215,7 +216,9 @@ class EVLECGLoss(nn.Module):
         hidden, mask = student.hidden.masked_fill(~student.mask.unsqueeze(2), 0), student.mask
         mask = mask & teacher.mask.any(1, keepdim=True)  # nothing to match in a sample without teacher tokens
         aligned = self.aligner(hidden.detach() if anchored else hidden, teacher.hidden.detach(), teacher.mask)
-        self._monitors["variance_ratio"] = _variance_ratio(aligned.detach(), hidden.detach(), mask)
+        variance = _token_variance(_promote(hidden.detach()), mask)
+        self._monitors["student_variance"] = variance
+        self._monitors["variance_ratio"] = _token_variance(aligned.detach(), mask) / variance.clamp(min=1e-12)
         terms = {}
         if self.weights["mhca"] > 0:
             target = aligned.detach() if anchored else aligned
@@ -276,12 +279,8 @@ def _answers(features: TokenFeatures, name: str) -> tuple[Tensor, Tensor]:
     return features.answer_logits, features.answer_mask
 
 
-def _variance_ratio(aligned: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:
-    """Token variance of the aligned teacher over the student's, each a mean over channels and samples."""
-    return _token_variance(aligned, mask) / _token_variance(_promote(hidden), mask).clamp(min=1e-12)
-
-
 def _token_variance(tokens: Tensor, mask: Tensor) -> Tensor:
+    """Variance over the tokens of a sample, a mean over channels and samples."""
     weights = mask.unsqueeze(2).to(tokens.dtype)
     count = weights.sum(1, keepdim=True).clamp(min=1)
     centred = (tokens - (tokens * weights).sum(1, keepdim=True) / count) * weights

@@ -256,18 +256,19 @@ def test_low_precision_features_give_float32_terms(teacher):
     assert all(term.isfinite() for term in terms.values())
 
 
-def test_variance_ratio_is_a_monitor_and_no_term(student, teacher):
+def test_variances_are_monitors_and_no_terms(student, teacher):
     loss = make()
     assert loss.monitors == {}
     terms = loss(student, teacher, torch.tensor(1.0))
-    assert "variance_ratio" not in terms
+    assert not {"variance_ratio", "student_variance"} & set(terms)
     aligned = loss.aligner(student.hidden, teacher.hidden, teacher.mask)
     variances = [
         torch.stack([x[i][student.mask[i]].var(0, correction=0).mean() for i in range(2)]).mean()
         for x in (aligned, student.hidden)
     ]
     assert loss.monitors["variance_ratio"].item() == pytest.approx((variances[0] / variances[1]).item(), rel=1e-5)
-    assert not loss.monitors["variance_ratio"].requires_grad
+    assert loss.monitors["student_variance"].item() == pytest.approx(variances[1].item(), rel=1e-5)
+    assert not any(value.requires_grad for value in loss.monitors.values())
     assert not any("monitor" in name for name in loss.state_dict())
 
 
