@@ -163,10 +163,13 @@ def build_page(
             api_visibility="private",
             show_progress="hidden",
         )
-        quiet: dict[str, Any] = {"api_visibility": "private", "show_progress_on": [figure], "cancels": [asking]}
-        files.upload(desk.upload, files, [files, given, figure, *answered], **quiet)
-        draw.click(desk.simulate, [label, seed], [files, given, figure, *answered], **quiet)
-        stop.click(lambda: message("Stopped."), None, status, cancels=[asking], api_visibility="private")
+        # First the old answer ends, then the new ECG appears: no answer is written below an ECG that it is not about.
+        ends: dict[str, Any] = {"cancels": [asking], "api_visibility": "private"}
+        shows: dict[str, Any] = {"api_visibility": "private", "show_progress_on": [figure]}
+        loaded = [files, given, figure, *answered]
+        files.upload(None, **ends).then(desk.upload, files, loaded, **shows)
+        draw.click(None, **ends).then(desk.simulate, [label, seed], loaded, **shows)
+        stop.click(None, **ends).then(lambda: message("Stopped."), None, status, **shows)
     return page
 
 
@@ -206,16 +209,20 @@ class Desk:
         """Answers as they are written, one model after the other, then their label scores."""
         cards: list[Any] = [gr.skip() for _ in self.models]
         if given is None:
-            yield [message("There is no ECG yet: upload one or simulate one.", error=True), *cards, gr.skip()]
+            yield [
+                message("There is no ECG yet, or its hour is over: upload one or simulate one.", error=True),
+                *cards,
+                gr.skip(),
+            ]
             return
         asked = question.strip()[:MAX_QUESTION] or REPORT_QUESTION
         waiting = [answer_card(role, model) for role, model in self.models.items()]
-        yield [message("Reading the ECG …"), *waiting, ""]
+        yield [message("Reading the ECG …", busy=True), *waiting, ""]
         scores: dict[str, dict[str, float]] = {}
         try:
             for index, role in enumerate(self.interpreters):
                 for card in self._answer(role, given, asked, scores):
-                    line = message(f"{role} is writing …")
+                    line = message(f"{role} is writing …", busy=True)
                     yield [line, *cards[:index], card, *cards[index + 1 :], gr.skip()]
                 yield [gr.skip(), *cards, scores_table(scores)]
         except (ValueError, OSError) as error:

@@ -20,14 +20,14 @@ PAGE_RENDER = RenderConfig(width_px=1600, height_px=900)
 MAX_SHOWN_PX = (2400, 2400)
 
 
-def message(text: str, *, error: bool = False) -> str:
-    """A line above the ECG: what is going on, or what is wrong.
+def message(text: str, *, error: bool = False, busy: bool = False) -> str:
+    """A line above the ECG: what is going on, or what is wrong; while ``busy``, unfinished answers show a cursor.
 
     Example:
         >>> message("a < b")
         '<p class="message" role="status">a &lt; b</p>'
     """
-    kind, role = ("message error", "alert") if error else ("message", "status")
+    kind, role = ("message error", "alert") if error else ("message busy" if busy else "message", "status")
     return f'<p class="{kind}" role="{role}">{_text(text)}</p>'
 
 

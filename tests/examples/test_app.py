@@ -261,13 +261,16 @@ class Answering:
     """Stands for an ECGInterpreter, whose own tests are elsewhere."""
 
     def __init__(self, pieces=("sinus ", "rhythm"), error=None):
-        self.pieces, self.error, self.asked = pieces, error, []
+        self.pieces, self.error, self.asked, self.ended = pieces, error, [], False
 
     def stream(self, ecg, question, *, max_new_tokens):
         self.asked.append((question, max_new_tokens))
-        yield from self.pieces
-        if self.error is not None:
-            raise self.error
+        try:
+            yield from self.pieces
+            if self.error is not None:
+                raise self.error
+        finally:
+            self.ended = True
 
     def __call__(self, ecg, question, *, max_new_tokens):
         return SimpleNamespace(label_scores={"AF": 0.25}, image=Image.new("RGB", (30, 20)))
@@ -314,6 +317,34 @@ def test_faults_become_messages_and_keep_what_is_shown(desk, uploads, tmp_path):
     assert all(isinstance(kept, dict) and "value" not in kept for kept in (given, figure, card, scores))
     assert not path.exists()
     assert "give 0 or more" in failing.simulate("AF", -2)[3]
+
+
+def test_an_answer_that_is_given_up_ends(desk, uploads):
+    model = Answering()
+    asking = desk(Model=model).ask(uploads.simulated_ecg("AF", 0), "?")
+    for _ in range(3):
+        next(asking)
+    assert not model.ended
+    asking.close()
+    assert model.ended
+
+
+def test_an_answer_ends_before_another_ecg_is_shown(scripts, tmp_path):
+    """Else its last words could arrive below an ECG that it is not about."""
+    pytest.importorskip("gradio")
+    app = scripts("app")
+    page = app.build_page({"Model": Answering()}, {"Model": "m"}, str(tmp_path), app.AppArguments(model="m"))
+    events = page.get_config_file()["dependencies"]
+    asking = next(event for event in events if any(target[1] == "submit" for target in event["targets"]))
+    shows = [event for event in events if event["backend_fn"] and set(asking["outputs"]) & set(event["outputs"])]
+    starts = {event["id"]: event["targets"] for event in events}
+    ends = {tuple(event["targets"][0]): event for event in events if event["cancels"] == [asking["id"]]}
+    assert len(shows) == 4  # an answer, an upload, a simulated ECG, a stop
+    for event in shows:
+        if event is not asking:
+            end = ends[tuple(starts[event["trigger_after"]][0])]
+            assert not end["backend_fn"]
+            assert end["id"] < event["id"]
 
 
 def test_arguments_are_checked(scripts, monkeypatch):

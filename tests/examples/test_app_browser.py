@@ -250,6 +250,7 @@ def test_page_in_chromium(space, models, files, tmp_path):
         assert browser.execute_script("return window.gradio_config.analytics_enabled") is False
         ask_without_an_ecg(visitor)
         simulate_and_ask(visitor, tmp_path / "simulated.png")
+        change_the_ecg_while_it_is_asked_about(visitor)
         upload_a_record_and_ask(visitor, files, folder)
         upload_bad_files_and_go_on(visitor, files)
         upload_a_picture_and_ask(visitor, files, tmp_path / "picture.png")
@@ -284,6 +285,19 @@ def simulate_and_ask(visitor, screenshot):
     visitor.screenshot(screenshot)
     colours = np.unique(np.asarray(Image.open(screenshot).convert("RGB")).reshape(-1, 3), axis=0)
     assert len(colours) > 1000  # a page with an ECG on it
+
+
+def change_the_ecg_while_it_is_asked_about(visitor):
+    field = visitor.find("#seed input")
+    field.clear()
+    field.send_keys("7")
+    visitor.click("#ask")
+    visitor.find("#status .busy")
+    visitor.click("#simulate")
+    visitor.find("#status", "simulated-NORM-7 is ready")
+    time.sleep(1)  # for what might still arrive
+    assert [visitor.text(f"#card-{role} .waiting") for role in ("student", "teacher")] == ["No answer yet."] * 2
+    assert visitor.text("#scores") == ""
 
 
 def upload_a_record_and_ask(visitor, files, folder):
@@ -335,7 +349,8 @@ def files_outside_stay_closed(address, files, space):
         assert status_code(f"{address}gradio_api/file={path}") in (403, 404)
     config = json.load(urllib.request.urlopen(f"{address}config"))
     events = config["dependencies"]
-    upload = next(event for event in events if event["targets"][0][1] == "upload")
+    ends = next(event for event in events if event["targets"][0][1] == "upload")
+    upload = next(event for event in events if event["trigger_after"] == ends["id"])
     made_up = [
         {"path": str(files / name), "meta": {"_type": "gradio.FileData"}} for name in ("patient1.hea", "patient1.dat")
     ]
