@@ -64,7 +64,7 @@ def describe_model(interpreter: ECGInterpreter) -> dict[str, Any]:
 
 
 def _quantization(config: PreTrainedConfig) -> str | None:
-    """ "4bit", "8bit", another method's name, or None for weights as they were trained."""
+    """Bits of the weights such as "4bit", else the method's name; None for weights as they were trained."""
     found = config.to_dict().get("quantization_config")
     if found is None:
         return None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+import wfdb
 from PIL import Image
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
@@ -25,6 +26,9 @@ from transformers import (
 )
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+
+from hf_evl_ecg import ECGInterpreter, RenderConfig
+from hf_evl_ecg.simulate import simulate
 
 CORPUS = [
     "What is the heart rhythm in this ECG? sinus rhythm, atrial fibrillation, left bundle branch block.",
@@ -314,3 +318,70 @@ def hand_made_inputs():
     """`make_inputs` of this file, with the number of image tokens per image as ``image_tokens``."""
     make_inputs.image_tokens = IMAGE_TOKENS
     return make_inputs
+
+
+@pytest.fixture(scope="session")
+def save_record():
+    """Function (folder, name, ecg, comments) → path of a WFDB record of 16-bit samples."""
+
+    def save(folder, name, ecg, comments=()):
+        folder.mkdir(exist_ok=True)
+        layout = {"fs": ecg.fs_hz, "units": ["mV"] * 12, "sig_name": list(ecg.leads), "fmt": ["16"] * 12}
+        samples = ecg.signal_mv.astype(np.float64)
+        wfdb.wrsamp(name, p_signal=samples, write_dir=str(folder), comments=list(comments), **layout)
+        return folder / name
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def ecg_records(tmp_path_factory, save_record):
+    """Two simulated records on disk; the comments of the first are hostile and personal."""
+    folder = tmp_path_factory.mktemp("records")
+    comments = ["<script>alert(1)</script>", "<age>: 51", "<sex>: F", "Name: Jane Doe"]
+    return [
+        save_record(folder, "af", simulate("AF", seed=0), comments),
+        save_record(folder, "lbbb", simulate("LBBB", seed=1)),
+    ]
+
+
+@pytest.fixture(scope="session")
+def ecg_student(tmp_path_factory, tiny_vlm):
+    """Folder as an export leaves it, with settings in its config."""
+    tiny = tiny_vlm("idefics3")
+    model = talkative(tiny.load())
+    model.config.update(
+        {
+            "evl_ecg": {
+                "method": "EVL-ECG",
+                "teacher": "<script>alert(1)</script>",
+                "images": {"image_width": 440, "image_height": 340, "grid": "thick", "paper": "grey", "augment": 0.5},
+                "labels": ["AF", "LBBB"],
+                "temperatures": {"rhythm_closed": 2.0},
+            }
+        }
+    )
+    model.generation_config.update(
+        eos_token_id=tiny.processor.tokenizer.eos_token_id, pad_token_id=tiny.processor.tokenizer.pad_token_id
+    )
+    folder = tmp_path_factory.mktemp("exported") / "student"
+    model.save_pretrained(folder)
+    tiny.processor.save_pretrained(folder)
+    return folder
+
+
+def talkative(model):
+    """Louder positions and image features, so that a tiny model does not repeat one token whatever it sees."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 2 and ("self_attn" in name or "mlp" in name):
+                parameter.normal_(0, 2.0 / parameter.shape[-1] ** 0.5, generator=generator)
+    return model
+
+
+@pytest.fixture(scope="session", params=["llava_next", "idefics3"])
+def interpreter(request, tiny_vlm):
+    """An `ECGInterpreter` around a tiny model, once per architecture with a processor."""
+    tiny = tiny_vlm(request.param)
+    return ECGInterpreter(talkative(tiny.load()), tiny.processor, render=RenderConfig(width_px=440, height_px=340))
