@@ -136,7 +136,7 @@ def test_page_runs(page, folder, request):
             env={**os.environ, **online, **own},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=1200,
         )
         assert done.returncode == 0, done.stderr[-3000:]
 
