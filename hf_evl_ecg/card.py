@@ -14,17 +14,27 @@ import argparse
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 
+from . import card_findings as findings
 from . import card_sections as sections
 from .card_pictures import plot_reliability, plot_scores
-from .card_sources import DataSource
-from .card_tables import METHOD_NAMES, class_table, headline_rows, metric_name, score_table, seed_table, task_text
+from .card_spec import CardSpec, MissingResultsError, read_spec
+from .card_tables import (
+    METHOD_NAMES,
+    MIN_ITEMS,
+    class_table,
+    headline_rows,
+    main_lines,
+    metric_name,
+    score_table,
+    seed_table,
+    task_text,
+)
 from .export import PROVENANCE_KEY
 from .results import read_results, write_text
 
@@ -32,75 +42,6 @@ __all__ = ["CardSpec", "MissingResultsError", "read_spec", "render_card", "write
 
 TAGS = ("ecg", "electrocardiogram", "medical", "vision-language", "arxiv:2605.29977")
 PLACE = "path/to/this/folder"
-
-
-class MissingResultsError(FileNotFoundError):
-    """A card was asked for whose results are not there."""
-
-
-@dataclass(frozen=True)
-class CardSpec:
-    """What a card is about: everything that cannot be measured.
-
-    Attributes:
-        name: Title of the card.
-        method: Method in the results that is this model.
-        seed: Its seed, if the results hold several.
-        summary: What the model is, one paragraph; empty: only what the results tell.
-        license: Licence of the weights, as the Hub names it.
-        model_id: Name on the Hub, for the code.
-        base_model: Model on the Hub that the student started from.
-        teacher_model: Name of the teacher, for the text.
-        teacher: Method in the results that is the teacher; None without one.
-        baselines: Methods to compare with; None: all others.
-        datasets: Data sets on the Hub that it was trained on.
-        sources: Further sources of records: name → title, licence, cite, url.
-        benchmarks: Scores for ``.eval_results``: task, metric, dataset_id, task_id, and notes if there are any.
-        limits: Further limits, a sentence each.
-        command: What makes the results, for the error that says they are missing.
-    """
-
-    name: str
-    method: str
-    seed: int | None = None
-    summary: str = ""
-    license: str = "apache-2.0"
-    model_id: str | None = None
-    base_model: str | None = None
-    teacher_model: str = "a larger teacher"
-    teacher: str | None = "teacher"
-    baselines: Sequence[str] | None = None
-    datasets: Sequence[str] = ()
-    sources: Mapping[str, DataSource] = field(default_factory=dict)
-    benchmarks: Sequence[Mapping[str, str]] = ()
-    limits: Sequence[str] = ()
-    command: str = ""
-
-
-def read_spec(path: str | Path) -> tuple[CardSpec, Path, Path | None]:
-    """Read a YAML file with the fields of `CardSpec`, ``results`` and, if there are any, ``facts``.
-
-    Args:
-        path: The file; ``results`` (a results json) and ``facts`` (of examples/evl_ecg/card_data.py) are relative to it.
-
-    Returns:
-        The description, the results file, and the facts file.
-
-    Raises:
-        ValueError: A field is unknown, or name, method or results are missing.
-    """
-    path = Path(path)
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    known = {f.name for f in fields(CardSpec)}
-    unknown, missing = set(values) - known - {"results", "facts"}, {"name", "method", "results"} - set(values)
-    if unknown or missing:
-        raise ValueError(
-            f"{path}: fields {sorted(unknown)} are unknown, {sorted(missing)} are missing; known: {sorted(known)}, results, facts"
-        )
-    results = path.parent / values.pop("results")
-    facts = values.pop("facts", None)
-    values["sources"] = {name: DataSource(**entry) for name, entry in (values.get("sources") or {}).items()}
-    return CardSpec(**values), results, path.parent / facts if facts else None
 
 
 def render_card(
@@ -143,8 +84,8 @@ def render_card(
         sections.run_section(model_id, config.get("images", {}), config.get("evaluate", {}).get("max_new_tokens", 64)),
         _scores(rows, runs, names, pictures.get("scores")),
         _classes(rows, runs[:2], names[:2]),
-        sections.reliability_section(rows, runs[0], pictures.get("reliability")),
-        sections.failure_section(facts.get("failures", ()), spec.sources),
+        findings.reliability_section(rows, runs[0], pictures.get("reliability")),
+        findings.failure_section(facts.get("failures", ()), spec.sources),
         sections.data_section(report, spec.sources),
         sections.method_section(config, spec.method, spec.teacher_model),
         sections.architecture_section(facts.get("models", {}), {"student": "this model", "teacher": "teacher"}),
@@ -272,18 +213,25 @@ def _scores(
     rows: Sequence[Mapping[str, Any]], runs: Sequence[tuple[str, int | None]], names: Sequence[str], picture: str | None
 ) -> str:
     seed = "" if runs[0][1] is None else f" This model is `{runs[0][0]}`, seed {runs[0][1]}."
+    lines = headline_rows(rows, runs)
+    main, single = main_lines(lines)
     parts = [
         "## Results",
         *([f"![Scores with intervals]({picture})"] if picture else []),
-        score_table(rows, runs, names),
+        score_table(main, runs, names),
     ]
     parts.append(
         f"Values × 100 with 95 % bootstrap intervals over records (mean absolute errors in the unit asked for) on test records;"
         f" bold: beats chance, the best answer that ignores the ECG, in at least 97.5 % of the resamples.{seed}"
     )
-    parts.append(sections.verdict(rows, runs, names))
-    if spread := seed_table(rows, list(dict.fromkeys(method for method, _ in runs))):
+    if len(main) + len(single) < len(lines) and not single:
+        parts.append(f"Tasks with fewer than {MIN_ITEMS} questions are left out.")
+    parts.append(findings.verdict(main, runs, names))
+    if spread := seed_table(rows, main, list(dict.fromkeys(method for method, _ in runs))):
         parts += ["Mean ± standard deviation over training seeds:", spread]
+    if single:
+        summary = f"<summary>Each source alone (tasks with at least {MIN_ITEMS} questions)</summary>"
+        parts.append(f"<details>\n{summary}\n\n{score_table(single, runs, names)}\n\n</details>")
     return "\n\n".join(part for part in parts if part)
 
 
@@ -307,7 +255,7 @@ def _origin(results: Mapping[str, Any], model_config: Mapping[str, Any] | None) 
 
 
 def _metadata(rows: Sequence[Mapping[str, Any]], spec: CardSpec, run: tuple[str, int | None]) -> ModelCardData:
-    lines = headline_rows(rows, [run])
+    lines = [line for part in main_lines(headline_rows(rows, [run])) for line in part]
     results = [
         EvalResult(
             task_type="visual-question-answering",

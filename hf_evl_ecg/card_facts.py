@@ -26,8 +26,8 @@ __all__ = ["describe_model", "failure_cases", "read_answers", "reliability_table
 
 PROBE_QUESTION = "What is the rhythm of this ECG?"
 FAILURE_RULE = (
-    "For each source and kind of question, the wrong answer that the model was surest of (for numbers: the one furthest from "
-    "the truth), surest first; simulated records only where there are no real ones. The cases are chosen by this rule alone."
+    "For each kind of question, the wrong answer that the model was surest of (for numbers: the one furthest from the truth), "
+    "surest first; simulated records only where there are no real ones. The cases are chosen by this rule alone."
 )
 Pairs = Sequence[tuple[Mapping[str, Any], Answer]]
 
@@ -137,22 +137,21 @@ def failure_cases(pairs: Pairs, *, limit: int = 6) -> list[dict[str, Any]]:
 
     Args:
         pairs: Questions with their answers.
-        limit: At most this many, the most confident first, one of each source and kind of question.
+        limit: At most this many, the most confident first, one of each kind of question.
 
     Returns:
         ``{"index", "source", "record", "task", "question", "expected", "answered", "probability"}`` each, where ``index``
         counts `pairs` and ``probability`` is None for numbers.
     """
     real = [i for i, (item, _) in enumerate(pairs) if item["source"] != "simulated"]
-    worst: dict[tuple[str, str], tuple[float, int]] = {}
+    worst: dict[str, tuple[float, int]] = {}
     for index in real or range(len(pairs)):
         item, answer = pairs[index]
         if answer.text is None or grade(item, answer.text).correct == 1:
             continue
         badness = _badness(item, answer)
-        group = str(item["source"]), task_name(item)
-        if badness is not None and badness > worst.get(group, (-math.inf, 0))[0]:
-            worst[group] = badness, index
+        if badness is not None and badness > worst.get(task_name(item), (-math.inf, 0))[0]:
+            worst[task_name(item)] = badness, index
     ordered = sorted(worst.values(), key=lambda found: (item_kind(pairs[found[1]][0]) == "number", -found[0], found[1]))
     cases = []
     for badness, index in ordered[:limit]:

@@ -10,19 +10,18 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .card_tables import headline_rows, task_text
+from .card_tables import MIN_ITEMS, headline_rows, main_lines, task_text
 
 __all__ = ["plot_reliability", "plot_scores", "pool_reliability"]
 
 Row = Mapping[str, Any]
 MAX_PANELS = 6
-MIN_ITEMS = 20
 
 
 def plot_scores(
     rows: Sequence[Row], runs: Sequence[tuple[str, int | None]], names: Sequence[str], path: str | Path
 ) -> bool:
-    """Draw the main score of each task with its interval, a colour per model, and where chance is.
+    """Draw the scores that a card leads with and their intervals, a colour per model, and where chance is.
 
     Args:
         rows: Rows of a results json.
@@ -33,7 +32,7 @@ def plot_scores(
     Returns:
         Whether there was anything to draw.
     """
-    lines = headline_rows(rows, runs, one_per_task=True)
+    lines, _ = main_lines(headline_rows(rows, runs))
     lines = [line for line in lines if line.chance is not None and not line.in_unit]
     if not lines:
         return False
@@ -83,7 +82,7 @@ def plot_reliability(tables: Mapping[str, Sequence[Row]], path: str | Path) -> b
     tasks = sorted(tasks, key=lambda task: -counts[task])[:MAX_PANELS]
     if not tasks:
         return False
-    columns = min(3, len(tasks))
+    columns = 2 if len(tasks) in (2, 4) else min(3, len(tasks))
     lines = -(-len(tasks) // columns)
     figure = Figure(figsize=(max(4.2, 3.2 * columns), 3.8 * lines + 0.3 * (1 + len(tables))), layout="constrained")
     grid = figure.subplots(2 * lines, columns, squeeze=False, height_ratios=[3, 1] * lines)

@@ -6,9 +6,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .card_facts import FAILURE_RULE
 from .card_sources import METHOD_BIBTEX, DataSource, find_source
-from .card_tables import Line, format_value, headline_rows, source_table, split_task, task_text
+from .card_tables import plain, source_table, split_task
 from .config import EVLECGConfig
 
 __all__ = [
@@ -16,20 +15,17 @@ __all__ = [
     "citation_section",
     "cost_section",
     "data_section",
-    "failure_section",
     "limits_section",
     "method_section",
-    "reliability_section",
     "run_section",
     "use_section",
-    "verdict",
 ]
 
 Row = Mapping[str, Any]
 _TERMS = {
     "lambda_mhca": (
         "MHCA",
-        "the teacher's last hidden states are carried to the student's tokens by multi-head cross-attention (student states are "
+        "the teacher's last hidden states are carried to the student's {tokens} by multi-head cross-attention (student states are "
         "queries, teacher states keys and values); the term is the mean squared distance between student and carried states",
     ),
     "lambda_ot": (
@@ -40,7 +36,7 @@ _TERMS = {
     "lambda_relation": (
         "REL",
         "half the sum of two mean squared differences, of pairwise distances over their mean and of pairwise cosines, between the "
-        "student's tokens and the carried teacher's",
+        "student's {tokens} and the carried teacher's",
     ),
     "lambda_uld": (
         "ULD",
@@ -59,7 +55,7 @@ _STAGES = {
 def use_section(config: Mapping[str, Any]) -> str:
     """What the model is for, and what it must not be used for."""
     questions, images = config.get("questions", {}), config.get("images", {})
-    asked = [name.replace("_", " ") for name in questions.get("tasks") or ()]
+    asked = [plain(name) for name in questions.get("tasks") or ()]
     lines = [
         "For research: on distillation, on small vision-language models, on how far a picture of an ECG can be read by one; for "
         "teaching, and as a baseline to beat.",
@@ -99,7 +95,14 @@ def data_section(report: Mapping[str, Any] | None, extra: Mapping[str, DataSourc
         "",
     ]
     for source in report.get("sources", ()):
-        notes = [*source["notes"], *([f"{len(source['skipped'])} records skipped"] if source["skipped"] else [])]
+        notes = [
+            *source["notes"],
+            *(
+                [f"{len(source['skipped'])} {'record' if len(source['skipped']) == 1 else 'records'} skipped"]
+                if source["skipped"]
+                else []
+            ),
+        ]
         if notes:
             lines.append(f"- {find_source(source['source'], extra).title}: {'; '.join(notes)}.")
     return "\n".join(lines).rstrip()
@@ -117,6 +120,7 @@ def method_section(config: Mapping[str, Any], method: str, teacher: str) -> str:
         )
         return f"## Training\n\n{text} {steps[:1].upper()}{steps[1:]}."
     active = [name for name in _TERMS if settings[name]]
+    tokens = "tokens" if settings["hidden_tokens"] == "all" else f"{settings['hidden_tokens']} tokens"
     total = " + ".join(f"{settings[name]:g} {_TERMS[name][0]}" for name in active)
     lines = [
         f"Distilled from {teacher}, which stays as it is "
@@ -127,7 +131,10 @@ def method_section(config: Mapping[str, Any], method: str, teacher: str) -> str:
         "```",
         "",
         "- CE: cross-entropy of the right answer's tokens.",
-        *(f"- {_TERMS[name][0]}: {_TERMS[name][1]}{_details(name, settings)}." for name in active),
+        *(
+            f"- {_TERMS[name][0]}: {_TERMS[name][1].format(tokens=tokens)}{_details(name, settings)}."
+            for name in active
+        ),
         "",
         f"{steps[:1].upper()}{steps[1:]}. What carries states between the models is trained beside the student and is no part of it.",
     ]
@@ -162,74 +169,6 @@ def architecture_section(models: Mapping[str, Row], names: Mapping[str, str]) ->
     pages = {tuple(model["page_px"]) for model in shown.values() if "page_px" in model}
     note = [f"Pages of {pages.copy().pop()[0]} × {pages.copy().pop()[1]} pixels."] if len(pages) == 1 else []
     return "\n".join(["## Architecture", "", *lines, *(["", *note] if note else [])])
-
-
-def verdict(rows: Sequence[Row], runs: Sequence[tuple[str, int | None]], names: Sequence[str]) -> str:
-    """Where this model beats chance, and where its interval lies apart from that of each other model."""
-    lines = headline_rows(rows, runs, one_per_task=True)
-    text = []
-    for simulated, where in ((False, "real records"), (True, "simulated records")):
-        own = [line for line in lines if (line.source == "simulated") == simulated and line.chance is not None]
-        above = [line.task for line in own if line.rows[runs[0]].get("above_chance")]
-        below = [line.task for line in own if not line.rows[runs[0]].get("above_chance")]
-        if own:
-            text.append(
-                f"On {where} the main score is above chance for {'; '.join(above) or 'no question'}"
-                + (f". Not above chance: {'; '.join(below)}." if below else ".")
-            )
-    for run, name in list(zip(runs, names, strict=True))[1:]:
-        better, worse = _apart(lines, runs[0], run)
-        if any(run in line.rows for line in lines):
-            parts = [f"higher on {'; '.join(better)}"] * bool(better) + [f"lower on {'; '.join(worse)}"] * bool(worse)
-            text.append(
-                f"Against {name}: intervals lie apart, {', '.join(parts)}; elsewhere they overlap."
-                if parts
-                else f"Against {name}: all intervals overlap."
-            )
-    return "\n".join(f"- {line}" for line in text)
-
-
-def reliability_section(rows: Sequence[Row], run: tuple[str, int | None], picture: str | None) -> str:
-    """The picture and the calibration errors of this model."""
-    own = [r for r in rows if (r["method"], r["seed"]) == run and r["metric"] == "calibration_error"]
-    if picture is None and not own:
-        return ""
-    lines = ["## Reliability", ""]
-    if picture is not None:
-        lines += [f"![Reliability: confidence against the share that is right]({picture})", ""]
-    lines.append(
-        "Confidence is the probability of the likeliest answer among the possible ones, from the mean log-likelihood of their "
-        "tokens, without a temperature. Points below the diagonal: surer than right. The error is the mean gap over ten bins, "
-        "biased upwards where there are few answers."
-    )
-    if own:
-        lines += ["", "| task | n | calibration error |", "| --- | --: | --: |"]
-        for row in own:
-            source, name, _ = split_task(row["task"])
-            cell = format_value(row["value"], row["metric"])
-            if row["ci_low"] is not None:
-                cell += f" [{format_value(row['ci_low'], '')}, {format_value(row['ci_high'], '')}]"
-            lines.append(f"| {source}: {task_text(name)} | {row['n']:,} | {cell} |")
-    return "\n".join(lines)
-
-
-def failure_section(cases: Sequence[Row], extra: Mapping[str, DataSource]) -> str:
-    """Questions that were answered wrongly, with what the model saw."""
-    if not cases:
-        return ""
-    lines = ["## Failure cases", "", FAILURE_RULE]
-    for case in cases:
-        source = find_source(case["source"], extra)
-        licence = f", {source.licence}" if source.licence else ""
-        sure = "" if case["probability"] is None else f" (probability {case['probability']:.2f})"
-        answered = f"“{case['answered']}”" if case["answered"] else "nothing"
-        lines += ["", f"![{source.title}, record {case['record']}]({case['image']})"] if case.get("image") else [""]
-        lines += [
-            "",
-            f"{source.title}, record `{case['record']}`{licence}. “{case['question']}” Right: **{case['expected']}**. "
-            f"Answered: {answered}{sure}.",
-        ]
-    return "\n".join(lines)
 
 
 def cost_section(stages: Sequence[Row], machine: Mapping[str, Any], method: str, seed: int | None) -> str:
@@ -343,21 +282,6 @@ def _details(name: str, settings: Mapping[str, Any]) -> str:
     if name == "lambda_uld" and settings["uld_top_k"]:
         return f", over the {settings['uld_top_k']} likeliest"
     return ""
-
-
-def _apart(
-    lines: Sequence[Line], own: tuple[str, int | None], other: tuple[str, int | None]
-) -> tuple[list[str], list[str]]:
-    better, worse = [], []
-    for line in lines:
-        a, b = line.rows[own], line.rows.get(other)
-        if b is None or None in (a["ci_low"], b["ci_low"]):
-            continue
-        if a["ci_low"] > b["ci_high"]:
-            better.append(line.task)
-        elif a["ci_high"] < b["ci_low"]:
-            worse.append(line.task)
-    return better, worse
 
 
 def _tower(part: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean, stdev
@@ -16,8 +17,11 @@ __all__ = [
     "Line",
     "class_table",
     "format_value",
+    "full_task_text",
     "headline_rows",
+    "main_lines",
     "metric_name",
+    "plain",
     "score_table",
     "seed_table",
     "source_table",
@@ -54,8 +58,11 @@ _METRIC_NAMES = {
     "calibration_error": "calibration error",
     "f1": "F1",
 }
-_FORMATS = {"closed": "yes/no", "choice": "choice", "fill": "number or name", "open": "open", "classes": "classes"}
+_FORMATS = {"closed": "yes/no", "choice": "choice", "fill": "fill in", "open": "open", "classes": "classes"}
 _IN_UNIT = {"mean_absolute_error"}
+TOGETHER, SIMULATED = "real", "simulated"  # sources of rows: all real records together, none of them
+MIN_ITEMS = 20
+_SOURCE_NAMES = {TOGETHER: "all real records", SIMULATED: "simulated"}
 
 
 @dataclass
@@ -72,7 +79,7 @@ class Line:
     @property
     def task(self) -> str:
         """Source and question for readers."""
-        return f"{self.source}: {task_text(self.name)}"
+        return full_task_text(self.source, self.name)
 
     @property
     def metric_text(self) -> str:
@@ -98,7 +105,22 @@ def task_text(name: str) -> str:
         'heart rate (yes/no)'
     """
     asked, _, form = name.rpartition("_")
-    return f"{asked.replace('_', ' ')} ({_FORMATS[form]})" if form in _FORMATS else name.replace("_", " ")
+    return f"{plain(asked)} ({_FORMATS[form]})" if form in _FORMATS else plain(name)
+
+
+def full_task_text(source: str, name: str) -> str:
+    """Source and task for readers."""
+    return f"{_SOURCE_NAMES.get(source, source)}: {task_text(name)}" if source else task_text(name)
+
+
+def plain(name: str) -> str:
+    """A name with its intervals spelt as cardiologists do.
+
+    Example:
+        >>> plain("qrs_duration")
+        'QRS duration'
+    """
+    return re.sub(r"\b(pr|qrs|qt|st)\b", lambda found: found.group().upper(), name.replace("_", " "))
 
 
 def split_task(task: str) -> tuple[str, str, str | None]:
@@ -113,13 +135,12 @@ def split_task(task: str) -> tuple[str, str, str | None]:
     return (source if found else ""), name, label or None
 
 
-def headline_rows(rows: Sequence[Row], runs: Sequence[Run], *, one_per_task: bool = False) -> list[Line]:
+def headline_rows(rows: Sequence[Row], runs: Sequence[Run]) -> list[Line]:
     """Rows of several models side by side, task by task, real records first.
 
     Args:
         rows: Rows of a results json.
         runs: (method, seed) of each model; the tasks are those of the first one.
-        one_per_task: Only the main metric of each task.
     """
     lines: dict[tuple[str, str], Line] = {}
     for row in rows:
@@ -136,50 +157,60 @@ def headline_rows(rows: Sequence[Row], runs: Sequence[Run], *, one_per_task: boo
     for source, name in dict.fromkeys((line.source, line.name) for line in own):
         group = [line for line in own if (line.source, line.name) == (source, name)]
         group.sort(key=lambda line: HEADLINES.index(line.metric))
-        if group[0].metric != "accuracy":
-            group = [line for line in group if line.metric != "accuracy"]
-        kept += group[:1] if one_per_task else group
-    return sorted(kept, key=lambda line: line.source == "simulated")
+        kept += group if group[0].metric == "accuracy" else [line for line in group if line.metric != "accuracy"]
+    return sorted(kept, key=lambda line: (line.source == SIMULATED, line.source != TOGETHER))
 
 
-def score_table(rows: Sequence[Row], runs: Sequence[Run], names: Sequence[str]) -> str:
+def main_lines(lines: Sequence[Line]) -> tuple[list[Line], list[Line]]:
+    """Lines that a card leads with, and those of single sources where all real records are also scored together.
+
+    Tasks with fewer than 20 items are left out of both, unless there are no others.
+    """
+    tasks = {(line.source, line.name): 0 for line in lines}
+    for line in lines:
+        tasks[line.source, line.name] = max(tasks[line.source, line.name], line.n)
+    large = [line for line in lines if tasks[line.source, line.name] >= MIN_ITEMS] or list(lines)
+    if not any(line.source == TOGETHER for line in large):
+        return large, []
+    main = [line for line in large if line.source in (TOGETHER, SIMULATED)]
+    return main, [line for line in large if line not in main]
+
+
+def score_table(lines: Sequence[Line], runs: Sequence[Run], names: Sequence[str]) -> str:
     """One line per task and metric, one column per model: value × 100 [95 % interval], bold where above chance.
 
     Args:
-        rows: Rows of a results json.
+        lines: From `headline_rows`.
         runs: (method, seed) of each model, this model first.
         names: Heads of their columns.
 
     Returns:
-        Markdown; empty if this model has no row.
+        Markdown; empty without lines.
     """
     body = []
-    for line in headline_rows(rows, runs):
+    for line in lines:
         cells = [_cell(line.rows.get(run)) for run in runs]
         chance = "–" if line.chance is None else format_value(line.chance, line.metric)
         body.append([line.task, line.metric_text, f"{line.n:,}", chance, *cells])
     return _table(["task", "metric", "n", "chance", *names], body, 2)
 
 
-def seed_table(rows: Sequence[Row], methods: Sequence[str]) -> str:
-    """Mean ± standard deviation over seeds of the main metric of each task, one column per method.
+def seed_table(rows: Sequence[Row], lines: Sequence[Line], methods: Sequence[str]) -> str:
+    """Mean ± standard deviation over seeds for the tasks and metrics of some lines, one column per method.
 
     Returns:
         Markdown; empty if no method was trained with several seeds.
     """
-    seeds = {method: sorted({row["seed"] for row in rows if row["method"] == method}, key=str) for method in methods}
+    seeds = {method: {row["seed"] for row in rows if row["method"] == method} for method in methods}
     if max(map(len, seeds.values()), default=0) < 2:
         return ""
     body = []
-    for line in headline_rows(rows, [(methods[0], seeds[methods[0]][0])], one_per_task=True):
+    for line in lines:
         task = f"{line.source}:{line.name}" if line.source else line.name
         cells = []
         for method in methods:
-            own = [
-                row["value"]
-                for row in rows
-                if (row["method"], row["task"], row["metric"]) == (method, task, line.metric)
-            ]
+            wanted = method, task, line.metric
+            own = [row["value"] for row in rows if (row["method"], row["task"], row["metric"]) == wanted]
             spread = f" ± {format_value(stdev(own), line.metric)}" if len(own) > 1 else ""
             cells.append(f"{format_value(mean(own), line.metric)}{spread}" if own else "–")
         body.append([line.task, line.metric_text, *cells])
@@ -193,19 +224,19 @@ def class_table(rows: Sequence[Row], runs: Sequence[Run], names: Sequence[str]) 
     for row in rows:
         if split_task(row["task"])[2] is not None and (row["method"], row["seed"]) in runs:
             found.setdefault((row["task"], row["metric"]), {})[row["method"], row["seed"]] = row
-    body = []
+    together = any(task.startswith(f"{TOGETHER}:") for task, _ in found)
+    body: list[tuple[bool, list[str]]] = []
     for (task, metric), own in found.items():
-        if runs[0] in own:
-            source, name, label = split_task(task)
-            row = own[runs[0]]
-            chance = "–" if row.get("chance") is None else format_value(row["chance"], metric)
-            title = label_text(label) if label in LABELS else label
-            body.append(
-                [str(title), f"{source}: {task_text(name)}", metric_name(metric), f"{row['n']:,}", chance]
-                + [_cell(own.get(run)) for run in runs]
-            )
-    body.sort(key=lambda cells: cells[1].startswith("simulated"))
-    return _table(["class", "task", "metric", "n", "chance", *names], body, 3)
+        source, name, label = split_task(task)
+        if runs[0] not in own or (together and source not in (TOGETHER, SIMULATED)):
+            continue
+        row = own[runs[0]]
+        chance = "–" if row.get("chance") is None else format_value(row["chance"], metric)
+        title = label_text(label) if label in LABELS else str(label)
+        cells = [title, full_task_text(source, name), metric_name(metric), f"{row['n']:,}", chance]
+        body.append((source == SIMULATED, cells + [_cell(own.get(run)) for run in runs]))
+    body.sort(key=lambda line: line[0])
+    return _table(["class", "task", "metric", "n", "chance", *names], [cells for _, cells in body], 3)
 
 
 def source_table(counts: Sequence[Row], extra: Mapping[str, DataSource] | None = None) -> str:

@@ -98,7 +98,16 @@ LAYERS = {
             "interpret_report",
             "report_page",
         },
-        {"card", "card_facts", "card_pictures", "card_sections", "card_sources", "card_tables"},
+        {
+            "card",
+            "card_facts",
+            "card_findings",
+            "card_pictures",
+            "card_sections",
+            "card_sources",
+            "card_spec",
+            "card_tables",
+        },
         {"__init__", "__main__"},
     ],
 }

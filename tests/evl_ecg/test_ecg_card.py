@@ -17,9 +17,18 @@ from hf_evl_ecg import card
 from hf_evl_ecg.calibration import expected_calibration_error
 from hf_evl_ecg.card import CardSpec, MissingResultsError, read_spec, render_card, write_card
 from hf_evl_ecg.card_facts import describe_model, failure_cases, read_answers, reliability_tables
+from hf_evl_ecg.card_findings import verdict
 from hf_evl_ecg.card_pictures import plot_reliability, pool_reliability
 from hf_evl_ecg.card_sources import find_source
-from hf_evl_ecg.card_tables import class_table, score_table, seed_table, split_task, task_text
+from hf_evl_ecg.card_tables import (
+    class_table,
+    headline_rows,
+    main_lines,
+    score_table,
+    seed_table,
+    split_task,
+    task_text,
+)
 from hf_evl_ecg.config import EVLECGConfig
 from hf_evl_ecg.evaluation import answer_items
 from hf_evl_ecg.export import PROVENANCE_KEY
@@ -27,7 +36,7 @@ from hf_evl_ecg.prompts import closed_question, measurement_question, open_quest
 from hf_evl_ecg.results import write_results
 from hf_evl_ecg.scoring import Answer, score_answers
 
-FIXED = "95 97.5 100 12 2.0 1.0 2605.29977 4 2020 2021 2026 1"  # numbers of the card's own sentences and names
+FIXED = "20 95 97.5 100 12 2.0 1.0 2605.29977 4 2020 2021 2026 1"  # numbers of the card's own sentences and names
 SPEC = CardSpec("ECG-small", "evl_ecg", seed=0)
 
 
@@ -179,14 +188,20 @@ def test_the_text_says_what_is_right():
     assert "L = (1 − α) CE + α (1 MHCA + 1 OT + 1 REL),   α = 0.6" in text
     assert "0.3 of the cost that decides the plan" in text
     assert "Not a medical device" in text
-    assert "above chance for ludb: rhythm (yes/no); ludb: heart rate (number or name)." in text
-    assert "Against teacher: intervals lie apart, lower on" not in text, "0.7734 > 0.76"
-    assert "Against fine-tuning without teacher: intervals lie apart, higher on ludb: rhythm" in text
+    assert (
+        "On real records it is above chance in ludb: rhythm (yes/no), by balanced accuracy and AUC; ludb: heart rate (fill in), by within tolerance."
+        in text
+    )
+    assert "Against teacher, all intervals overlap." in text, "0.7734 > 0.76"
+    assert (
+        "Against fine-tuning without teacher, intervals lie apart: better in ludb: rhythm (yes/no), balanced accuracy; "
+        in text
+    )
     assert (
         "| [LUDB (Lobachevsky University)](https://doi.org/10.13026/eegm-h675) | ODC-By 1.0 | 1,103 / 5,207 | 31 / 153 |"
         in text
     )
-    assert "split by subject; 1 records skipped" in text
+    assert "split by subject; 1 record skipped" in text
     assert (
         "LUDB (Lobachevsky University), record `data/13`, ODC-By 1.0. “Is it paced?” Right: **no**. Answered: “yes” (probability 0.93)."
         in text
@@ -380,7 +395,7 @@ def test_failures_follow_their_rule():
     pairs = make_pairs()
     cases = failure_cases(pairs)
     assert {case["source"] for case in cases} == {"ludb"}, "simulated records only where nothing else is there"
-    assert len({case["task"] for case in cases}) == len(cases)
+    assert len({case["task"] for case in cases}) == len(cases) == 3
     for case in cases:
         item, answer = pairs[case["index"]]
         assert (item["record"], item["question"], answer.text) == (case["record"], case["question"], case["answered"])
@@ -420,19 +435,52 @@ def test_tables():
     assert split_task("cinc/georgia:diagnosis_closed/AF") == ("cinc/georgia", "diagnosis_closed", "AF")
     assert split_task("rhythm") == ("", "rhythm", None)
     assert task_text("something_else") == "something else"
-    lines = score_table(rows, [("evl_ecg", 0), ("sft", 7)], ["this model", "other"]).splitlines()
+    assert task_text("qrs_duration_fill") == "QRS duration (fill in)"
+    runs = [("evl_ecg", 0), ("sft", 7)]
+    lines = score_table(headline_rows(rows, runs), runs, ["this model", "other"]).splitlines()
     assert lines[0] == "| task | metric | n | chance | this model | other |"
     assert lines[-1].startswith("| simulated:"), "real records first"
     assert all(line.endswith("| – |") for line in lines[2:])
     assert not any("accuracy |" in line.replace("balanced accuracy", "") for line in lines), (
         "balanced accuracy stands for it"
     )
-    spread = seed_table(rows, ["evl_ecg", "teacher"]).splitlines()
+    spread = seed_table(rows, headline_rows(rows, runs), ["evl_ecg", "teacher"]).splitlines()
     assert spread[2] == "| ludb: rhythm (yes/no) | balanced accuracy | 70.7 ± 2.4 | 81.0 |"
-    assert seed_table(rows, ["teacher"]) == ""
+    assert seed_table(rows, headline_rows(rows, [("teacher", 0)]), ["teacher"]) == ""
     assert class_table([r for r in rows if "/" not in r["task"]], [("evl_ecg", 0)], ["x"]) == ""
     assert find_source("cinc/georgia").title.startswith("PhysioNet")
     assert find_source("my_hospital").licence == ""
+
+
+def test_all_real_records_lead_where_they_are_scored_together():
+    rows = [r for r in RESULTS["rows"] if r["method"] == "evl_ecg"]
+    together = [r | {"task": r["task"].replace("ludb:", "real:")} for r in rows if r["task"].startswith("ludb:")]
+    small = row("evl_ecg", "real:axis_closed", "auc", 0.9, n=19)
+    main, single = main_lines(headline_rows([*rows, *together, small], [("evl_ecg", 0)]))
+    assert {line.source for line in main} == {"real", "simulated"}
+    assert {line.source for line in single} == {"ludb"}
+    assert main[0].task == "all real records: rhythm (yes/no)"
+    assert not any(line.name == "axis_closed" for line in main), "fewer than 20 questions"
+    assert [line.n for line in main_lines(headline_rows([small], [("evl_ecg", 0)]))[0]] == [19], "nothing else is there"
+    assert not main_lines(headline_rows(rows, [("evl_ecg", 0)]))[1]
+    text = render_card(RESULTS | {"rows": [*rows, *together, small]}, SPEC)
+    assert text.count("<details>") == text.count("</details>") == 1
+    assert "is above chance in rhythm (yes/no), by balanced accuracy and AUC; heart rate (fill in)" in text
+    per_class = row("evl_ecg", "real:rhythm_closed/AF", "auc", 0.7), row("evl_ecg", "ludb:rhythm_closed/AF", "auc", 0.6)
+    table = class_table(per_class, [("evl_ecg", 0)], ["x"])
+    assert "all real records" in table
+    assert "ludb" not in table
+
+
+def test_an_error_is_better_when_it_is_lower():
+    runs, names = [("evl_ecg", 0), ("sft", 0)], ["this model", "other"]
+    rows = [
+        row("evl_ecg", "ludb:heart_rate_fill", "mean_absolute_error", 5.0, width=1.0),
+        row("sft", "ludb:heart_rate_fill", "mean_absolute_error", 9.0, width=1.0),
+    ]
+    text = verdict(headline_rows(rows, runs), runs, names)
+    assert "better in ludb: heart rate (fill in), mean absolute error" in text
+    assert "worse in" in verdict(headline_rows(rows, runs[::-1]), runs[::-1], names)
 
 
 def test_pooled_reliability_leaves_simulated_records_out(tmp_path):
