@@ -33,7 +33,7 @@ is private unless --hub_private_repo False is given; --hub_revision names a bran
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -112,11 +112,13 @@ def main(script: DistillArguments, images: ImageOptions, lora: LoraOptions, trai
     trainer.train(resume_from_checkpoint=last_checkpoint(training))
     save(trainer, processor, training)
     if hub and trainer.is_world_process_zero():
-        publish_trained(trainer, processor, hub, card, provenance(script, training, trainer))
+        publish_trained(trainer, processor, hub, card, provenance(script, images, training, trainer))
     return trainer
 
 
-def provenance(script: DistillArguments, training: EVLECGConfig, trainer: EVLECGTrainer) -> dict[str, Any]:
+def provenance(
+    script: DistillArguments, images: ImageOptions, training: EVLECGConfig, trainer: EVLECGTrainer
+) -> dict[str, Any]:
     """Where the student comes from, for its config.json; of folders only the names."""
 
     def name(model: str | None) -> str | None:
@@ -128,6 +130,7 @@ def provenance(script: DistillArguments, training: EVLECGConfig, trainer: EVLECG
         "teacher": name(script.teacher),
         "student": name(script.student),
         "data": sorted(set(trainer.train_dataset["source"])),
+        "images": asdict(images),
         "steps": trainer.state.global_step,
         "alpha": training.alpha,
         "commit": current_commit(),

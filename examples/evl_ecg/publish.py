@@ -1,7 +1,7 @@
 r"""Publish a distilled student, or a data set of drawn ECGs, on the Hugging Face Hub, and check what the Hub returns.
 
-A student: a folder of distill.py, which is exported first, or an export. The card is a README.md, or a description as in
-model_cards/ that is rendered from results:
+A student: an export, or a folder of distill.py, which is exported first and then needs the image options of its training, to
+record them. The card is a README.md, or a description as in model_cards/ that is rendered from results:
 
     hf auth login
     python examples/evl_ecg/publish.py --model outputs/student --export_dir outputs/student_export \
@@ -21,7 +21,7 @@ HF_TOKEN and HF_ENDPOINT replace the login and the address of the Hub.
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ def main(args: PublishArguments, images: ImageOptions) -> Push:
         push = publish_dataset(DatasetDict(drawn), args.repo_id, card=Path(args.card), **args.where())
         print(describe(push))
         return push
-    folder = exported(args)
+    folder = exported(args, images)
     provenance = {}
     if args.results is not None:
         results = read_results(args.results)
@@ -105,7 +105,7 @@ def main(args: PublishArguments, images: ImageOptions) -> Push:
     return report.push
 
 
-def exported(args: PublishArguments) -> Path:
+def exported(args: PublishArguments, images: ImageOptions) -> Path:
     """The export that ``model`` is, or that is now made of it."""
     model = Path(args.model or "")
     config = model / "config.json"
@@ -113,9 +113,8 @@ def exported(args: PublishArguments) -> Path:
         return model
     if args.export_dir is None:
         raise ValueError(f"{model} is no export; name a new folder for one with --export_dir.")
-    report = export_student(
-        model, args.export_dir, provenance={"method": "EVL-ECG, arXiv 2605.29977", "commit": current_commit()}
-    )
+    provenance = {"method": "EVL-ECG, arXiv 2605.29977", "images": asdict(images), "commit": current_commit()}
+    report = export_student(model, args.export_dir, provenance=provenance)
     print(f"Exported: {report.folder}; should publishing fail, go on with --model {report.folder}")
     return report.folder
 

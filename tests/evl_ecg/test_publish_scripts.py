@@ -13,8 +13,10 @@ from safetensors.torch import load
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hf_evl_ecg import export, publish
+from hf_evl_ecg.ecg_inputs import training_render_config
 from hf_evl_ecg.export import PROVENANCE_KEY
 from hf_evl_ecg.questions import question_dataset
+from hf_evl_ecg.render import RenderConfig
 from hf_evl_ecg.simulated import load_simulated
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -108,6 +110,7 @@ def test_distill_with_push_to_hub_sends_the_student_alone(hub, run, questions, t
     assert told["method"] == "EVL-ECG, arXiv 2605.29977"
     assert told["data"] == ["simulated"]
     assert told["steps"] == 2
+    assert training_render_config(told) == RenderConfig(width_px=112, height_px=56, footer=False)
     assert told["teacher"] == Path(tiny_vlm("llava_next").path).name
     assert str(tmp_path.parent) not in files["config.json"].decode()
     weights, start = load(files["model.safetensors"]), tiny.load().state_dict()
@@ -136,6 +139,7 @@ def test_publish_script_exports_a_checkpoint_and_goes_on_from_the_export(hub, ru
     assert repo.private
     assert set(repo.files()) == STUDENT | {"results/ecg_tiny.json"}
     told = json.loads(repo.files()["config.json"])[PROVENANCE_KEY]
+    assert training_render_config(told) == RenderConfig(width_px=112, height_px=56, footer=False)
     assert told["results"] == {"study": "ecg_tiny", "commit": "abc", "file": "results/ecg_tiny.json"}
     again = run("publish", "--model", tmp_path / "export", *options)
     assert not again.committed
