@@ -1,18 +1,27 @@
-"""Scores of several models on the same questions, and the table and picture made from a results json."""
+"""Scores of several models on the same questions, and the table and picture made from a results json.
+
+Fill the section between ``<!-- results:NAME -->`` and ``<!-- /results:NAME -->`` of a markdown file with means over seeds:
+
+    python examples/evl_ecg/ecg_scores.py --results model_cards/results/ecg_small.json --markdown README.md --section ecg_small \
+        --tasks real:axis_closed real:diagnosis_closed --metrics balanced_accuracy auc
+"""
 
 import os
+import re
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from ecg_options import ImageOptions, load_model
+from ecg_options import ImageOptions, load_model, parse_arguments
 from matplotlib.figure import Figure
 
 from hf_evl_ecg.evaluation import answer_items
 from hf_evl_ecg.grading import item_kind
-from hf_evl_ecg.results import write_results, write_text
+from hf_evl_ecg.results import read_results, write_results, write_text
 from hf_evl_ecg.scoring import Answer, score_answers
 
 HEADLINES = (
@@ -237,3 +246,43 @@ def _seed_cell(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
 
 def _number(value: float, metric: str) -> str:
     return f"{value:.1f}" if metric == "mean_absolute_error" else f"{100 * value:.1f}"
+
+
+@dataclass
+class SectionArguments:
+    """Which results, and where the table goes."""
+
+    results: str = field(metadata={"help": "Results json."})
+    markdown: str = field(metadata={"help": "File that holds the two markers of the section."})
+    section: str = field(metadata={"help": "Its name: <!-- results:NAME --> ... <!-- /results:NAME -->."})
+    tasks: list[str] | None = field(default=None, metadata={"help": "Tasks to show; default all."})
+    metrics: list[str] = field(default_factory=lambda: list(HEADLINES), metadata={"help": "Metrics to show."})
+
+
+def main(args: SectionArguments) -> str:
+    """Fill the section.
+
+    Returns:
+        The text of the whole file.
+
+    Raises:
+        ValueError: The file does not hold both markers once, or the results hold no row of a task.
+    """
+    path, results = Path(args.markdown), read_results(args.results)
+    present = {row["task"] for row in results["rows"]}
+    if missing := [task for task in args.tasks or () if task not in present]:
+        raise ValueError(f"{args.results} has no row of {missing}; it has {sorted(present)}.")
+    text = path.read_text(encoding="utf-8")
+    begin, end = f"<!-- results:{args.section} -->", f"<!-- /results:{args.section} -->"
+    found = re.findall(f"{re.escape(begin)}.*?{re.escape(end)}", text, re.DOTALL)
+    if len(found) != 1 or text.count(begin) != 1 or text.count(end) != 1:
+        raise ValueError(f"{path} must hold the lines {begin} and {end} once each, in this order.")
+    table = seed_table([row for row in results["rows"] if not args.tasks or row["task"] in args.tasks], args.metrics)
+    source = f"From `{Path(args.results).name}` (commit {str(results['commit'])[:12]}, {results['machine']['cpu']})."
+    text = text.replace(found[0], f"{begin}\n\n{table}\n{source}\n\n{end}")
+    write_text(path, text)
+    return text
+
+
+if __name__ == "__main__":
+    main(*parse_arguments(sys.argv[1:], SectionArguments, description=__doc__))

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hf_evl_ecg.records import ECGRecordError
-from hf_evl_ecg.results import read_results
+from hf_evl_ecg.results import read_results, write_results
 from hf_evl_ecg.signals import STANDARD_LEADS
 from hf_evl_ecg.simulate import simulate
 from hf_evl_ecg.teacher_cache import CacheMismatchError
@@ -342,6 +342,25 @@ def test_seeds_are_summarised(scripts):
     lines = scripts("ecg_scores").seed_table(rows).splitlines()
     assert lines[2] == "| s:t | accuracy | 9 | 50.0 | 70.0 ± 14.1 (1/2) | 70.0 (1/1) |"
     assert len(lines) == 5
+
+
+def test_a_section_is_filled_from_results(scripts, run, tmp_path):
+    row = {"method": "a", "seed": 0, "task": "real:t", "dim": None, "metric": "auc", "value": 0.8, "n": 9}
+    row |= {"ci_low": 0.7, "ci_high": 0.9, "chance": 0.5, "above_chance": True}
+    write_results(tmp_path / "ecg_x.json", "ecg_x", {}, [row, {**row, "task": "ludb:t"}])
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- results:x -->\nold\n<!-- /results:x -->\nafter\n")
+    given = ["--results", tmp_path / "ecg_x.json", "--markdown", page, "--section", "x"]
+    for _ in range(2):
+        run("ecg_scores", *given, "--tasks", "real:t")
+        lines = page.read_text().splitlines()
+        assert (lines[0], lines[-1]) == ("before", "after")
+        assert "| real:t | auc | 9 | 50.0 | 80.0 (1/1) |" in lines
+        assert not any("ludb" in line or line == "old" for line in lines)
+    with pytest.raises(ValueError, match=r"no row of \['s'\]"):
+        run("ecg_scores", *given, "--tasks", "s")
+    with pytest.raises(ValueError, match="once each"):
+        run("ecg_scores", *given[:-1], "y")
 
 
 def test_real_sources_are_also_scored_together(scripts):
