@@ -62,7 +62,7 @@ class CardSpec:
         model_id: Name on the Hub, for the code.
         baselines: Methods to compare with, in this order.
         truncate_dim: Dimension in the example.
-        data: What it was trained on: name, licence, cite and url each.
+        data: Training file, as the study's settings name it → name, licence, cite and url.
         benchmarks: Scores for ``.eval_results``: task, metric, dim, dataset_id, task_id.
         limits: Further limits, a sentence each.
         command: What makes the results.
@@ -77,7 +77,7 @@ class CardSpec:
     model_id: str | None = None
     baselines: Sequence[str] = ("truncation", "pca")
     truncate_dim: int = 32
-    data: Sequence[Mapping[str, str]] = field(default_factory=tuple)
+    data: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     benchmarks: Sequence[Mapping[str, Any]] = ()
     limits: Sequence[str] = ()
     command: str = ""
@@ -126,7 +126,7 @@ def render_card(results: Mapping[str, Any], spec: CardSpec, *, picture: str | No
         truncation_section(spec.truncate_dim, spec.model_id, "How to use"),
         _intended_use(own),
         _scores(rows, own, spec, seed, picture),
-        data_section(spec.data),
+        data_section(results["config"], plan, spec.data),
         training_section(results["config"], plan, max(row["dim"] for row in own)),
         cost_section(results, spec.method, seed),
         limits_section(results["config"], rows, spec.method, spec.limits),

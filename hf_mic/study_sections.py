@@ -20,17 +20,32 @@ __all__ = [
     "training_section",
 ]
 
+_KINDS = {
+    "single": "each sentence with itself under another dropout (SimCSE)",
+    "pairs": "pairs of sentences",
+    "triplets": "triplets of sentences",
+}
 _OPTIONS = {"t": "uniformity_t"}  # names in the loss and in the training arguments, where they differ
 
 
-def data_section(data: Sequence[Mapping[str, str]]) -> str:
-    """What the model was trained on, under which licence."""
-    if not data:
+def data_section(
+    config: Mapping[str, Any], plan: Mapping[str, Any] | None, known: Mapping[str, Mapping[str, str]]
+) -> str:
+    """What the model was trained on, under which licence.
+
+    Args:
+        config: Settings of the study.
+        plan: Those of the method; None: nothing is known.
+        known: File in the settings → name, licence, cite and url, as far as they are known.
+    """
+    if plan is None:
         return ""
     lines = ["## Training data", "", "| data | licence | cite |", "| --- | --- | --- |"]
-    for part in data:
-        name = f"[{part['name']}]({part['url']})" if part.get("url") else part["name"]
-        lines.append(f"| {name} | {part.get('licence', '–')} | {part.get('cite', '–')} |")
+    for source in _sources(config, plan):
+        part = known.get(source["file"], {})
+        name = part.get("name", source["file"])
+        title = f"[{name}]({part['url']})" if "url" in part else name
+        lines.append(f"| {title} | {part.get('licence', '–')} | {part.get('cite', '–')} |")
     return "\n".join(lines)
 
 
@@ -45,8 +60,8 @@ def training_section(config: Mapping[str, Any], plan: Mapping[str, Any] | None, 
     if plan is None:
         return ""
     settings = {**config["training"], **plan.get("training", {})}
-    kinds = {source["kind"] for source in config["data"][plan.get("data", "unsupervised")]}
-    pairs = "each sentence with itself under another dropout (SimCSE)" if kinds == {"single"} else "pairs and triplets"
+    kinds = {source["kind"] for source in _sources(config, plan)}
+    pairs = " and on ".join(text for kind, text in _KINDS.items() if kind in kinds)
     words = [
         f"{settings[key]:,} steps" if key == "max_steps" else f"{text} {settings[key]:g}"
         for key, text in (
@@ -143,3 +158,7 @@ def citation_section(plan: Mapping[str, Any] | None) -> str:
     if plan is None or plan["method"] != "mic":
         return ""
     return f"## Citation\n\n```bibtex\n{MIC_BIBTEX}\n```"
+
+
+def _sources(config: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return list(config["data"][plan.get("data", "unsupervised")])

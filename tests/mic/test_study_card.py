@@ -26,7 +26,7 @@ from hf_mic.study_card import (
 from hf_mic.study_sections import loss_settings
 
 DIMS = (8, 16, 32)
-FIXED = {"95", "100", "1", "2605.29987", "2026", "2"}  # numbers of the card's own sentences
+FIXED = {"4.0", "95", "100", "1", "2605.29987", "2026", "2"}  # numbers of the card's own sentences
 
 
 def row(method, dim, value, *, task="stsb", metric="spearman", seed=0, n=137):
@@ -92,7 +92,8 @@ RESULTS = {
     "machine": {"cpu": "a processor", "gpu": None, "sentence-transformers": "6.2.0", "torch": "2.13.0"},
     "rows": make_rows(),
 }
-SPEC = CardSpec("MIC-test", "mic", seed=0, baselines=["truncation", "mrl"], base_model="me/encoder", truncate_dim=16)
+SPEC = CardSpec("MIC-test", "mic", seed=0, baselines=["truncation", "mrl"], base_model="me/encoder", truncate_dim=16,
+    data={"banking77/train.csv": {"name": "Banking77", "licence": "CC BY 4.0", "url": "https://example.org"}, "a": {"name": "unused"}})  # fmt: skip
 
 
 def numbers(text):
@@ -154,8 +155,11 @@ def test_the_text_says_what_is_right():
     assert "w_distill" not in text
     assert "`truncation`: the untouched encoder, truncated." in text
     assert MIC_BIBTEX in text
+    assert "| [Banking77](https://example.org) | CC BY 4.0 | – |" in text
+    assert "unused" not in text
     other = render_card(RESULTS, CardSpec("MRL", "mrl", seed=1, baselines=["truncation"]))
-    assert "on pairs and triplets" in other
+    assert "Contrastive, on pairs of sentences: 357 steps" in other
+    assert "| a | – | – |" in other, "nothing is known of that file"
     assert "Loss: `mrl`." in other
     assert "2605.29987" not in other
     assert "| mic |" not in other
