@@ -135,6 +135,8 @@ def build_page(
                             elem_id="files",
                         )
                         gr.HTML('<p class="hint">A record: its .hea and its .dat or .mat, both at once.</p>')
+                        with gr.Accordion("If the header's gain is wrong", open=False):
+                            gain = gr.Number(None, label="Stored units per mV, set before uploading", elem_id="gain")
                     with gr.Tab("Simulate"):
                         choices = [(f"{label_text(label)} ({label})", label) for label in LABELS]
                         label = gr.Dropdown(choices, value=LABELS[0], label="Class", elem_id="label")
@@ -167,7 +169,7 @@ def build_page(
         ends: dict[str, Any] = {"cancels": [asking], "api_visibility": "private"}
         shows: dict[str, Any] = {"api_visibility": "private", "show_progress_on": [figure]}
         loaded = [files, given, figure, *answered]
-        files.upload(None, **ends).then(desk.upload, files, loaded, **shows)
+        files.upload(None, **ends).then(desk.upload, [files, gain], loaded, **shows)
         draw.click(None, **ends).then(desk.simulate, [label, seed], loaded, **shows)
         stop.click(None, **ends).then(lambda: message("Stopped."), None, status, **shows)
     return page
@@ -191,10 +193,11 @@ class Desk:
         self.uploads = uploads
         self.args = args
 
-    def upload(self, paths: Sequence[str] | None) -> list[Any]:
+    def upload(self, paths: Sequence[str] | None, gain_per_mv: float | None = None) -> list[Any]:
         """Show uploaded files as an ECG, or say what is wrong with them; either way they are gone afterwards."""
         try:
-            return self._show(read_uploads(paths or [], self.uploads, self.args.max_upload_mb))
+            limit_mb = self.args.max_upload_mb
+            return self._show(read_uploads(paths or [], self.uploads, limit_mb, gain_per_mv=gain_per_mv))
         except (ValueError, OSError) as error:
             return self._refuse(error)
 

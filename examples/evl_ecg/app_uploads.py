@@ -85,13 +85,16 @@ def main_file(names: Sequence[str]) -> str:
     return headers[0]
 
 
-def read_uploads(paths: Sequence[str | Path], folder: str | Path, max_megabytes: float) -> GivenECG:
+def read_uploads(
+    paths: Sequence[str | Path], folder: str | Path, max_megabytes: float, *, gain_per_mv: float | None = None
+) -> GivenECG:
     """Read uploaded files into memory and delete them, also if they cannot be read.
 
     Args:
         paths: The files; each must lie inside ``folder``, symbolic links resolved, or nothing is read.
         folder: Where uploads arrive.
         max_megabytes: Largest size of all files together (1e6 bytes).
+        gain_per_mv: Stored units per mV of a record whose header is known to be wrong.
 
     Raises:
         UploadError: Files outside the folder, too large, not a pair or picture, or unreadable; then its cause is the
@@ -109,7 +112,7 @@ def read_uploads(paths: Sequence[str | Path], folder: str | Path, max_megabytes:
         with tempfile.TemporaryDirectory(dir=root) as together:
             for path in given:
                 shutil.move(path, Path(together) / path.name)
-            return _read(Path(together), main)
+            return _read(Path(together), main, gain_per_mv)
     finally:
         for path in given:
             path.unlink(missing_ok=True)
@@ -142,7 +145,7 @@ def _inside(path: Path, root: Path) -> bool:
     return path.resolve().is_relative_to(root) and path.is_file() and not path.is_symlink()
 
 
-def _read(folder: Path, main: str) -> GivenECG:
+def _read(folder: Path, main: str, gain_per_mv: float | None) -> GivenECG:
     """Read a picture or record that lies alone in a folder; messages do not name the folder."""
     try:
         if is_image_file(main):
@@ -150,7 +153,7 @@ def _read(folder: Path, main: str) -> GivenECG:
             return GivenECG(main, load_picture(folder / main, RenderConfig()).image)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            ecg = read_record(folder / main, root=folder)
+            ecg = read_record(folder / main, root=folder, gain_per_mv=gain_per_mv)
     except ValueError as error:
         raise UploadError(str(error).replace(f"{folder}/", "")) from error
     notes = [

@@ -122,6 +122,15 @@ def test_a_record_is_read_and_nothing_is_left(uploads, arrive, record):
     assert left(arrive.folder) == []
 
 
+def test_a_wrong_gain_is_replaced(uploads, arrive, record):
+    given = uploads.read_uploads(arrive(r__hea=record.hea, r__dat=record.dat), arrive.folder, 1, gain_per_mv=1000)
+    stored = np.frombuffer(record.dat, "<i2").reshape(-1, 12)
+    np.testing.assert_allclose(given.source.signal_mv, stored / 1000, atol=1e-5)
+    with pytest.raises(uploads.UploadError, match="gain_per_mv is -1"):
+        uploads.read_uploads(arrive(r__hea=record.hea, r__dat=record.dat), arrive.folder, 1, gain_per_mv=-1)
+    assert left(arrive.folder) == []
+
+
 def test_a_reader_is_told_what_is_odd(uploads, arrive, record):
     flat = record.hea.replace(b"V6", b"V9").replace(b"V5", b"V6").replace(b"V9", b"V5")
     assert uploads.read_uploads(arrive(r__hea=flat, r__dat=record.dat), arrive.folder, 1).notes == ()

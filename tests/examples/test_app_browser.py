@@ -40,7 +40,7 @@ CHROMIUM_FLAGS = [
     "--disable-sync",
     "--window-size=1500,1400",
 ]
-PATIENCE_S = 180  # a busy machine, not the page
+PATIENCE_S = 300  # a busy machine, not the page
 EVIL = "Is <b id=evil>this</b> {{value}} ${1+1}?"
 
 
@@ -354,7 +354,7 @@ def files_outside_stay_closed(address, files, space):
     made_up = [
         {"path": str(files / name), "meta": {"_type": "gradio.FileData"}} for name in ("patient1.hea", "patient1.dat")
     ]
-    body = {"data": [made_up], "fn_index": upload["id"], "session_hash": "outsider"}
+    body = {"data": [made_up, None], "fn_index": upload["id"], "session_hash": "outsider"}
     joined = json.load(
         urllib.request.urlopen(
             urllib.request.Request(
