@@ -114,6 +114,7 @@ def publish_student(
         revision=revision,
         commit_message=commit_message,
         parent_commit=parent_commit,
+        tag=tag,
         api=api,
     )
     with downloaded(push, folder, api) as copy:
@@ -192,6 +193,7 @@ def publish_dataset(
             revision=revision,
             commit_message=commit_message,
             parent_commit=parent_commit,
+            tag=tag,
             api=api,
         )
         with downloaded(push, folder, api):

@@ -111,6 +111,7 @@ def publish_metric(
             revision=revision,
             commit_message=commit_message,
             parent_commit=parent_commit,
+            tag=tag,
             space_sdk="static",
             api=api,
         )

@@ -69,6 +69,7 @@ def push_folder(
     revision: str = "main",
     commit_message: str = "Publish",
     parent_commit: str | None = None,
+    tag: str | None = None,
     space_sdk: str | None = None,
     api: HfApi | None = None,
 ) -> Push:
@@ -86,6 +87,7 @@ def push_folder(
         revision: Branch.
         commit_message: First line of the commit.
         parent_commit: Push only if this is the newest commit of the branch; None: whatever is there now.
+        tag: Refuse if this tag means another commit; it is given by `tag_push`.
         space_sdk: Kind of a new Space.
         api: Endpoint and token; None: those of the environment.
 
@@ -111,11 +113,17 @@ def push_folder(
                 f"{repo_id} exists and is public, but private=True was asked for. Nothing was sent. Pass private=False to "
                 "publish for all to see, or make the repository private first."
             )
+    with _explained(branch, f"{repo_id} is there, and none of the files was sent."):
         if revision != "main":
             api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
         head = branch.head()
         _check_parent(branch, head, parent_commit)
         operations = branch.changes(files, head)
+        if tag is not None and (tagged := branch.tags().get(tag)) and (operations or tagged != head):
+            raise PublishError(
+                f"The tag {tag!r} of {repo_id} already means {tagged}; published tags are not moved. Nothing was sent. Choose "
+                "another tag."
+            )
     if not operations:
         return Push(repo_id, repo_type, revision, head, False, tuple(files))
     try:
@@ -137,21 +145,16 @@ def push_folder(
 
 
 def tag_push(push: Push, tag: str, api: HfApi | None = None) -> None:
-    """Tag the commit of a push; a tag that is already there is fine, one that means another commit is not moved.
+    """Tag the commit of a push, unless it has that tag.
 
     Raises:
         PublishError: The tag means another commit, or the Hub refused.
     """
     api = api or HfApi()
-    state = f"{push.repo_id} holds the files at {push.commit}, without the tag {tag!r}."
-    with _explained(_Branch(api, push.repo_id, push.repo_type, push.revision), state):
-        tags = {ref.name: ref.target_commit for ref in api.list_repo_refs(push.repo_id, repo_type=push.repo_type).tags}
-        if tag not in tags:
+    branch = _Branch(api, push.repo_id, push.repo_type, push.revision)
+    with _explained(branch, f"{push.repo_id} holds the files at {push.commit}, without the tag {tag!r}."):
+        if branch.tags().get(tag) != push.commit:
             api.create_tag(push.repo_id, tag=tag, revision=push.commit, repo_type=push.repo_type)
-        elif tags[tag] != push.commit:
-            raise PublishError(
-                f"The tag {tag!r} already means {tags[tag]}; published tags are not moved. {state} Choose another tag."
-            )
 
 
 def take_hub_arguments(training: TrainingArguments) -> dict[str, Any] | None:
@@ -225,6 +228,10 @@ class _Branch:
         assert found is not None
         return found
 
+    def tags(self) -> dict[str, str]:
+        refs = self.api.list_repo_refs(self.repo_id, repo_type=self.repo_type)
+        return {ref.name: ref.target_commit for ref in refs.tags}
+
     def changes(self, files: dict[str, Path], commit: str) -> list[CommitOperationAdd | CommitOperationDelete]:
         """What turns the files of a commit into these."""
         listed = self.api.list_repo_tree(self.repo_id, recursive=True, revision=commit, repo_type=self.repo_type)
@@ -296,6 +303,7 @@ def _reason(branch: _Branch, error: BaseException) -> str:
         401: "the token is missing, wrong or expired; log in with `hf auth login`, or pass HfApi(token=...)",
         403: f"the token may not write to {namespace!r}; use a token with write permission there",
         404: f"there is no {branch.repo_type} {branch.repo_id} with a branch {branch.revision!r} that this token may see",
+        409: "the tag was given to another commit in the meantime",
         412: "somebody else has committed while the files were being sent; look at their commit, then push again",
     }
     said = str(cause.server_message or cause).strip().splitlines()

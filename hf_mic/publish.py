@@ -135,6 +135,7 @@ def publish_encoder(
         revision=revision,
         commit_message=commit_message,
         parent_commit=parent_commit,
+        tag=tag,
         api=api,
     )
     warning = f"{repo_id} holds the files at {push.commit}, without a tag; do not use that commit."

@@ -120,8 +120,13 @@ def test_the_same_again_makes_no_commit_and_a_change_sends_only_the_change(hub, 
     assert [commit.title for commit in repo.history()] == ["Publish student", "Publish student", "initial commit"]
     assert repo.tags == {"v1": first.push.commit}
     assert len(hub.served("PUT", "/storage/")) == 1
-    with pytest.raises(PublishError, match=f"'v1' already means {first.push.commit}.*without the tag"):
+    with pytest.raises(PublishError, match=f"'v1' of .* already means {first.push.commit}.*Nothing was sent"):
         publish_student(student, REPO, tag="v1", api=api)
+    hub.fail("POST", "/tag/", status=409)
+    with pytest.raises(
+        PublishError, match=rf"\(409\): the tag was given .* at {changed.push.commit}, without the tag 'v2'"
+    ):
+        publish_student(student, REPO, tag="v2", api=api)
 
 
 def test_a_branch_holds_exactly_the_folder(hub, api, student, in_process):
@@ -317,7 +322,7 @@ def test_a_hub_that_fails_for_good_is_quoted(hub, api, student):
         push(student, api)
     hub.fail("POST", "/commit/", status=500)
     hub.fail("GET", "/revision/main", times=100)
-    with pytest.raises(PublishError, match="Nothing was sent"):
+    with pytest.raises(PublishError, match=r"refuses \(500\).*ecg-student is there, and none of the files was sent"):
         push(student, api)
     with pytest.raises(PublishError, match=r"connection with .*127.0.0.1:1 broke.*Nothing was sent"):
         push(student, HfApi(endpoint="http://127.0.0.1:1", token="hf_write"))
