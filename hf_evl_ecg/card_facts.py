@@ -27,7 +27,7 @@ __all__ = ["describe_model", "failure_cases", "read_answers", "reliability_table
 PROBE_QUESTION = "What is the rhythm of this ECG?"
 FAILURE_RULE = (
     "For each kind of question, the wrong answer that the model was surest of (for numbers: the one furthest from the truth), "
-    "surest first; simulated records only where there are no real ones. The cases are chosen by this rule alone."
+    "surest first; real records before simulated ones. The cases are chosen by this rule alone."
 )
 Pairs = Sequence[tuple[Mapping[str, Any], Answer]]
 
@@ -133,7 +133,7 @@ def reliability_tables(pairs: Pairs, *, n_bins: int = 10) -> list[dict[str, Any]
 
 
 def failure_cases(pairs: Pairs, *, limit: int = 6) -> list[dict[str, Any]]:
-    """The worst failures by a fixed rule (`FAILURE_RULE`); simulated records only where there are no others.
+    """The worst failures by a fixed rule (`FAILURE_RULE`); about simulated records only where there are no others.
 
     Args:
         pairs: Questions with their answers.

@@ -35,7 +35,15 @@ class CardDataArguments:
     pictures: str | None = field(
         default=None, metadata={"help": "Folder of the card, for pictures of failure cases; none are drawn without it."}
     )
-    failures: int = field(default=6, metadata={"help": "At most this many failure cases."})
+    failures: int = field(
+        default=6, metadata={"help": "At most this many failure cases about real records, and about simulated ones."}
+    )
+    draw_real: bool = field(
+        default=True,
+        metadata={
+            "help": "Draw failures about real records too, as their licences must allow; else simulated ones only."
+        },
+    )
 
 
 def main(args: CardDataArguments) -> dict[str, Any]:
@@ -61,11 +69,15 @@ def main(args: CardDataArguments) -> dict[str, Any]:
         for name, folder in ((args.method, run), ("teacher", "teacher"))
     }
     page = {"image_width": images.image_width, "image_height": images.image_height}
-    failures = failure_cases(pairs[args.method], limit=args.failures)
-    for number, case in enumerate(failures, 1):
-        item = pairs[args.method][case.pop("index")][0]
-        if args.pictures is not None:
-            case["image"] = draw_case(item, images, Path(args.pictures), f"{config['study']}_failure_{number}.png")
+    failures = []
+    for simulated in (False, True):
+        own = [pair for pair in pairs[args.method] if (pair[0]["source"] == "simulated") == simulated]
+        for case in failure_cases(own, limit=args.failures):
+            failures.append(case)
+            item = own[case.pop("index")][0]
+            if args.pictures is not None and (simulated or args.draw_real):
+                name = f"{config['study']}_failure_{len(failures)}.png"
+                case["image"] = draw_case(item, images, Path(args.pictures), name)
     facts = {
         "study": config["study"],
         "method": args.method,

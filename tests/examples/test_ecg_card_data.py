@@ -94,6 +94,25 @@ def test_facts_hold_what_the_card_needs(study, cards):
     assert str(study) not in (cards / "results" / "ecg_tiny_card.json").read_text()
 
 
+def test_drawings_of_real_records_can_be_left_out(scripts, study, tmp_path, monkeypatch):
+    module = scripts("card_data")
+    read = module.read_answers
+
+    def half_of_them_real(path, items):
+        pairs = read(path, items)
+        return [({**item, "source": "ludb"} if i % 2 else item, answer) for i, (item, answer) in enumerate(pairs)]
+
+    monkeypatch.setattr(module, "read_answers", half_of_them_real)
+    given = ["--study_dir", study, "--output", tmp_path / "facts.json", "--pictures", tmp_path, "--no_draw_real"]
+    facts = module.main(
+        *scripts("ecg_options").parse_arguments(list(map(str, given)), module.CardDataArguments, description=None)
+    )
+    sources = [case["source"] for case in facts["failures"]]
+    assert sources == sorted(sources), "real ones first"
+    assert set(sources) == {"ludb", "simulated"}
+    assert ["image" in case for case in facts["failures"]] == [source == "simulated" for source in sources]
+
+
 def test_the_card_is_whole_and_names_no_folder_of_this_machine(study, cards):
     text = (cards / "ecg_tiny.md").read_text()
     assert str(study) not in text
