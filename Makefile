@@ -9,12 +9,11 @@ PYTEST_ARGS ?=
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: setup.py constraints.txt requirements-app.txt
+$(VENV)/.installed: setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python >= 3.11 is needed, this is " + sys.version.split()[0] + "; set PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mic,ecg,dev]'
-	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements-app.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mic,ecg,app,dev]'
 	touch $@
 
 demo: demo-mic demo-ecg
