@@ -28,7 +28,7 @@ from typing import Any
 import datasets
 import prepare_data
 import yaml
-from ecg_options import ImageOptions, load_model, load_questions, parse_arguments
+from ecg_options import ImageOptions, limit_records, load_model, load_questions, parse_arguments
 from ecg_scores import score_model, write_report
 from matplotlib.figure import Figure
 from study import Study, shrink
@@ -42,6 +42,7 @@ from hf_evl_ecg.scoring import Answer
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "ecg_demo.yaml"
 DATA = os.environ.get("REAL_DATA_DIR", str(Path(__file__).resolve().parents[3] / "shared" / "data"))
+CHALLENGE = Path("ecg", "cinc2021", "training")
 
 
 @dataclass
@@ -51,9 +52,9 @@ class DemoArguments:
     output_dir: str = field(default="outputs/demo_ecg", metadata={"help": "Where models, results and pictures go."})
     study: str = field(default=str(CONFIG), metadata={"help": "YAML file of the study that is run."})
     data_dir: str = field(
-        default=DATA, metadata={"help": "Folder of real data; its ecg/ludb is scored if it is there."}
+        default=DATA, metadata={"help": "Folder of real data; ecg/cinc2021/training is used if it is there."}
     )
-    real_records: int = field(default=20, metadata={"help": "Real records to score; 0: none."})
+    real_records: int = field(default=40, metadata={"help": "Real records to score; 0: none."})
     smoke: bool = field(default=False, metadata={"help": "A few steps, to see that all parts run."})
 
 
@@ -77,9 +78,10 @@ def main(args: DemoArguments) -> list[dict[str, Any]]:
     images, options = ImageOptions(**config["images"]), dict(config["evaluate"])
     limit = options.pop("records", None)
     questions = {"simulated": load_questions(output / "questions", "test", limit)}
-    ludb = Path(args.data_dir) / "ecg" / "ludb"
-    if args.real_records and ludb.is_dir():
-        questions["real"] = real_questions(ludb, output / "real_questions", config, args.real_records)
+    if args.real_records and (
+        real := real_questions(Path(args.data_dir) / CHALLENGE, output, config, args.real_records)
+    ):
+        questions["real"] = real
     rows, answers = [], {}
     for method, folder in folders.items():
         for kind, asked in questions.items():
@@ -90,19 +92,23 @@ def main(args: DemoArguments) -> list[dict[str, Any]]:
     notes = [verdict(rows, list(folders)), "Trained for minutes, one seed: a check of the pieces, no ranking."]
     print(f"\n{write_report(output, config['study'], config, rows, notes)}")
     draw_example(output / "example.png", questions["simulated"], {m: answers[m, "simulated"] for m in folders})
-    export(folders["evl_ecg"], output / "export", folders["teacher"])
+    export(folders["evl_ecg"], output / "export", folders["teacher"], config["images"])
     print(f"Written: {output / config['study']}.json, .md, .png, {output / 'example.png'}; models beside them.")
     print(f"Took {time.monotonic() - started:.0f} s.")
     return rows
 
 
-def real_questions(ludb: Path, folder: Path, config: Mapping[str, Any], limit: int) -> Any:
-    """Yes/no questions about findings of real records (LUDB), for models that saw only simulated ones."""
-    prepare = prepare_data.PrepareArguments(
-        str(folder), ludb=str(ludb), formats=["closed"], tasks=["diagnosis", "rhythm"], per_record=4
-    )
-    prepare_data.main(prepare)
-    return load_questions(folder, "test", limit)
+def real_questions(folder: Path, output: Path, config: Mapping[str, Any], limit: int) -> Any:
+    """The same question about real records of CPSC-2018, whose labels answer it; None where there are none.
+
+    No model of the demonstration was trained on a real record, so all splits are used.
+    """
+    if not folder.is_dir():
+        return None
+    asked = {"formats": ["fill"], "tasks": ["diagnosis"], "classes": config["questions"]["classes"]}
+    data = prepare_data.main(prepare_data.PrepareArguments(str(output / "real_questions"), cinc=str(folder), **asked))
+    questions = datasets.concatenate_datasets(list(data.values()))
+    return limit_records(questions.filter(lambda options: bool(options), input_columns="options"), limit)
 
 
 def verdict(rows: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> str:
@@ -140,13 +146,14 @@ def draw_example(path: Path, questions: Any, answers: Mapping[str, Mapping[str, 
     os.replace(temporary, path)
 
 
-def export(student: Path, folder: Path, teacher: Path) -> None:
+def export(student: Path, folder: Path, teacher: Path, images: Mapping[str, Any]) -> None:
     """Write the student as anyone loads it; `export_student` checks it in a process that cannot import this package."""
     if folder.is_dir():
         print(f"{folder} is there already.")
         return
     model, processor = load_model(str(student))
     provenance = {"method": "EVL-ECG", "teacher": f"{teacher.name} of this demonstration", "data": "simulated ECGs"}
+    provenance["images"] = dict(images)  # how recordings are to be drawn for this model
     report = export_student(model, folder, processor=processor, provenance=provenance)
     print(
         f"Exported to {report.folder}: {report.parameters:,} parameters; loaded by AutoModelForImageTextToText in a new process "

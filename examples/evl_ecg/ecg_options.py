@@ -103,15 +103,17 @@ def load_questions(folder: str | Path, split: str, limit: int | None = None) -> 
         raise ValueError(
             f"{folder} has no split {split!r}; it has {sorted(data) if isinstance(data, dict) else 'none'}."
         )
-    questions = data[split]
-    if limit is None:
-        return questions
-    records = list(dict.fromkeys(zip(questions["source"], questions["record"], strict=True)))
-    if limit >= len(records):
+    return limit_records(data[split], limit)
+
+
+def limit_records(questions: Dataset, limit: int | None) -> Dataset:
+    """Keep the questions about this many records, drawn evenly over the dataset; all of them if ``limit`` is None."""
+    names = list(zip(questions["source"], questions["record"], strict=True))
+    records = list(dict.fromkeys(names))
+    if limit is None or limit >= len(records):
         return questions
     kept = {records[i * len(records) // limit] for i in range(limit)}
-    own = zip(questions["source"], questions["record"], strict=True)
-    return questions.select([i for i, record in enumerate(own) if record in kept])
+    return questions.select([i for i, name in enumerate(names) if name in kept])
 
 
 def load_model(path: str, dtype: str = "auto") -> tuple[Any, Any]:
