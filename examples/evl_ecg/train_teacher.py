@@ -64,6 +64,10 @@ class TeacherConfig(EVLECGConfig):
         super().__post_init__()
         if self.alpha != 0:
             raise ValueError(f"alpha={self.alpha}: train_teacher.py learns from answers only; use distill.py.")
+        if self.push_to_hub:
+            raise ValueError(
+                "push_to_hub would send checkpoints and pickled arguments; publish the finished model with publish.py."
+            )
 
 
 def main(script: TeacherArguments, images: ImageOptions, lora: LoraOptions, training: TeacherConfig) -> EVLECGTrainer:

@@ -331,6 +331,11 @@ def test_table_marks_what_beats_chance(scripts):
     assert lines[2] == "| s:t | accuracy | 9 | 50.0 | **80.0 [70.0, 90.0]** | 60.0 [40.0, 70.0] |"
 
 
+def test_a_teacher_is_not_pushed_with_its_pickles(scripts, tmp_path):
+    with pytest.raises(ValueError, match=r"publish\.py"):
+        scripts("train_teacher").TeacherConfig(str(tmp_path), push_to_hub=True, use_cpu=True)
+
+
 def test_seeds_are_summarised(scripts):
     row = {"method": "a", "task": "s:t", "dim": None, "metric": "accuracy", "n": 9, "chance": 0.5}
     rows = [
