@@ -65,6 +65,9 @@ class AtomicCheckpointTrainer(SentenceTransformerTrainer):
             )
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Write the model in one process; the host class writes in each that calls this, and recent transformers call it in all."""
+        if not self.args.should_save:
+            return
         super()._save(output_dir, state_dict)
         Path(str(output_dir or self.args.output_dir), TRAINING_ARGS_NAME).unlink(missing_ok=True)
 

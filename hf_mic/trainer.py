@@ -92,7 +92,7 @@ class MICTrainer(AtomicCheckpointTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)
-        if self.finish_card:
+        if self.finish_card and self.args.should_save:
             self.finish_card(Path(str(output_dir or self.args.output_dir)))
 
 

@@ -1,6 +1,7 @@
 """MICTrainer end to end on tiny encoders: defaults, accumulation, warm-up, interruption, checkpoints, pushes."""
 
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -321,6 +322,20 @@ def test_pickled_arguments_are_not_written(make_model, pairs, tmp_path):
     trainer.save_model()
     assert (tmp_path / "modules.json").exists()
     assert not list(tmp_path.rglob("training_args.bin"))
+
+
+def test_only_the_writing_process_writes(make_model, pairs, tmp_path, monkeypatch):
+    """Two processes writing README.md or the weights at once would leave either's bytes, or both's."""
+    finished: list[Path] = []
+    trainer = MICTrainer(model=make_model(), args=arguments(tmp_path), train_dataset=pairs, finish_card=finished.append)
+    trainer.save_model()
+    assert (finished, (tmp_path / "README.md").is_file()) == ([tmp_path], True)
+    for path in tmp_path.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    monkeypatch.setattr(type(trainer.args), "should_save", property(lambda self: False))
+    trainer.save_model()
+    assert finished == [tmp_path]
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("strategy", ["end", "every_save", "checkpoint", "all_checkpoints"])
