@@ -17,12 +17,13 @@ from .folder import load_folder
 from .instruct import load_instructions
 from .ludb import load_ludb
 from .ptbxl import load_ptbxl, load_ptbxl_filtered
-from .questions import question_dataset
+from .questions import conversation_dataset, question_dataset
 from .rows import LoadReport, load_ecg
 from .simulated import load_simulated
 
 __all__ = [
     "LoadReport",
+    "conversation_dataset",
     "load_cinc",
     "load_ecg",
     "load_folder",

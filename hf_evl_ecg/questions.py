@@ -2,7 +2,8 @@
 
 Yes/no questions come in pairs: one about a label that is there, one about a label that is known not to be. The absent
 label is drawn with the frequencies of present ones, so the label asked about gives the answer away as little as one
-record allows; `balanced` makes yes and no equally frequent for every question.
+record allows; `balanced` makes yes and no equally frequent for every question. `conversation_dataset` joins the questions
+about a record, for training.
 """
 
 import random
@@ -30,7 +31,7 @@ from .prompts import (
 )
 from .rows import FEATURES
 
-__all__ = ["QUESTION_FEATURES", "question_dataset", "questions_of_row"]
+__all__ = ["CONVERSATION_FEATURES", "QUESTION_FEATURES", "conversation_dataset", "question_dataset", "questions_of_row"]
 
 FAMILIES = {"diagnosis": (*PTBXL_SUPERCLASSES, *FINDING_LABELS), "rhythm": RHYTHM_LABELS, "axis": AXIS_LABELS}
 BROAD_CLASSES = ("STTC", "CD", "HYP")
@@ -40,6 +41,10 @@ QUESTION_FEATURES = Features(
     | {name: Value("string") for name in ("question", "answer", "format", "task", "unit")}
     | {name: List(Value("string")) for name in ("options", "labels")}
     | {name: Value("float32") for name in ("value", "tolerance")}
+)
+CONVERSATION_FEATURES = Features(
+    {name: FEATURES[name] for name in LOCATION}
+    | {"conversations": List({name: Value("string") for name in ("from", "value")})}
 )
 
 
@@ -105,6 +110,49 @@ def question_dataset(
     if not made:
         raise ValueError(f"no question of formats {list(formats)} and tasks {list(tasks)} can be made from these rows")
     return Dataset.from_dict({name: [item[name] for item in made] for name in QUESTION_FEATURES}, QUESTION_FEATURES)
+
+
+def conversation_dataset(questions: Dataset, turns: int, *, seed: int = 0) -> Dataset:
+    """Gather the questions about a record into conversations, so that training reads its image once for several answers.
+
+    The order of a record's questions is random, so that any of them comes first, where only the image can answer it.
+
+    Args:
+        questions: Dataset with the columns `QUESTION_FEATURES`.
+        turns: At most this many questions per conversation; a record with more gets several of about equal length.
+        seed: Seed of the order.
+
+    Returns:
+        One row per conversation, in LLaVA's form: where the ECG lies, and ``conversations``, a list of
+        ``{"from": "human" | "gpt", "value": text}``. Records in order of their first question.
+
+    Raises:
+        ValueError: ``turns`` below 1.
+
+    Example:
+        >>> conversation_dataset(questions, 8)[0]["conversations"][:2]  # doctest: +SKIP
+        [{'from': 'human', 'value': 'What is the rhythm?'}, {'from': 'gpt', 'value': 'sinus rhythm'}]
+    """
+    if turns < 1:
+        raise ValueError(f"turns={turns}; it must be at least 1")
+    of_record: defaultdict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+    for item in questions:
+        of_record[tuple(item[name] for name in LOCATION)].append(item)
+    made: dict[str, list[Any]] = {name: [] for name in CONVERSATION_FEATURES}
+    for location, items in of_record.items():
+        random.Random(":".join(map(str, (seed, *location)))).shuffle(items)
+        parts = -(-len(items) // turns)
+        for part in range(parts):
+            for name, value in zip(LOCATION, location, strict=True):
+                made[name].append(value)
+            made["conversations"].append(
+                [
+                    {"from": role, "value": item[key]}
+                    for item in items[part::parts]
+                    for role, key in (("human", "question"), ("gpt", "answer"))
+                ]
+            )
+    return Dataset.from_dict(made, CONVERSATION_FEATURES)
 
 
 def _balance(items: list[dict[str, Any]], rng: random.Random) -> list[dict[str, Any]]:

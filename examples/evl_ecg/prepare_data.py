@@ -32,6 +32,7 @@ from ecg_options import parse_arguments
 
 from hf_evl_ecg.datasets import (
     LoadReport,
+    conversation_dataset,
     load_cinc,
     load_folder,
     load_ludb,
@@ -82,6 +83,13 @@ class PrepareArguments:
     balanced: bool = field(
         default=False,
         metadata={"help": "Ask yes/no about every known label, as often with yes as with no; excludes per_record."},
+    )
+    turns: int = field(
+        default=1,
+        metadata={
+            "help": "At most this many questions per training conversation: an image is read once for all of them. "
+            "Validation and test questions stay apart."
+        },
     )
     report_text: str = field(
         default="labels", metadata={"help": "labels: reports made of labels; original: as written."}
@@ -159,9 +167,11 @@ def main(args: PrepareArguments) -> DatasetDict:
     questions = concatenate_datasets(parts)
     kept = {name: [i for i, split in enumerate(questions["split"]) if split == name] for name in SPLITS}
     data = DatasetDict({name: questions.select(index).flatten_indices() for name, index in kept.items() if index})
+    summary = summarise(args, data, reports)
+    if args.turns > 1 and "train" in data:
+        data["train"] = conversation_dataset(data["train"], args.turns, seed=args.seed)
     output = Path(args.output_dir)
     data.save_to_disk(str(output))
-    summary = summarise(args, data, reports)
     write_text(output / "report.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
     write_text(output / "report.md", describe(summary))
     print(f"\n{describe(summary)}\nWritten: {output}")

@@ -32,6 +32,7 @@ from transformers import (
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
+from hf_evl_ecg.conversations import read_turns
 from hf_evl_ecg.labels import LABELS
 from hf_evl_ecg.prompts import MEASUREMENTS, NO, NOTHING_FOUND, YES
 
@@ -179,7 +180,8 @@ def initialise(model: nn.Module, seed: int) -> Any:
 def training_texts(questions: Iterable[dict[str, Any]]) -> Iterator[str]:
     """Questions, answers and every word that an answer may need."""
     for item in questions:
-        yield f"{item['question']} {item['answer']}"
+        for turn in read_turns(item, item["record"]):
+            yield f"{turn.question} {turn.answer}"
     for label in LABELS.values():
         yield label.text
     for kind in MEASUREMENTS.values():

@@ -13,7 +13,9 @@ from scipy.signal import butter, sosfiltfilt
 
 import hf_evl_ecg.datasets
 from hf_evl_ecg.cinc import cpsc_labels
+from hf_evl_ecg.conversations import read_turns
 from hf_evl_ecg.datasets import (
+    conversation_dataset,
     load_cinc,
     load_ecg,
     load_folder,
@@ -324,6 +326,30 @@ def test_simulated_rows_know_the_truth():
     assert not set(rows["record"]) & set(others[0]) | set(others[0]) & set(others[1])
     with pytest.raises(ValueError, match="XX"):
         load_simulated(2, classes=["XX"])
+
+
+def test_conversations_hold_each_question_once_in_any_order():
+    rows = load_simulated(4)[0]
+    questions = question_dataset(rows, balanced=True, formats=["closed", "fill"], tasks=["diagnosis", "rhythm", "axis"])
+    joined = conversation_dataset(questions, 3, seed=1)
+    turns = [(row["record"], read_turns(row, row["record"])) for row in joined]
+    assert Counter((record, turn.question, turn.answer) for record, own in turns for turn in own) == Counter(
+        (item["record"], item["question"], item["answer"]) for item in questions
+    )
+    asked = Counter(questions["record"])
+    assert Counter(joined["record"]) == {record: -(-count // 3) for record, count in asked.items()}
+    lengths = defaultdict(list)
+    for record, own in turns:
+        lengths[record].append(len(own))
+    assert max(map(max, lengths.values())) == 3
+    assert all(max(own) - min(own) <= 1 for own in lengths.values())
+    first = {record: questions["question"][questions["record"].index(record)] for record in asked}
+    assert 0 < sum(own[0].question == first[record] for record, own in turns) < len(asked)  # orders differ
+    assert joined.to_list() == conversation_dataset(questions, 3, seed=1).to_list()
+    assert joined.to_list() != conversation_dataset(questions, 3, seed=2).to_list()
+    assert load_ecg(joined[0]).signal_mv.shape == load_ecg(questions[0]).signal_mv.shape
+    with pytest.raises(ValueError, match="turns=0"):
+        conversation_dataset(questions, 0)
 
 
 def test_balanced_questions_do_not_give_their_answer_away():

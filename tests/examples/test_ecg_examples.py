@@ -140,6 +140,26 @@ def test_records_are_limited_evenly_with_all_their_questions(scripts, work):
 # ---- data -----------------------------------------------------------------------------------------------------------
 
 
+def test_training_in_conversations_goes_through_every_step(run, work, tmp_path):
+    """All questions about a record in one sample for training; what is scored stays single questions."""
+    asked = ["--formats", "closed", "fill", "--tasks", "diagnosis", "rhythm", "--balanced", "--turns", 4]
+    simulated = ["--simulated_train", 2, "--simulated_validation", 1, "--simulated_classes", "AF", "LBBB"]
+    questions = tmp_path / "questions"
+    data = run("prepare_data", *simulated, *asked, "--output_dir", questions)
+    assert data["train"].column_names[-1] == "conversations"
+    assert max(map(len, data["train"]["conversations"])) > 2
+    assert "question" in data["validation"].column_names
+    tiny = ["--vision_width", 16, "--vision_layers", 1, "--text_layers", 1, "--text_width", 16]
+    run("small_models", "--kind", "student", *tiny, "--data", questions, "--output_dir", tmp_path / "student")
+    cache = ["--teacher", work / "teacher", "--data", questions, *PAGE, "--top_k", 8, "--tokens", "answer"]
+    run("cache_teacher", *cache, "--output_dir", tmp_path / "cache")
+    given = ["--student", tmp_path / "student", "--teacher", work / "teacher", "--teacher_cache", tmp_path / "cache"]
+    given += ["--data", questions, *PAGE, *TRAIN, "--hidden_tokens", "answer", "--max_steps", 2]
+    trainer = run("distill", *given, "--output_dir", tmp_path / "distilled")
+    assert distance(tmp_path / "student", tmp_path / "distilled") > 0
+    assert {"ce", "mhca", "ot", "relation"} <= set().union(*trainer.state.log_history)
+
+
 def test_prepare_data_writes_splits_and_reports_what_it_skips(run, tmp_path):
     source = tmp_path / "records"
     source.mkdir()
