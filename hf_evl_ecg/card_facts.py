@@ -103,7 +103,7 @@ def read_answers(path: str | Path, items: Sequence[Mapping[str, Any]]) -> list[t
 def reliability_tables(pairs: Pairs, *, n_bins: int = 10) -> list[dict[str, Any]]:
     """Confidence against accuracy by source and task, for questions with one right answer among given ones.
 
-    Confidence is the softmax over the mean log-likelihoods per token of the possible answers, as in the row
+    Confidence is the softmax over the log-likelihoods of the possible answers, as in the row
     ``calibration_error`` of `hf_evl_ecg.scoring.score_answers` without temperatures.
 
     Args:

@@ -58,8 +58,7 @@ def reliability_section(rows: Sequence[Row], run: Run, picture: str | None) -> s
     if picture is not None:
         lines += [f"![Reliability: confidence against the share that is right]({picture})", ""]
     lines.append(
-        "Confidence is the probability of the likeliest answer among the possible ones, from the mean log-likelihood of their "
-        "tokens, without a temperature. Points below the diagonal: surer than right. The error is the mean gap over ten bins, "
+        "Confidence is the probability of the likeliest answer among the possible ones, without a temperature. Points below the diagonal: surer than right. The error is the mean gap over ten bins, "
         "biased upwards where there are few answers."
     )
     if own:

@@ -226,9 +226,8 @@ class _Asker:
         scores: list[tuple[float, ...]] = [()] * len(candidates)
         if any(candidates):
             options = [[self._ids(text) for text in own] for own in candidates]
-            sums, counts = option_log_likelihoods(self.model, moved, options, self.processor.tokenizer.pad_token_id)
-            means = (sums / counts.clamp(min=1)).tolist()
-            scores = [tuple(row[: len(own)]) for row, own in zip(means, candidates, strict=True)]
+            sums = option_log_likelihoods(self.model, moved, options, self.processor.tokenizer.pad_token_id).tolist()
+            scores = [tuple(row[: len(own)]) for row, own in zip(sums, candidates, strict=True)]
         return list(zip(texts, scores, strict=True))
 
     def _ids(self, text: str) -> list[int]:

@@ -1,7 +1,7 @@
 """How probable a model finds each label in an ECG: the image is read once, each label's question only adds its words.
 
 The probability of a label is that of "yes" against "no" as the answer to the closed question about it, in one fixed wording:
-softmax over the mean log-likelihood per token of the two answers, divided by the task's temperature. It is the quantity that
+softmax over the log-likelihoods of the two whole answers, divided by the task's temperature. It is the quantity that
 `hf_evl_ecg.evaluation` scores closed questions by, so thresholds and temperatures fitted there hold here. Labels are asked one
 by one: their probabilities do not sum to 1.
 """
@@ -111,7 +111,7 @@ class LabelScorer:
         if not labels:
             return [{} for _ in range(size)]
         words = [self._after_image(label) for label in labels]
-        means = answers_after_image(
+        likelihoods = answers_after_image(
             self.model,
             batch,
             self.processor.image_token_id,
@@ -122,7 +122,7 @@ class LabelScorer:
         scores: list[dict[str, float]] = [{} for _ in range(size)]
         for column, label in enumerate(labels):
             temperature = self.temperatures.get(task_name(label_question(label)), 1.0)
-            present = option_probabilities(means[:, column].numpy(), temperature)[:, 0]
+            present = option_probabilities(likelihoods[:, column].numpy(), temperature)[:, 0]
             for row, probability in zip(scores, present, strict=True):
                 row[label] = float(probability)
         return scores
@@ -155,7 +155,7 @@ def answers_after_image(
     answers: Sequence[Sequence[Sequence[int]]],
     pad_token_id: int,
 ) -> Tensor:
-    """Mean log-likelihood per token of answers to several questions about one image, which is read once.
+    """Log-likelihood of answers to several questions about one image, which is read once.
 
     The image is read up to the first token behind it, so that positions go on from a token of text (they do not from an
     image's in M-RoPE); questions that begin otherwise, which no usual chat template makes, read it again.
@@ -175,13 +175,12 @@ def answers_after_image(
     behind = (ids == image_token_id).flip(1).cumsum(1).flip(1) == 0
     first = behind & (behind.cumsum(1) == 1)
     labels = torch.where(behind & ~first & mask, ids, IGNORE)
-    means = ids.new_zeros((len(ids), len(questions), len(answers[0])), dtype=torch.float64)
+    likelihoods = ids.new_zeros((len(ids), len(questions), len(answers[0])), dtype=torch.float64)
     for token in dict.fromkeys(question[0] for question in questions):
         prompt = {**batch, "input_ids": torch.where(first, token, ids), "labels": labels}
         own = [number for number, question in enumerate(questions) if question[0] == token]
         options = [[*questions[i][1:], *answer] for i in own for answer in ((), *answers[i])]
-        sums, _ = option_log_likelihoods(model, prompt, [options] * len(ids), pad_token_id)
+        sums = option_log_likelihoods(model, prompt, [options] * len(ids), pad_token_id)
         grouped = sums.double().view(len(ids), len(own), -1)
-        lengths = torch.tensor([[len(answer) for answer in answers[i]] for i in own], device=ids.device)
-        means[:, own] = (grouped[..., 1:] - grouped[..., :1]) / lengths
-    return means
+        likelihoods[:, own] = grouped[..., 1:] - grouped[..., :1]
+    return likelihoods

@@ -19,8 +19,8 @@ __all__ = ["option_log_likelihoods"]
 @torch.no_grad()
 def option_log_likelihoods(
     model: nn.Module, batch: Mapping[str, Any], options: Sequence[Sequence[Sequence[int]]], pad_token_id: int
-) -> tuple[Tensor, Tensor]:
-    """Log-likelihood of options, of which each sample has its own, as first answers.
+) -> Tensor:
+    """Log-likelihood of options, of which each sample has its own, as whole first answers, the end of the turn included.
 
     Args:
         model: A native vision-language model, or a PEFT model around one.
@@ -29,8 +29,8 @@ def option_log_likelihoods(
         pad_token_id: The padding token.
 
     Returns:
-        Sum over an option's tokens, in nats, -inf where a sample has fewer options; and their number, 0 there.
-        Shapes: (B, K), float32 and int64, K = the largest number of options.
+        Sum over an option's tokens, in nats, -inf where a sample has fewer options. Shape: (B, K), float32, K = the largest
+        number of options.
 
     Raises:
         ValueError: Another number of option lists than samples, no option at all, or one without tokens.
@@ -54,9 +54,7 @@ def option_log_likelihoods(
             )
     finally:
         model.train(was_training)
-    sums = torch.stack([column[0] for column in columns], 1)
-    counts = torch.stack([column[1] for column in columns], 1)
-    return sums.masked_fill(counts == 0, -torch.inf), counts
+    return torch.stack(columns, 1)
 
 
 def _read(model: nn.Module, prompt: Mapping[str, Any]) -> tuple[Any, Tensor | None]:
@@ -85,8 +83,8 @@ def _continue(
     last_position: Tensor | None,
     first: Tensor,
     answers: Sequence[list[int]],
-) -> tuple[Tensor, Tensor]:
-    """Sum of the log-likelihoods of one answer per sample after a read prompt, and their number. Shapes: (B,), (B,)."""
+) -> Tensor:
+    """Log-likelihood of one answer per sample after a read prompt, -inf where it has no tokens. Shape: (B,)."""
     device = prompt_mask.device
     counts = torch.tensor([len(answer) for answer in answers], device=device)
     width = int(counts.max())
@@ -104,4 +102,4 @@ def _continue(
         )
         rest = F.log_softmax(output.logits.float(), -1)
         scores.append(rest.gather(-1, ids[:, 1:].unsqueeze(-1)).squeeze(-1))
-    return torch.cat(scores, 1).masked_fill(~mask, 0).sum(1), counts
+    return torch.cat(scores, 1).masked_fill(~mask, 0).sum(1).masked_fill(counts == 0, -torch.inf)

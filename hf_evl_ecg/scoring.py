@@ -25,7 +25,7 @@ class Answer:
     Attributes:
         record: The record's name.
         text: The generated answer; None if nothing was generated.
-        scores: Mean log-likelihood per token of each of `grading.candidate_answers`, in nats; empty if there are none.
+        scores: Log-likelihood of each of `grading.candidate_answers` as the whole answer, in nats; empty if there are none.
     """
 
     record: str

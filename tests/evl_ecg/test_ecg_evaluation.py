@@ -67,8 +67,8 @@ def test_reading_the_prompt_once_changes_no_likelihood(name, tiny_vlm, hand_made
     inputs, labels = hand_made_inputs(name, model)
     batch = {**inputs, "labels": labels}
     options = [[[70], [71, 72, 73], [74, 75]], [[80, 81], [82]]]
-    sums, counts = option_log_likelihoods(model, batch, options, pad_token_id=1)
-    assert counts.tolist() == [[1, 3, 2], [2, 1, 0]]
+    sums = option_log_likelihoods(model, batch, options, pad_token_id=1)
+    assert sums.isfinite().tolist() == [[True, True, True], [True, True, False]]
     assert sums[1, 2] == -torch.inf
     for row, own in enumerate(options):
         slow = label_likelihoods(model, batch, own, 1)[row]
@@ -93,10 +93,8 @@ def test_answers_are_the_models_own(name, tiny_vlm, items):
         options = candidate_answers(item)
         assert len(answer.scores) == len(options)
         if options:
-            slow = label_likelihoods(
-                model, batch, answer_token_ids(tiny.processor, options), tiny.processor.tokenizer.pad_token_id,
-                per_token=True,
-            )  # fmt: skip
+            ids = answer_token_ids(tiny.processor, options)
+            slow = label_likelihoods(model, batch, ids, tiny.processor.tokenizer.pad_token_id)
             assert answer.scores == pytest.approx(slow[0].tolist(), abs=1e-4)
     assert {len(candidate_answers(item)) for item in items} >= {0, 2, 3}
 

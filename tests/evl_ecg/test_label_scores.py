@@ -31,12 +31,12 @@ def test_label_scores_are_those_of_the_evaluation(interpreter, ecg_records):
     )
     expected = [float(option_probabilities([answer.scores])[0, 0]) for answer in slow.answers]
     assert list(done.label_scores) == codes
-    assert list(done.label_scores.values()) == pytest.approx(expected, abs=1e-5)
+    assert list(done.label_scores.values()) == pytest.approx(expected, rel=1e-4, abs=0)
     assert all(0 < score < 1 for score in done.label_scores.values())
-    assert max(expected) - min(expected) > 1e-3
+    assert max(expected) > 1.1 * min(expected)
     backwards = interpreter(ecg_records[0], labels=[*codes[::-1], "AF"], max_new_tokens=1).label_scores
     assert list(backwards) == codes[::-1]
-    assert backwards == pytest.approx(done.label_scores, abs=1e-6)
+    assert backwards == pytest.approx(done.label_scores, rel=1e-4, abs=0)
 
 
 @pytest.mark.parametrize("name", ["llava_next", "idefics3", "qwen2_vl", "qwen3_vl", "internvl"])
@@ -59,7 +59,7 @@ def test_one_reading_of_an_image_serves_all_questions(name, tiny_vlm, hand_made_
 
 
 def whole_forward(model, inputs, row, head, question, answer):
-    """Mean log-likelihood of an answer by one forward pass over everything; the other sample repeats this one's text."""
+    """Log-likelihood of an answer by one forward pass over everything; the other sample repeats this one's text."""
     words = torch.tensor([question + answer]).expand(2, -1)
     size = inputs["input_ids"].shape
     tails = {"input_ids": words, "attention_mask": torch.ones_like(words), "mm_token_type_ids": torch.zeros_like(words)}
@@ -75,7 +75,7 @@ def whole_forward(model, inputs, row, head, question, answer):
     with torch.no_grad():
         logits = model(**{n: torch.cat([v, tails[n].to(v.dtype)], 1) for n, v in heads.items()}, **rest).logits
     scores = logits[0, -len(answer) - 1 : -1].float().log_softmax(-1)
-    return scores.gather(1, torch.tensor(answer)[:, None]).mean().item()
+    return scores.gather(1, torch.tensor(answer)[:, None]).sum().item()
 
 
 def test_every_label_has_a_question():
@@ -91,8 +91,8 @@ def test_temperatures_soften_their_own_task(interpreter, ecg_records):
     warm = LabelScorer(interpreter.model, interpreter.processor, temperatures={"rhythm_closed": 2.0})
     softened = warm(batch, ["AF", "LBBB"])[0]
     logit = np.log(plain["AF"] / (1 - plain["AF"]))
-    assert softened["AF"] == pytest.approx(1 / (1 + np.exp(-logit / 2)), abs=1e-6)
-    assert softened["LBBB"] == pytest.approx(plain["LBBB"], abs=1e-7)
+    assert softened["AF"] == pytest.approx(1 / (1 + np.exp(-logit / 2)), rel=1e-4, abs=0)
+    assert softened["LBBB"] == pytest.approx(plain["LBBB"], rel=1e-4, abs=0)
     with pytest.raises(ValueError, match="above 0"):
         LabelScorer(interpreter.model, interpreter.processor, temperatures={"rhythm_closed": 0.0})
 
