@@ -4,7 +4,6 @@ python -m hf_mic inspect MODEL --texts FILE
 python -m hf_mic inspect --help
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from transformers import HfArgumentParser
 from hf_mic.inspection import inspect_model
 from hf_mic.inspection_inputs import InspectionSettings, load_encoder, read_texts
 from hf_mic.inspection_report import verdict, write_inspection
+from hf_mic.options import HelpFormatter
 from hf_mic.text_tasks import load_task, load_text_tasks
 
 __all__ = ["InspectArguments", "inspect", "main"]
@@ -74,10 +74,6 @@ class InspectArguments:
     )
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults after each option, and the description as it is written."""
-
-
 def inspect(args: InspectArguments, settings: InspectionSettings) -> list[Path]:
     """Inspect a model and write the report.
 
@@ -123,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         (InspectArguments, InspectionSettings),  # type: ignore[arg-type]  # its hint asks for a type of its own
         prog="python -m hf_mic inspect",
         description=DESCRIPTION,
-        formatter_class=_HelpFormatter,
+        formatter_class=HelpFormatter,
     )
     try:
         inspect(*parser.parse_args_into_dataclasses(given))

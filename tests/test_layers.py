@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = {
     "hf_mic": [
         {"functional", "gram", "diagnostics", "matrices", "rotations"},
-        {"data", "metrics", "tasks", "text_tasks", "scoring", "prefix_map"},
+        {"batching", "data", "metrics", "options", "tasks", "text_tasks", "scoring", "prefix_map"},
         {"capture", "head", "layers", "losses"},
         {"training_args", "adapt", "evaluation", "geometry_callback"},
         {"trainer", "baselines", "checkpoints", "plots", "results", "report"},

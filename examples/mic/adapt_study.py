@@ -16,7 +16,6 @@ its scores about as long. Seeds are the outer loop, the json is rewritten after 
 is not repeated: stop and start again at will, with more seeds or methods too. Texts that are scored are left out of the texts that are fitted on.
 """
 
-import argparse
 import io
 import json
 import random
@@ -36,6 +35,7 @@ from transformers import HfArgumentParser
 from hf_mic.adapt import AdaptConfig, fit_map
 from hf_mic.data import read_columns
 from hf_mic.evaluation import precomputed, score_embeddings
+from hf_mic.options import HelpFormatter
 from hf_mic.report import markdown_report, plot_scores
 from hf_mic.results import read_results, write_atomically, write_results
 from hf_mic.tasks import ClassificationTask, RetrievalTask, STSTask, Task
@@ -270,12 +270,8 @@ def _write_reports(results: Mapping[str, Any], plan: Mapping[str, Any], path: Pa
     plot_scores(drawn, path.with_suffix(".png"), metrics=METRICS, title="Maps of frozen all-MiniLM-L6-v2 embeddings")
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults after each option, and the description as it is written."""
-
-
 if __name__ == "__main__":
-    parser = HfArgumentParser(StudyArguments, description=__doc__, formatter_class=_HelpFormatter)
+    parser = HfArgumentParser(StudyArguments, description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("plan", help="YAML file with texts, methods, reference and plot")
     arguments, remaining = parser.parse_args_into_dataclasses(sys.argv[1:])
     main(arguments, read_plan(remaining.plan))

@@ -29,17 +29,15 @@ half a minute for the scores. To expect from the first command at 384, 64 and 16
 72.02; SciFact nDCG@10 64.51, 48.41, 15.80; Banking77 accuracy 93.08, 89.45, 65.65.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import yaml
 from sentence_transformers import SentenceTransformer
-from transformers import HfArgumentParser
 
 from hf_mic.evaluation import evaluate_model
+from hf_mic.options import parse_options
 from hf_mic.report import HEADLINE_METRICS, markdown_report, plot_scores
 from hf_mic.results import write_atomically, write_results
 from hf_mic.scoring import PRECISIONS
@@ -153,19 +151,9 @@ def main(args: EvaluationArguments) -> dict:
     return results
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults after each option, and the description as it is written."""
-
-
 def parse_arguments(arguments: Sequence[str]) -> EvaluationArguments:
-    """Read options; a leading YAML file provides values that later options replace."""
-    given = list(arguments)
-    if given and given[0].endswith((".yaml", ".yml")):
-        values = yaml.safe_load(Path(given[0]).read_text(encoding="utf-8"))
-        listed = {key: value if isinstance(value, list) else [value] for key, value in values.items()}
-        given = [str(token) for key, value in listed.items() for token in (f"--{key}", *value)] + given[1:]
-    parser = HfArgumentParser(EvaluationArguments, description=__doc__, formatter_class=_HelpFormatter)
-    return parser.parse_args_into_dataclasses(given)[0]
+    """Read options; a YAML file, first or after --config, provides values that options replace."""
+    return parse_options([EvaluationArguments], arguments, __doc__)[0]
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ tagged. The same again makes no commit; after an interruption, run the same agai
 the address of the Hub.
 """
 
-import argparse
 import shutil
 import sys
 import tempfile
@@ -23,13 +22,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
 from huggingface_hub import ModelCard
 from sentence_transformers import SentenceTransformer
-from transformers import HfArgumentParser
 
 from hf_mic import study_card
 from hf_mic.hub_folder import write_card
+from hf_mic.options import parse_options
 from hf_mic.publish import PublishReport, publish_encoder
 from hf_mic.results import read_results
 
@@ -110,20 +108,9 @@ def add_license(path: Path, name: str) -> None:
     write_card(path.parent, str(card))
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults after each option, and the description as it is written."""
-
-
 def parse_arguments(arguments: Sequence[str]) -> PublishArguments:
     """Read options; a YAML file, first or after --config, provides values that options replace."""
-    given = list(arguments)
-    if given[:1] == ["--config"]:
-        given = given[1:]
-    if given and given[0].endswith((".yaml", ".yml")):
-        values = yaml.safe_load(Path(given[0]).read_text(encoding="utf-8"))
-        given = [token for name, value in values.items() for token in (f"--{name}", str(value))] + given[1:]
-    parser = HfArgumentParser((PublishArguments,), description=__doc__, formatter_class=_HelpFormatter)
-    return parser.parse_args_into_dataclasses(given)[0]
+    return parse_options([PublishArguments], arguments, __doc__)[0]
 
 
 if __name__ == "__main__":

@@ -39,7 +39,6 @@ A step of MiniLM with MIC on 2 x 32 sentences of up to 54 tokens takes about 3 s
 well under a minute.
 """
 
-import argparse
 import json
 import logging
 import os
@@ -50,10 +49,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
-from transformers import HfArgumentParser
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_mic import MICTrainer, MICTrainingArguments
@@ -62,6 +59,7 @@ from hf_mic.data import KINDS, load_training_data, read_table
 from hf_mic.evaluation import evaluate_model
 from hf_mic.head import KeepOrthogonal, add_dense_head
 from hf_mic.hub import take_hub_arguments
+from hf_mic.options import parse_options
 from hf_mic.publish import publish_encoder
 from hf_mic.report import markdown_report, plot_scores
 from hf_mic.results import write_atomically, write_results
@@ -292,35 +290,22 @@ def warn_about_single_process() -> None:
 
 
 def _checkpoint(training: MICTrainingArguments) -> str | None:
+    """Folder that training resumes from; without a checkpoint, ``last`` starts anew, so that one command serves a whole run."""
     wanted = training.resume_from_checkpoint
-    if not wanted or str(wanted).lower() not in ("last", "true"):
-        return wanted or None
-    return get_last_checkpoint(training.output_dir) if Path(training.output_dir).is_dir() else None
-
-
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults after each option, and the description as it is written."""
+    if not wanted or str(wanted).lower() in ("false", "none"):
+        return None
+    if str(wanted).lower() not in ("last", "true"):
+        return wanted
+    found = get_last_checkpoint(training.output_dir) if Path(training.output_dir).is_dir() else None
+    if found is None:
+        logger.warning("There is no checkpoint in %s: training starts anew.", training.output_dir)
+    return found
 
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[ScriptArguments, MICTrainingArguments]:
     """Read options; a YAML file, first or after --config, provides values that options replace."""
-    given = list(arguments)
-    if given[:1] == ["--config"]:
-        given = given[1:]
-    if given and given[0].endswith((".yaml", ".yml")):
-        values = yaml.safe_load(Path(given[0]).read_text(encoding="utf-8"))
-        given = [token for name, value in values.items() for token in _tokens(name, value)] + given[1:]
-    parser = HfArgumentParser(
-        (ScriptArguments, MICTrainingArguments), description=__doc__, formatter_class=_HelpFormatter
-    )
-    return parser.parse_args_into_dataclasses(given)
-
-
-def _tokens(name: str, value: Any) -> list[str]:
-    """A value of a YAML file as options of the command line."""
-    if isinstance(value, Mapping):
-        return [f"--{name}", json.dumps(value)]
-    return [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    script, training = parse_options((ScriptArguments, MICTrainingArguments), arguments, __doc__)
+    return script, training
 
 
 if __name__ == "__main__":
