@@ -4,11 +4,13 @@ import csv
 import gzip
 import json
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import datasets
+import pyarrow
 import pyarrow.parquet
 
 __all__ = ["KINDS", "load_training_data", "parse_scores", "read_columns", "read_table", "simcse_pairs"]
@@ -51,17 +53,32 @@ def read_table(source: str | Path, *, split: str = "train", subset: str | None =
             raise FileNotFoundError(f"{source} does not exist (and is no name of a data set on the Hub).")
         rows = datasets.load_dataset(str(source), subset, split=split)
         table = {column: list(rows[column]) for column in rows.column_names}
-    elif ending == ".parquet" and path.suffix == ".parquet":
-        table = pyarrow.parquet.read_table(path).to_pydict()
-    elif ending in EXTENSIONS and ending != ".parquet":
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
-            table = _parse(lines, ending, path)
+    elif ending in EXTENSIONS and (ending != ".parquet" or path.suffix == ".parquet"):
+        table = _read_file(path, ending)
     else:
         allowed = ", ".join(EXTENSIONS)
         raise ValueError(f"{source}: unknown ending {path.suffix!r}. Give one of {allowed} (all but parquet also .gz).")
     if not any(table.values()):
         raise ValueError(f"{source} is empty: it has no rows.")
     return table
+
+
+def _read_file(path: Path, ending: str) -> dict[str, list[Any]]:
+    """Columns of a file; what its format cannot be read as is told with its name."""
+    try:
+        if ending == ".parquet":
+            return pyarrow.parquet.read_table(path).to_pydict()
+        # newline="": csv reads line breaks within quotes by itself
+        with (
+            gzip.open(path, "rt", encoding="utf-8", newline="")
+            if path.suffix == ".gz"
+            else path.open(encoding="utf-8", newline="")
+        ) as lines:
+            return _parse(lines, ending, path)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error}): save it as UTF-8.") from error
+    except (csv.Error, gzip.BadGzipFile, EOFError, zlib.error, pyarrow.ArrowInvalid) as error:
+        raise ValueError(f"{path} cannot be read as {ending[1:]}: {error}") from error
 
 
 def _parse(lines: TextIO, ending: str, path: Path) -> dict[str, list[Any]]:

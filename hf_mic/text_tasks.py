@@ -1,12 +1,9 @@
 """Tasks read from local files or the Hub, for the final scores or for choosing settings."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import datasets
-
-from .data import parse_scores, read_columns
+from .data import parse_scores, read_columns, read_table
 from .tasks import ClassificationTask, PairClassificationTask, RetrievalTask, STSTask, Task, stratified_split
 
 __all__ = [
@@ -105,17 +102,22 @@ def load_retrieval(source: str | Path, *, name: str, split: str = "test") -> Ret
     """
     folder = Path(source)
     if folder.is_dir():
-        corpus, queries = (_read_json_lines(folder / f"{part}.jsonl") for part in ("corpus", "queries"))
+        corpus, queries = (read_table(folder / f"{part}.jsonl") for part in ("corpus", "queries"))
         judgements = read_columns(folder / "qrels" / f"{split}.tsv", ["query-id", "corpus-id", "score"])
     else:
-        corpus, queries = (list(datasets.load_dataset(str(source), part, split=part)) for part in ("corpus", "queries"))
+        corpus, queries = (read_table(source, split=part, subset=part) for part in ("corpus", "queries"))
         judgements = read_columns(source, ["query-id", "corpus-id", "score"], split=split, subset="default")
     grades = parse_scores(judgements["score"], "score", source)
     qrels: dict[str, dict[str, float]] = {}
     for query, document, grade in zip(judgements["query-id"], judgements["corpus-id"], grades, strict=True):
         qrels.setdefault(str(query), {})[str(document)] = grade
-    documents = {str(row["_id"]): f"{row.get('title') or ''} {row['text']}".strip() for row in corpus}
-    return RetrievalTask(name, documents, {str(row["_id"]): row["text"] for row in queries}, qrels)
+    documents, asked = (
+        _by_id(table, f"{source} ({part})") for table, part in ((corpus, "corpus"), (queries, "queries"))
+    )
+    if "title" in corpus:
+        for document, title in zip(documents, corpus["title"], strict=True):
+            documents[document] = f"{title or ''} {documents[document]}".strip()
+    return RetrievalTask(name, documents, asked, qrels)
 
 
 def load_pair_classification(
@@ -235,6 +237,16 @@ def _names(columns: Mapping[str, str] | None, *expected: str) -> dict[str, str]:
     return {key: (columns or {}).get(key, key) for key in expected}
 
 
-def _read_json_lines(path: Path) -> list[dict]:
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines if line.strip()]
+def _by_id(table: Mapping[str, list], source: str) -> dict[str, str]:
+    """Texts of a corpus or of queries by their id."""
+    if missing := [column for column in ("_id", "text") if column not in table]:
+        raise ValueError(f"{source} has no column {missing}. Its columns are {list(table)}.")
+    for number, (key, text) in enumerate(zip(table["_id"], table["text"], strict=True), start=1):
+        if key is None or not isinstance(text, str):
+            raise ValueError(
+                f"{source}, row {number}: _id is {key!r} and text is {text!r}; an id and a text are needed."
+            )
+    texts = {str(key): text for key, text in zip(table["_id"], table["text"], strict=True)}
+    if len(texts) < len(table["_id"]):
+        raise ValueError(f"{source}: {len(table['_id']) - len(texts)} ids occur twice.")
+    return texts

@@ -135,6 +135,29 @@ def test_malformed_files_are_refused(tmp_path, name, content, message):
         read_table(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "anchor,positive\nfrühe,späte\n".encode("latin-1"), "a.csv is not UTF-8 text"),
+        ("a.jsonl", '{"anchor": "ü"}'.encode("utf-16"), "a.jsonl is not UTF-8 text"),
+        ("a.csv.gz", b"anchor,positive\na,b\n", "a.csv.gz cannot be read as csv: Not a gzipped file"),
+        ("a.txt.gz", gzip.compress(b"text\n" * 99)[:-9], "a.txt.gz cannot be read as txt"),
+        ("a.csv", b"anchor,positive\n" + b"x" * 140_000 + b",b\n", "a.csv cannot be read as csv: field larger"),
+        ("a.parquet", b"no parquet at all", "a.parquet cannot be read as parquet"),
+    ],
+)
+def test_unreadable_bytes_are_refused_with_the_file(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_table(tmp_path / name)
+
+
+def test_line_breaks_within_quotes_stay(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b'anchor,positive\r\n"one\r\ntwo","x ""y"", z"\r\n')
+    assert load_training_data(path).to_list() == [{"anchor": "one\r\ntwo", "positive": 'x "y", z'}]
+
+
 def test_folders_and_absent_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match="is a folder"):
         read_table(tmp_path)

@@ -62,6 +62,25 @@ def test_sts_and_pair_files(tmp_path):
         load_sts(path, name="s", columns={"text": "a"})
 
 
+@pytest.mark.parametrize(
+    ("part", "line", "message"),
+    [
+        ("corpus", '{"id": "d", "text": "x"}', r"\(corpus\) has no column \['_id'\]"),
+        ("corpus", '{"_id": "d"}', r"\(corpus\) has no column \['text'\]"),
+        ("queries", '{"_id": "q", "text": null}', r"\(queries\), row 1: _id is 'q' and text is None"),
+        ("queries", '{"_id": "q", "text": "x"}\n{"_id": "q", "text": "y"}', "1 ids occur twice"),
+        ("queries", "{oops", "queries.jsonl, line 1: not JSON"),
+    ],
+)
+def test_bad_retrieval_files_are_refused(tmp_path, part, line, message):
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td\t1\n", encoding="utf-8")
+    for name, content in (("corpus", '{"_id": "d", "text": "x"}'), ("queries", '{"_id": "q", "text": "y"}')):
+        (tmp_path / f"{name}.jsonl").write_text(line if name == part else content, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        load_retrieval(tmp_path, name="mini")
+
+
 def test_tasks_of_ones_own(tmp_path):
     sts, labels, pairs = (tmp_path / name for name in ("my.sts.csv", "labels.tsv", "pairs.jsonl"))
     sts.write_text("sentence1,sentence2,score\nx,y,1\n", encoding="utf-8")
