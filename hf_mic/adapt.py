@@ -127,8 +127,11 @@ class AdaptConfig:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}.")
         if not 0 <= self.warmup_ratio < 1:
             raise ValueError(f"warmup_ratio must lie in [0, 1), got {self.warmup_ratio}.")
-        if self.neighbours and not self.batch_size // (self.neighbours + 1):
-            raise ValueError(f"{self.neighbours} neighbours per row do not fit in a batch of {self.batch_size}.")
+        if self.batch_size // (self.neighbours + 1) < 3:
+            raise ValueError(
+                f"{self.neighbours} neighbours per row do not fit in a batch of {self.batch_size}: there must be room for "
+                "three rows with theirs."
+            )
         if self.neighbours and self.pool_size < self.batch_size:
             raise ValueError(f"pool_size must be at least batch_size, {self.batch_size}, got {self.pool_size}.")
         if not self.dims or min(self.dims) < 1 or len(set(self.dims)) < len(self.dims):
@@ -264,6 +267,7 @@ def _as_rows(embeddings: NDArray | Tensor, config: AdaptConfig) -> NDArray:
     if isinstance(embeddings, Tensor):
         tensor = embeddings.detach().cpu()
         embeddings = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    embeddings = np.asarray(embeddings)
     if embeddings.ndim != 2:
         raise ValueError(f"Embeddings must have shape (N, D), got {embeddings.shape}.")
     if embeddings.dtype not in FLOATS:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize
@@ -40,7 +40,7 @@ def unit_rows(rows: NDArray, first: int = 0) -> Tensor:
     bad = torch.nonzero(~(torch.isfinite(norms) & (norms > 0)).squeeze(1)).flatten()
     if bad.numel():
         row = int(bad[0])
-        what = "is zero" if norms[row] == 0 else "holds NaN or infinity"
+        what = "is zero" if norms[row] == 0 else "holds NaN or infinity, or is too long for float32"
         raise ValueError(
             f"Embedding row {first + row} {what} ({bad.numel()} such rows among {len(rows)}): a direction is needed. "
             "Drop these rows, or embed their texts again."
@@ -114,8 +114,10 @@ class PrefixMap:
             raise ValueError(f"dim must lie in [1, {self.width}], got {dim}.")
         if out is None:
             out = np.empty((len(embeddings), dim), dtype=np.float32)
-        elif out.shape != (len(embeddings), dim):
-            raise ValueError(f"out must have shape {(len(embeddings), dim)}, got {out.shape}.")
+        elif out.shape != (len(embeddings), dim) or out.dtype not in FLOATS:
+            raise ValueError(
+                f"out must be floating-point of shape {(len(embeddings), dim)}, got {out.dtype} of shape {out.shape}."
+            )
         for start in tqdm(range(0, len(embeddings), batch_size), desc="apply", unit="chunk", disable=not progress):
             rows = unit_rows(embeddings[start : start + batch_size], start)
             mapped = self.forward(rows, columns=dim)
@@ -177,13 +179,15 @@ class PrefixMap:
         Raises:
             ValueError: If the file is no saved map.
         """
-        with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get("prefix_map")
-            if header is None:
-                raise ValueError(
-                    f"{path} is a safetensors file but no saved PrefixMap: its header has no 'prefix_map'."
-                )
-            return cls(**json.loads(header), **{name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = (file.metadata() or {}).get("prefix_map")
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"{path} cannot be read as a safetensors file: {error}") from error
+        if header is None:
+            raise ValueError(f"{path} is a safetensors file but no saved PrefixMap: its header has no 'prefix_map'.")
+        return cls(**json.loads(header), **tensors)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Names and values of the tensors the map has."""

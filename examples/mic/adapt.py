@@ -30,7 +30,6 @@ All options can stand in a YAML file, followed by options that replace its value
 What to expect on all-MiniLM-L6-v2, against truncation and PCA: model_cards/results/mic_adapt.md.
 """
 
-import argparse
 import json
 import os
 import sys
@@ -39,13 +38,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
-from transformers import HfArgumentParser
 
 from hf_mic.adapt import AdaptConfig, PrefixMap, append_to_model, fit_map
 from hf_mic.data import read_columns
+from hf_mic.options import parse_options
 
 
 @dataclass
@@ -132,13 +130,18 @@ def main(args: ScriptArguments, config: AdaptConfig) -> PrefixMap:
         table = read_columns(args.texts, args.text_columns)
         texts = list(dict.fromkeys(text for column in table.values() for text in column))[: args.max_texts]
         vectors = model.encode(texts, batch_size=64, show_progress_bar=True)
+    index, width = args.index or args.embeddings, vectors.shape[-1]
+    if index is not None and open_vectors(index).shape[1:] != (width,):
+        raise ValueError(f"{index} must hold vectors of the width {width} that the map is fitted on.")
+    if args.output_dim is not None and not 1 <= args.output_dim <= width:
+        raise ValueError(f"output_dim must lie in [1, {width}], the width of the embeddings, got {args.output_dim}.")
     output = Path(args.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     fitted = fit_map(vectors, config)
     fitted.save(output / "map.safetensors")
     print(f"Fitted on {len(vectors):,} vectors: {json.dumps({k: round(v, 4) for k, v in fitted.losses.items()})}")
     written = [output / "map.safetensors"]
-    if (index := args.index or args.embeddings) is not None:
+    if index is not None:
         write_index(fitted, index, output / "index.npy", args.output_dim)
         written.append(output / "index.npy")
     if model is not None:
@@ -148,19 +151,9 @@ def main(args: ScriptArguments, config: AdaptConfig) -> PrefixMap:
     return fitted
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults after each option, and the description as it is written."""
-
-
 def parse_arguments(arguments: Sequence[str]) -> tuple[ScriptArguments, AdaptConfig]:
-    """Read options; a leading YAML file provides values that later options replace."""
-    given = list(arguments)
-    if given and given[0].endswith((".yaml", ".yml")):
-        values = yaml.safe_load(Path(given[0]).read_text(encoding="utf-8"))
-        listed = {key: value if isinstance(value, list) else [value] for key, value in values.items()}
-        given = [str(token) for key, value in listed.items() for token in (f"--{key}", *value)] + given[1:]
-    parser = HfArgumentParser((ScriptArguments, AdaptConfig), description=__doc__, formatter_class=_HelpFormatter)
-    script, config = parser.parse_args_into_dataclasses(given)
+    """Read options; a YAML file, first or after --config, provides values that options replace."""
+    script, config = parse_options((ScriptArguments, AdaptConfig), arguments, __doc__)
     return script, config
 
 

@@ -290,6 +290,7 @@ def test_divergence_is_reported(vectors):
         ({"seed": -1}, "seed must be at least 0"),
         ({"warmup_ratio": 1.0}, "warmup_ratio"),
         ({"neighbours": 256}, "do not fit in a batch"),
+        ({"neighbours": 1, "batch_size": 5}, "room for three rows"),
         ({"pool_size": 100}, "pool_size must be at least batch_size"),
     ],
 )
@@ -312,7 +313,8 @@ def test_apply_in_chunks_truncates_and_fills_a_memory_map(vectors, tmp_path):
         ({"embeddings": vectors[:, :5]}, r"\(N, 24\)"),
         ({"embeddings": vectors.astype(int)}, "must be float"),
         ({"embeddings": vectors, "dim": 25}, r"\[1, 24\]"),
-        ({"embeddings": vectors, "out": np.zeros((3, 3))}, "out must have shape"),
+        ({"embeddings": vectors, "out": np.zeros((3, 3))}, "out must be floating-point of shape"),
+        ({"embeddings": vectors, "dim": 4, "out": np.zeros((1000, 4), np.int8)}, "got int8"),
     ):
         with pytest.raises(ValueError, match=message):
             fitted.apply(**bad)
@@ -332,6 +334,9 @@ def test_save_and_load(vectors, kind, tmp_path):
     save_file({"weight": torch.eye(2)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="no saved PrefixMap"):
         PrefixMap.load(tmp_path / "other.safetensors")
+    (tmp_path / "half.safetensors").write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"half\.safetensors cannot be read"):
+        PrefixMap.load(tmp_path / "half.safetensors")
 
 
 WORDS = [f"w{i}" for i in range(WIDTH)]
@@ -448,6 +453,16 @@ def test_command_refuses_and_leaves_no_half_index(script, vectors, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             script.parse_arguments(arguments)
+    np.save(tmp_path / "narrow.npy", vectors[:, :5])
+    np.save(tmp_path / "whole.npy", vectors)
+    for more, message in (
+        (["--index", str(tmp_path / "narrow.npy")], "narrow.npy must hold vectors of the width 24"),
+        (["--output_dim", "25"], r"output_dim must lie in \[1, 24\]"),
+    ):
+        given = ["--embeddings", str(tmp_path / "whole.npy"), *FAST, "--output_dir", str(tmp_path / "none"), *more]
+        with pytest.raises(ValueError, match=message):
+            script.main(*script.parse_arguments(given))
+        assert not (tmp_path / "none").exists()  # refused before the fit
     (tmp_path / "text.npy").write_text("no numbers")
     with pytest.raises(ValueError, match=r"cannot be read as a .npy file"):
         script.open_vectors(str(tmp_path / "text.npy"))
