@@ -12,10 +12,10 @@ On the validation data on which settings are chosen, some methods only:
     $STUDY --validation --study mic_minilm_validation --only mrl mic
 
 Each run writes its rows to OUTPUT_DIR/runs/NAME-SEED.json when it is done, and is not repeated: stop and start again at
-will. --collect joins them, with the rows of plain truncation and of PCA fitted on the training sentences.
+will. A run that was made with other settings is refused, not kept. --collect joins them, with the rows of plain truncation and
+of PCA fitted on the training sentences.
 """
 
-import argparse
 import json
 import random
 import sys
@@ -38,6 +38,7 @@ from hf_mic.data import load_training_data
 from hf_mic.diagnostics import geometry_report
 from hf_mic.evaluation import score_embeddings
 from hf_mic.head import KeepOrthogonal, add_dense_head
+from hf_mic.options import HelpFormatter
 from hf_mic.report import markdown_report, plot_scores
 from hf_mic.results import write_atomically, write_results
 from hf_mic.tasks import STSTask, Task
@@ -194,6 +195,31 @@ def collect(plan: Mapping[str, Any], study: StudyArguments) -> dict[str, Any]:
     return results
 
 
+def settings_of(plan: Mapping[str, Any], method: Mapping[str, Any] | None, validation: bool) -> dict[str, Any]:
+    """All settings on which the rows of a run depend."""
+    common = {name: plan[name] for name in ("max_seq_length", "dims")} | {"validation": validation}
+    if method is None:
+        return common | {"data": plan["data"]["unsupervised"]}
+    own = {name: value for name, value in method.items() if name not in ("seeds", "training", "data")}
+    head = {name: plan.get(name) for name in ("head", "head_learning_rate", "short_dims", "retrieval_seeds")}
+    data = plan["data"][method.get("data", "unsupervised")]
+    return common | head | own | {"data": data, "training": {**plan["training"], **method.get("training", {})}}
+
+
+def is_done(path: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a run is there.
+
+    Raises:
+        ValueError: If it is one with other settings.
+    """
+    if not path.exists():
+        return False
+    made_with = json.loads(path.read_text(encoding="utf-8")).get("settings", settings)  # older runs do not tell
+    if made_with != json.loads(json.dumps(settings)):
+        raise ValueError(f"{path} was made with other settings: name another --output_dir or remove it.")
+    return True
+
+
 def main(study: StudyArguments, plan: Mapping[str, Any]) -> None:
     """Run the part of the study that belongs to this shard, or collect."""
     if study.collect:
@@ -213,7 +239,8 @@ def main(study: StudyArguments, plan: Mapping[str, Any]) -> None:
     for method, seed in wanted[index::count]:
         name = "untrained" if method is None else method["name"]
         path = Path(study.output_dir) / "runs" / f"{name}-{seed}.json"
-        if path.exists():
+        settings = settings_of(plan, method, study.validation)
+        if is_done(path, settings):
             continue
         random.seed(seed)
         if method is None:
@@ -224,13 +251,19 @@ def main(study: StudyArguments, plan: Mapping[str, Any]) -> None:
             embed = encode_with(encoder, plan["max_seq_length"]["score"])
             dims = plan["short_dims"] if method.get("short") else plan["dims"]
             rows = score(name, seed, embed, tasks, dims, geometry_texts(every_task))
-        run = {"name": name, "seed": None if method is None else seed, "about": about, "rows": rows}
+        run = {
+            "name": name,
+            "seed": None if method is None else seed,
+            "about": about,
+            "settings": settings,
+            "rows": rows,
+        }
         write_atomically(path, lambda file, content=run: file.write(json.dumps(content).encode()))
         print(f"{name}, seed {seed}: done, {about}", flush=True)
 
 
 if __name__ == "__main__":
-    parser = HfArgumentParser(StudyArguments, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = HfArgumentParser(StudyArguments, description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("plan", type=Path, help="YAML file of the study.")
     parsed, rest = parser.parse_args_into_dataclasses(sys.argv[1:])
     main(parsed, yaml.safe_load(rest.plan.read_text(encoding="utf-8")))
