@@ -11,7 +11,6 @@ from .report import HEADLINE_METRICS
 from .results import Rows
 
 __all__ = [
-    "MIC_BIBTEX",
     "MODEL_PLACE",
     "describe_mic",
     "listed",
@@ -22,15 +21,6 @@ __all__ = [
 
 MODEL_PLACE = "path/to/this/folder"
 """What stands for the model in code, unless it has a name on the Hub."""
-
-MIC_BIBTEX = """@inproceedings{mic2026,
-    title={Maximizing Informational Capacity in Adaptive Representations via Isotropic Subspace Alignment},
-    booktitle={International Conference on Machine Learning},
-    year={2026},
-    eprint={2605.29987},
-    archivePrefix={arXiv}
-}"""
-"""The paper of MIC, as :attr:`hf_mic.MICLoss.citation` gives it."""
 
 TASK_TYPES = {"spearman": "semantic-similarity", "ndcg@10": "information-retrieval", "recall@10": "information-retrieval",
               "recall@100": "information-retrieval", "accuracy_standardised": "text-classification",

@@ -70,6 +70,10 @@ def score_embeddings(
     - Retrieval: ``ndcg@10``, ``recall@10``, ``recall@100`` by exact search; ties by descending document id (trec_eval).
     - Pairs: ``accuracy`` at the threshold that is best on the dev pairs, and ``average_precision``.
 
+    The ranges of ``int8`` come from the training texts of a classification, the corpus of a retrieval, the dev pairs of a pair
+    task, and for STS from ``calibration_texts`` or, without them, from the scored sentences themselves: no score enters, but
+    the codes have seen the vectors that they are measured on.
+
     Intervals are 95 % percentile bootstrap intervals over the test items; they do not cover the spread over training
     seeds. All methods and dimensions share the resamples of a task.
 

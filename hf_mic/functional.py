@@ -244,8 +244,8 @@ def spectral_isotropy_loss(
     """
     _check_embeddings(embeddings)
     _check_dims(dims, embeddings.size(1), allow_full=True)
-    if not t > 0:
-        raise ValueError(f"t must be positive, got {t}.")
+    if not 0 < t < math.inf:
+        raise ValueError(f"t must be positive and finite, got {t}.")
     if cv_mode not in ("diagonal", "eigen"):
         raise ValueError(f'cv_mode must be "diagonal" or "eigen", got {cv_mode!r}.')
     with _full_precision(embeddings):

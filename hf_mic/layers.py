@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 
 from sentence_transformers import SentenceTransformer
 
@@ -67,13 +68,13 @@ def token_dims(
         chosen = dict.fromkeys(default_layers(num_layers) if layers is None else layers, dims)
     if not chosen:
         raise ValueError("layers is empty; name at least one layer, or set gamma=0 to switch the regularisers off.")
-    if wrong := [layer for layer in chosen if not (isinstance(layer, int) and 0 <= layer <= num_layers)]:
+    if wrong := [layer for layer in chosen if not (isinstance(layer, Integral) and 0 <= layer <= num_layers)]:
         raise ValueError(
             f"layers {wrong} are out of range: the encoder has {num_layers} layers, allowed are 0 to {num_layers}."
         )
     for dims in chosen.values():
         _check_below(dims, width)
-    return chosen
+    return {int(layer): dims for layer, dims in chosen.items()}
 
 
 def pooled_dims(

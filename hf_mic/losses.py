@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ import torch
 import torch.distributed as dist
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses import uses_gradient_cache
-from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
+from sentence_transformers.sentence_transformer.losses import AdaptiveLayerLoss, MatryoshkaLoss
 from sentence_transformers.util import all_gather_with_grad
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
@@ -25,7 +26,16 @@ from hf_mic.functional import (
 )
 from hf_mic.layers import distilled_dims, pooled_dims, token_dims
 
-__all__ = ["MICLoss", "matryoshka_config"]
+__all__ = ["MIC_BIBTEX", "MICLoss", "matryoshka_config"]
+
+MIC_BIBTEX = """@inproceedings{mic2026,
+    title={Maximizing Informational Capacity in Adaptive Representations via Isotropic Subspace Alignment},
+    booktitle={International Conference on Machine Learning},
+    year={2026},
+    eprint={2605.29987},
+    archivePrefix={arXiv}
+}"""
+"""The paper of MIC."""
 
 
 def matryoshka_config(loss: MatryoshkaLoss) -> dict[str, Any]:
@@ -68,8 +78,12 @@ class MICLoss(nn.Module):
         distill: ``"similarity_kl"`` adds full-to-prefix self-distillation of the similarities within the batch.
         distill_weight: Weight of that term.
         distill_temperature: Its softmax temperature, for teacher and student.
-        gather_across_devices: Compute all batch statistics over all processes (equal batch size on each), exactly as
-            one process with the whole batch would.
+        gather_across_devices: Compute all batch statistics over all processes, exactly as one process with the whole
+            batch would. Batches must be equally large and of the same data set on each, as :class:`hf_mic.MICTrainer`
+            arranges it.
+
+    Attributes:
+        gamma_scale: Factor on ``gamma`` while the model is in training mode, 1 at first; a warm-up moves it.
 
     Returns (forward):
         ``{"matryoshka", "scr", "sir"}``, and ``"distill"`` if on: terms already weighted, whose sum is the loss. The
@@ -77,7 +91,7 @@ class MICLoss(nn.Module):
 
     Raises:
         ValueError: For arguments out of range, a static model or a loss with gradient caching in token scope, or a
-            ``loss`` that is itself a MatryoshkaLoss.
+            ``loss`` that is itself a MatryoshkaLoss or an AdaptiveLayerLoss.
 
     Source: arXiv 2605.29987.
 
@@ -115,13 +129,9 @@ class MICLoss(nn.Module):
         _check_choice("scope", scope, ("tokens", "pooled"))
         _check_choice("cv_mode", cv_mode, ("diagonal", "eigen"))
         _check_choice("distill", distill, (None, "similarity_kl"))
-        for name, value in {"gamma": gamma, "var_weight": var_weight, "scr_weight": scr_weight, "sir_weight": sir_weight,
-                            "distill_weight": distill_weight}.items():  # fmt: skip
-            if not value >= 0:
-                raise ValueError(f"{name} must be >= 0, got {value}.")
-        for name, value in {"t": t, "distill_temperature": distill_temperature}.items():
-            if not value > 0:
-                raise ValueError(f"{name} must be > 0, got {value}.")
+        _check_numbers(gamma=gamma, var_weight=var_weight, scr_weight=scr_weight, sir_weight=sir_weight,
+                       distill_weight=distill_weight)  # fmt: skip
+        _check_numbers(positive=True, t=t, distill_temperature=distill_temperature)
         if tau != "auto" and not (isinstance(tau, (int, float)) and tau >= 0):
             raise ValueError(f'tau must be a number >= 0 or "auto", got {tau!r}.')
         if (distill is None) != (distill_weight == 0):
@@ -129,16 +139,10 @@ class MICLoss(nn.Module):
                 f"distill={distill!r} and distill_weight={distill_weight} contradict each other: "
                 'give both (distill="similarity_kl", distill_weight > 0) or neither.'
             )
-        if isinstance(loss, MatryoshkaLoss):
-            raise ValueError("MICLoss builds the MatryoshkaLoss itself: pass its inner loss and its matryoshka_dims.")
         if scope == "pooled" and layers is not None:
             raise ValueError('layers belong to scope="tokens"; scope="pooled" regularises the sentence embeddings.')
+        _check_inner(loss, scope)
         self.cached = uses_gradient_cache(loss)
-        if scope == "tokens" and self.cached:
-            raise ValueError(
-                f"{type(loss).__name__} caches gradients and embeds in mini-batches without a graph, so hidden states "
-                'cannot be regularised. Use scope="pooled".'
-            )
 
         encoder = unwrap(model)
         self.layers = token_dims(encoder, layers, reg_dims, matryoshka_dims) if scope == "tokens" else {}
@@ -226,7 +230,7 @@ class MICLoss(nn.Module):
 
     def _terms(self, scr: list[Tensor], sir: list[Tensor], distilled: list[Tensor]) -> dict[str, Tensor]:
         """Average over columns, layers and prefix lengths, and weight."""
-        gamma = self.gamma * self.gamma_scale
+        gamma = self.gamma * (self.gamma_scale if unwrap(self.model).training else 1.0)
         terms = {}
         if scr:
             terms["scr"] = gamma * self.scr_weight * torch.cat(scr).mean()
@@ -273,15 +277,7 @@ class MICLoss(nn.Module):
     @property
     def citation(self) -> str:
         """BibTeX entry of the paper, picked up by model cards."""
-        return """
-@inproceedings{mic2026,
-    title={Maximizing Informational Capacity in Adaptive Representations via Isotropic Subspace Alignment},
-    booktitle={International Conference on Machine Learning},
-    year={2026},
-    eprint={2605.29987},
-    archivePrefix={arXiv}
-}
-"""
+        return f"\n{MIC_BIBTEX}\n"
 
 
 def _sum_components(module: nn.Module, args: tuple, output: Tensor | dict[str, Tensor]) -> Tensor:
@@ -291,6 +287,28 @@ def _sum_components(module: nn.Module, args: tuple, output: Tensor | dict[str, T
 
 def _is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _check_inner(loss: nn.Module, scope: str) -> None:
+    """Refuse losses that Matryoshka learning cannot contain, or not in this scope."""
+    if isinstance(loss, MatryoshkaLoss):
+        raise ValueError("MICLoss builds the MatryoshkaLoss itself: pass its inner loss and its matryoshka_dims.")
+    if isinstance(loss, AdaptiveLayerLoss):
+        raise ValueError(
+            f"{type(loss).__name__} runs on several layers, which MatryoshkaLoss, and so MICLoss, cannot contain: pass "
+            "its inner loss."
+        )
+    if scope == "tokens" and uses_gradient_cache(loss):
+        raise ValueError(
+            f"{type(loss).__name__} caches gradients and embeds in mini-batches without a graph, so hidden states "
+            'cannot be regularised. Use scope="pooled".'
+        )
+
+
+def _check_numbers(*, positive: bool = False, **values: float) -> None:
+    for name, value in values.items():
+        if not (value > 0 if positive else value >= 0) or value == math.inf:
+            raise ValueError(f"{name} must be {'>' if positive else '>='} 0 and finite, got {value}.")
 
 
 def _check_choice(name: str, value: object, allowed: tuple) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from .diagnostics import geometry_report
 from .matrices import Matrix, as_matrix, centre, draw, eigenvalues, factorise, take
+from .results import write_atomically
 
 __all__ = ["geometry_table", "plot_spectra", "write_geometry_report"]
 
@@ -82,7 +83,7 @@ def plot_spectra(spectra: Mapping[int, np.ndarray], path: str | os.PathLike[str]
         axes.grid(alpha=0.25, linewidth=0.5)
     if title:
         figure.suptitle(title)
-    _replace(Path(path), lambda file: figure.savefig(file, format="png", dpi=140))
+    write_atomically(Path(path), lambda file: figure.savefig(file, format="png", dpi=140))
 
 
 def write_geometry_report(
@@ -127,7 +128,6 @@ def write_geometry_report(
     factor = factorise(centre(x))
     spectra = {row["dim"]: eigenvalues(factor[:, : row["dim"]], len(x)) for row in rows}
     folder = Path(output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     report = {
         "total_rows": len(embeddings),
         "width": x.shape[1],
@@ -135,22 +135,9 @@ def write_geometry_report(
         "rows": rows,
         "spectra": {str(d): values.tolist() for d, values in spectra.items()},
     }
-    _write_text(folder / f"{name}.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
-    _write_text(folder / f"{name}.md", geometry_table(rows) + "\n")
+    text = json.dumps(report, indent=2, allow_nan=False)
+    write_atomically(folder / f"{name}.json", lambda file: file.write(f"{text}\n".encode()))
+    write_atomically(folder / f"{name}.md", lambda file: file.write(f"{geometry_table(rows)}\n".encode()))
     if any(values.any() for values in spectra.values()):
         plot_spectra(spectra, folder / f"{name}.png", title=title)
     return rows
-
-
-def _write_text(path: Path, text: str) -> None:
-    _replace(path, lambda file: file.write_text(text, encoding="utf-8"))
-
-
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it; a failure leaves the old file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

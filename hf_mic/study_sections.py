@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from .card_parts import MIC_BIBTEX, describe_mic
+from .card_parts import describe_mic
+from .losses import MIC_BIBTEX
 from .results import Rows
 from .training_args import MICTrainingArguments
 

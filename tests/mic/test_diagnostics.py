@@ -16,7 +16,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
 from sklearn.neighbors import NearestNeighbors
 
-from hf_mic import diagnostics, matrices, plots
+from hf_mic import diagnostics, matrices, plots, results
 from hf_mic.diagnostics import (
     alignment,
     cross_correlation_energy,
@@ -63,14 +63,14 @@ def test_public_names_exist_and_are_documented(module):
     assert all(getattr(module, name).__doc__ for name in names)
 
 
-@pytest.mark.parametrize("module", [diagnostics, matrices, plots])
+@pytest.mark.parametrize("module", [diagnostics, matrices, plots, results])
 def test_importing_needs_little_more_than_numpy(module):
     """Pictures import matplotlib when drawn."""
     tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
     imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     names = {node.module or "" if isinstance(node, ast.ImportFrom) else node.names[0].name for node in imports}
     outside = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names)
-    assert outside <= {"numpy", "torch", "diagnostics", "matrices"}
+    assert outside <= {"numpy", "torch", "diagnostics", "matrices", "results"}
 
 
 def test_spectrum_equals_sklearn_pca(x):

@@ -4,14 +4,17 @@ import copy
 import io
 import json
 
+import numpy as np
 import pytest
 import torch
 from sentence_transformers.base.losses import column_merging_disabled
 from sentence_transformers.sentence_transformer.losses import (
+    AdaptiveLayerLoss,
     CachedGISTEmbedLoss,
     CachedMultipleNegativesRankingLoss,
     CoSENTLoss,
     GISTEmbedLoss,
+    Matryoshka2dLoss,
     MatryoshkaLoss,
     MultipleNegativesRankingLoss,
     TripletLoss,
@@ -515,6 +518,8 @@ def test_configuration_is_complete_and_json(make_model):
     [
         ({"gamma": -0.1}, "gamma must be >= 0"),
         ({"gamma": float("nan")}, "gamma must be >= 0"),
+        ({"gamma": float("inf")}, "gamma must be >= 0 and finite"),
+        ({"t": float("inf")}, "t must be > 0 and finite"),
         ({"tau": -0.1}, "tau must be"),
         ({"tau": "none"}, "tau must be"),
         ({"var_weight": -1.0}, "var_weight must be >= 0"),
@@ -557,6 +562,32 @@ def test_matryoshka_inside_is_refused(make_model):
     model = make_model()
     with pytest.raises(ValueError, match="pass its inner loss"):
         MICLoss(model, MatryoshkaLoss(model, MultipleNegativesRankingLoss(model), DIMS), DIMS)
+
+
+@pytest.mark.parametrize("kind", [AdaptiveLayerLoss, lambda model, loss: Matryoshka2dLoss(model, loss, DIMS)])
+def test_losses_over_layers_are_refused(make_model, kind):
+    model = make_model()
+    with pytest.raises(ValueError, match="runs on several layers"):
+        MICLoss(model, kind(model, MultipleNegativesRankingLoss(model)), DIMS)
+
+
+def test_warm_up_holds_for_training_only(make_model, make_features):
+    """Evaluation losses of different steps are compared, so they take the whole gamma."""
+    model = make_model()
+    loss = MICLoss(model, MultipleNegativesRankingLoss(model), DIMS, gamma=1.0)
+    model.train()
+    whole = loss(make_features(model), None)
+    loss.gamma_scale = 0.25
+    torch.testing.assert_close(loss(make_features(model), None)["scr"], 0.25 * whole["scr"])
+    model.eval()
+    assert torch.equal(loss(make_features(model), None)["scr"], whole["scr"])
+
+
+def test_layers_may_be_numpy_integers(make_model):
+    model = make_model()
+    loss = MICLoss(model, MultipleNegativesRankingLoss(model), DIMS, layers=np.array([1, 3]))
+    assert list(loss.layers) == [1, 3]
+    assert json.dumps(loss.get_config_dict()["reg_dims"]) == '{"1": [16, 8], "3": [16, 8]}'
 
 
 def test_cached_losses_in_token_scope_are_refused(make_model):

@@ -12,7 +12,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
 from hf_mic import MICLoss, MICTrainingArguments
-from hf_mic.card_parts import MIC_BIBTEX
+from hf_mic.losses import MIC_BIBTEX
 from hf_mic.results import read_results
 from hf_mic.study_card import (
     CardSpec,
