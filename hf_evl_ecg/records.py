@@ -7,6 +7,7 @@ name can lead out of the record's folder.
 
 import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,18 +33,8 @@ __all__ = [
     "resolve_inside",
 ]
 
-UNITS_IN_MV = {
-    "mv": 1.0,
-    "uv": 1e-3,
-    "µv": 1e-3,
-    "μv": 1e-3,
-    "nv": 1e-6,
-    "v": 1e3,
-    "millivolt": 1.0,
-    "microvolt": 1e-3,
-    "volt": 1e3,
-}
 LARGEST_MV = 3.4e38  # float32
+MAX_REPEATS = 16  # of one segment; a small header must not ask for much more memory than its signal files
 
 
 def read_record(
@@ -59,8 +50,9 @@ def read_record(
     All formats of the WFDB library, several signal files, segments, several samples per frame, skew and byte offsets
     are understood. III, aVR, aVL and aVF are computed from I and II where they are absent (named in
     `metadata["derived_leads"]`); other channels are ignored. Amplitudes no heart produces give an
-    `ImplausibleAmplitudeWarning`; a gain left out, or gains that scale each lead to its own range (as LUDB's do), an
-    `ECGRecordWarning`. Flat leads are in `ECG.flat_leads`.
+    `ImplausibleAmplitudeWarning`; an `ECGRecordWarning` tells of a gain left out, gains that scale each lead to its own range
+    (as LUDB's do), limb leads that contradict each other, wrong checksums, and signal files longer than the header says. Flat
+    leads are in `ECG.flat_leads`.
 
     Args:
         path: The record's path without suffix, or its header or signal file.
@@ -106,7 +98,7 @@ def read_record(
 
 
 def check_record(path: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None) -> Header:
-    """Check all of a record that can be checked without reading samples, and return its header.
+    """Check all of a record that can be checked without reading samples, and return its header, its length filled in.
 
     Args:
         path: The record's path without suffix, or its header or signal file.
@@ -118,9 +110,9 @@ def check_record(path: str | os.PathLike[str], *, root: str | os.PathLike[str] |
     header = read_header(path, root=root)
     if header.segments:
         _segment_headers(header, root)
-    else:
-        _plan(header, root)
-    return header
+        return replace(header, n_samples=sum(length for _, length in header.segments))
+    *_, n_frames = _plan(header, root)
+    return replace(header, n_samples=n_frames)
 
 
 def read_header(path: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None) -> Header:
@@ -131,16 +123,28 @@ def read_header(path: str | os.PathLike[str], *, root: str | os.PathLike[str] | 
         root: Folder that the header must not leave.
 
     Raises:
-        ECGRecordError: The header is missing, malformed or outside `root`.
+        ECGRecordError: The header is missing, malformed or outside `root`; or the path is a folder or another kind of file.
     """
-    path = Path(path)
-    if path.suffix in (".dat", ".mat"):
-        path = path.with_suffix(".hea")
-    elif ".hea" not in path.suffixes:
-        path = path.parent / (path.name + ".hea")
+    path = _header_path(Path(path))
     if root is not None:
         path = resolve_inside(path, root)
     return parse_header(path)
+
+
+def _header_path(path: Path) -> Path:
+    """Path of a record's header, from its own or that of the record or its signal file."""
+    if ".hea" in (suffix.lower() for suffix in path.suffixes):
+        return path
+    bare = path.parent / path.stem if path.suffix.lower() in (".dat", ".mat") else path
+    found = [header for suffix in (".hea", ".HEA") if os.path.exists(header := f"{bare}{suffix}")]
+    if not found and os.path.isdir(path):
+        raise ECGRecordError(
+            path, "record", "a folder", "a record in it, without suffix or by its .hea, .dat or .mat file"
+        )
+    if not found and bare is path and os.path.isfile(path):
+        allowed = "a WFDB record, without suffix or by its .hea, .dat or .mat file"
+        raise ECGRecordError(path, "record", f"a {path.suffix or 'plain'} file", allowed)
+    return Path(found[0] if found else f"{bare}.hea")
 
 
 def resolve_inside(path: str | os.PathLike[str], root: str | os.PathLike[str]) -> Path:
@@ -197,7 +201,10 @@ def _plan(
             continue
         if name in leads:
             raise ECGRecordError(header.path, "leads", f"{leads[name].name}, {line.name}", f"lead {name} once")
-        if line.units.lower().rstrip("s") not in UNITS_IN_MV:
+        if line.gain == 0:
+            allowed = "a positive number; 0 means uncalibrated, so there is no voltage (gain_per_mv replaces it, if it is known)"
+            raise ECGRecordError(header.path, "gain", f"0 (lead {name})", allowed)
+        if line.mv_per_unit is None:
             raise ECGRecordError(header.path, f"units of lead {name}", line.units, "mV, uV, nV or V")
         leads[name] = line
     missing = [name for name in STANDARD_LEADS if name not in leads and name not in DERIVED_LEADS]
@@ -222,7 +229,7 @@ def _read_leads(
         name = canonical_lead(line.name)
         if name is None:
             continue
-        values = values * UNITS_IN_MV[line.units.lower().rstrip("s")]
+        values = values * line.mv_per_unit
         if line.samples_per_frame != rate:
             values = resample_poly(values, rate, line.samples_per_frame, padtype="line")
         millivolts[name] = values
@@ -238,6 +245,10 @@ def _segment_headers(header: Header, root: str | os.PathLike[str] | None) -> lis
     if gaps > total - gaps or not total:
         allowed = f"at most half of the record's {total} samples, of which there is at least one"
         raise ECGRecordError(header.path, "length of gaps", gaps, allowed)
+    name, times = Counter(name for name, length in header.segments if length).most_common(1)[0]
+    if times > MAX_REPEATS and name != "~":
+        allowed = f"the same segment at most {MAX_REPEATS} times"
+        raise ECGRecordError(header.path, "segment", f"{name}, {times} times", allowed)
     parts: list[Header | int] = []
     for name, length in header.segments:
         if name == "~":

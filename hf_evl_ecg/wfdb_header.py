@@ -13,8 +13,19 @@ from typing import Any, NoReturn
 
 from .signals import FS_RANGE_HZ
 
-__all__ = ["ECGRecordError", "Header", "SignalLine", "parse_header", "parse_header_text"]
+__all__ = ["ECGRecordError", "ECGRecordWarning", "Header", "SignalLine", "parse_header", "parse_header_text"]
 
+UNITS_IN_MV = {
+    "mv": 1.0,
+    "uv": 1e-3,
+    "µv": 1e-3,
+    "μv": 1e-3,
+    "nv": 1e-6,
+    "v": 1e3,
+    "millivolt": 1.0,
+    "microvolt": 1e-3,
+    "volt": 1e3,
+}
 MAX_HEADER_BYTES = 1 << 20
 MAX_SIGNALS = 1024
 MAX_SAMPLES_PER_FRAME = 1024
@@ -56,6 +67,10 @@ class ECGRecordError(ValueError):
         return type(self), (self.file, self.field, self.value, self.allowed)
 
 
+class ECGRecordWarning(UserWarning):
+    """A record that can be read, with something about it that a user should know."""
+
+
 @dataclass(frozen=True)
 class SignalLine:
     """One signal line of a header.
@@ -66,10 +81,12 @@ class SignalLine:
         samples_per_frame: Samples of this signal in each frame.
         skew: Frames by which this signal lags in the file.
         byte_offset: Bytes (samples for the FLAC formats) before the first sample; 24 in the Challenge's `.mat` files.
-        gain: Digital units per physical unit; None when the header is silent (uncalibrated, 200 by the standard).
+        gain: Digital units per physical unit; None when the header is silent (200 by the standard), 0 when it says that the
+            signal is not calibrated.
         baseline: Digital value of 0 physical units.
         units: Physical units, `mV` when the header is silent.
         initial_value: First sample, used by the difference format 8.
+        checksum: Sum of the signal's samples modulo 65,536; None when the header is silent.
         name: Description field: the lead's name.
     """
 
@@ -82,7 +99,13 @@ class SignalLine:
     baseline: int
     units: str
     initial_value: int
+    checksum: int | None
     name: str
+
+    @property
+    def mv_per_unit(self) -> float | None:
+        """Millivolts in one physical unit; None where the unit is no voltage."""
+        return UNITS_IN_MV.get(self.units.lower().rstrip("s"))
 
 
 @dataclass(frozen=True)
@@ -130,7 +153,7 @@ def parse_header(path: Path) -> Header:
         reason = getattr(error, "strerror", None) or str(error)
         raise ECGRecordError(path, "header file", reason, "an existing, readable file") from error
     try:
-        text = raw.decode("utf-8")
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = raw.decode("latin-1")
     return parse_header_text(text, path)
@@ -216,6 +239,7 @@ def _signal_line(line: str, path: Path) -> SignalLine:
         baseline=adc_zero if baseline is None else baseline,
         units=units,
         initial_value=numbers[2] if len(numbers) > 2 else 0,
+        checksum=numbers[3] % 65536 if len(numbers) > 3 else None,
         name=fields[8].strip() if len(fields) > 8 else "",
     )
 
@@ -223,10 +247,8 @@ def _signal_line(line: str, path: Path) -> SignalLine:
 def _gain(text: str, path: Path) -> tuple[float, int | None, str]:
     match = _GAIN.fullmatch(text)
     value = float(match[1]) if match else math.nan
-    if not match or not 0 < value < math.inf:
+    if not match or not 0 <= value < math.inf:
         allowed = "a positive number of digital units per physical unit, as in 1000(0)/mV"
-        if value == 0:
-            allowed += "; 0 means uncalibrated, so no voltage can be given"
         raise ECGRecordError(path, "gain", text, allowed)
     baseline = _integer(path, "baseline", match[2], -(2**31), 2**31) if match[2] else None
     return value, baseline, match[3] or "mV"

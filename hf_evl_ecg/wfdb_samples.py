@@ -6,13 +6,14 @@ checked is what is read. The tests compare every format with `wfdb.rdrecord`.
 
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
-from .wfdb_header import ECGRecordError, Header, SignalLine
+from .wfdb_header import ECGRecordError, ECGRecordWarning, Header, SignalLine
 
 __all__ = ["check_sizes", "read_physical"]
 
@@ -34,6 +35,8 @@ DEFAULT_GAIN = 200.0
 
 def check_sizes(header: Header, files: dict[str, Path]) -> int:
     """Check each signal file's size against the header, and return the number of frames.
+
+    A file that holds more than the header describes gives an `ECGRecordWarning`: it may belong to another header.
 
     Args:
         header: A header with signal lines.
@@ -67,6 +70,12 @@ def check_sizes(header: Header, files: dict[str, Path]) -> int:
                 header.n_samples,
                 f"1 to {capacity}: {path.name} has {size} bytes, too few for {needed} after offset {first.byte_offset}",
             )
+        if header.n_samples is not None and header.n_samples < capacity:
+            text = (
+                f"{header.path}: the header describes {header.n_samples} frames of {per_frame} samples in format {first.fmt}, "
+                f"and {path.name} holds {capacity}; header and signal file may not belong together"
+            )
+            warnings.warn(text, ECGRecordWarning, stacklevel=4)
         capacities.append(capacity)
     n_frames = min(capacities) if header.n_samples is None else header.n_samples
     if not n_frames:
@@ -80,6 +89,9 @@ def check_sizes(header: Header, files: dict[str, Path]) -> int:
 def read_physical(header: Header, files: dict[str, Path], n_frames: int) -> list[np.ndarray]:
     """Read every signal in its physical units; call `check_sizes` first.
 
+    Samples that do not add up to the header's checksums give an `ECGRecordWarning`. As the format says, there is no checksum
+    where the length is left out; nor is there where a header's are all 0, or where a signal is skewed.
+
     Args:
         header: The header.
         files: Signal file name → its path.
@@ -91,7 +103,8 @@ def read_physical(header: Header, files: dict[str, Path], n_frames: int) -> list
     Raises:
         ECGRecordError: A file changed or cannot be decoded.
     """
-    signals = []
+    signals, wrong = [], []
+    checked = header.n_samples is not None and any(line.checksum for line in header.signals)
     for lines in _groups(header):
         path, fmt = files[lines[0].file_name], lines[0].fmt
         per_frame = sum(line.samples_per_frame for line in lines)
@@ -103,6 +116,8 @@ def read_physical(header: Header, files: dict[str, Path], n_frames: int) -> list
             start = stop
             if fmt == "8":
                 frames = (frames.reshape(-1).cumsum(dtype=np.int64) + line.initial_value).reshape(frames.shape)
+            if checked and not line.skew and line.checksum not in (None, int(frames.sum(dtype=np.int64)) % 65536):
+                wrong.append(line.name)
             values = frames.astype(np.float64)
             if fmt in MISSING:
                 values[frames == MISSING[fmt]] = np.nan
@@ -111,6 +126,12 @@ def read_physical(header: Header, files: dict[str, Path], n_frames: int) -> list
                 values[: -line.skew] = values[line.skew :].copy()
                 values[-line.skew :] = np.nan
             signals.append(values.reshape(-1))
+    if wrong:
+        text = (
+            f"{header.path}: samples of {', '.join(wrong)} do not add up to the header's checksums; the signal file is damaged or "
+            "belongs to another record"
+        )
+        warnings.warn(text, ECGRecordWarning, stacklevel=4)
     return signals
 
 

@@ -219,6 +219,9 @@ def test_gaps_between_segments_follow_the_nan_policy(tmp_path):
     (tmp_path / "m.hea").write_text("m/2 12 500 10000000600\na 600\n~ 10000000000\n")
     with pytest.raises(ECGRecordError, match="length of gaps"):
         read_record(tmp_path / "m", nan="interpolate")
+    (tmp_path / "m.hea").write_text("m/9999 12 500 5999400\n" + "a 600\n" * 9999)
+    with pytest.raises(ECGRecordError, match="a, 9999 times'; allowed: the same segment at most 16 times"):
+        read_record(tmp_path / "m")
 
 
 def test_missing_samples(tmp_path):
@@ -328,9 +331,95 @@ def test_length_left_out_is_what_the_file_holds(tmp_path):
     record = write(tmp_path)
     edit(record, "r 12 500 1000", "r 12 500")
     assert len(read_record(record)) == 1000
+    assert check_record(record).n_samples == 1000
     (tmp_path / "r.dat").write_bytes(b"")
     with pytest.raises(ECGRecordError, match="no complete frame"):
         read_record(record)
+
+
+def test_more_samples_than_the_header_describes_warn(tmp_path):
+    """Fifteen channels under a header of twelve would be read interleaved, without another sign of it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ECGRecordWarning)
+        record = write(tmp_path, signal=beats(1000))
+        check_record(record)
+        data = (tmp_path / "r.dat").read_bytes()
+        (tmp_path / "r.dat").write_bytes(data + b"\x00" * 23)  # less than a frame
+        read_record(record)
+    (tmp_path / "r.dat").write_bytes(data * 2)
+    for read_or_check in (read_record, check_record):
+        with pytest.warns(
+            ECGRecordWarning, match=r"describes 1000 frames of 12 samples in format 16, and r.dat holds 2000"
+        ):
+            read_or_check(record)
+
+
+@pytest.mark.parametrize("fmt", ["16", "80", "212", "24", "32", "516"])
+def test_checksums_tell_a_damaged_or_foreign_signal_file(tmp_path, fmt):
+    record = write(tmp_path, fmt=fmt, adc_gain=[50.0] * 12)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ECGRecordWarning)
+        read(record)
+    lines = record.with_suffix(".hea").read_text().splitlines()
+    fields = lines[3].split()
+    assert (fields[2], fields[8]) == ("50.0(0)/mV", "III")
+    changed = " ".join([*fields[:6], str(int(fields[6]) ^ 1), *fields[7:]])
+    edit(record, lines[3], changed)
+    with pytest.warns(ECGRecordWarning, match="samples of III do not add up to the header's checksums"):
+        read_record(record)
+    edit(record, " 12 500 1000", " 12 500")  # a length left out: no checksum, says the format
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ECGRecordWarning)
+        read(record)
+
+
+def test_checksums_left_at_zero_are_not_compared(tmp_path):
+    record = write(tmp_path)
+    lines = record.with_suffix(".hea").read_text().splitlines()
+    for line in lines[1:]:
+        fields = line.split()
+        edit(record, line, " ".join([*fields[:6], "0", *fields[7:]]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ECGRecordWarning)
+        assert len(read_record(record)) == 1000
+
+
+def test_a_swapped_limb_lead_is_noticed(tmp_path):
+    names = list(STANDARD_LEADS)
+    names[0], names[1] = names[1], names[0]
+    record = write(tmp_path, signal=beats(2500), sig_name=names, adc_gain=[1000.0] * 12)
+    with pytest.warns(ECGRecordWarning, match=r"deviate by up to [0-9.]+ mV from what I and II imply"):
+        read_record(record)
+    with warnings.catch_warnings():  # coarse rounding is no contradiction
+        warnings.simplefilter("error", ECGRecordWarning)
+        read_record(write(tmp_path, "coarse", signal=beats(2500), adc_gain=[8.0] * 12))
+
+
+def test_an_uncalibrated_channel_beside_the_leads_is_no_matter(tmp_path):
+    signal = np.column_stack([beats(), np.ones(1000)])
+    record = write(tmp_path, signal=signal, sig_name=[*STANDARD_LEADS, "resp"])
+    last = header_line(record, 13)
+    edit(record, last, last.replace("200.0(0)/mV", "0"))
+    assert np.abs(read_record(record).signal_mv - beats()).max() < 1 / GAIN
+    edit(record, "200.0(0)/mV", "0", count=-1)
+    with pytest.raises(ECGRecordError, match=r"gain is '0 \(lead I\)'; allowed: a positive number"):
+        read_record(record)
+    assert np.abs(read_record(record, gain_per_mv=GAIN).signal_mv - beats()).max() < 1 / GAIN
+
+
+def test_headers_of_other_systems(tmp_path):
+    """A byte order mark, line ends of DOS, µV in Latin-1, umlauts in comments, suffixes in capitals."""
+    record = write(tmp_path, units=["uV"] * 12, adc_gain=[0.2] * 12, signal=beats() * 1000)
+    text = record.with_suffix(".hea").read_text() + "# Größe: 1,80 m\n"
+    expected = read_record(record).signal_mv
+    for encoding, change in (("utf-8-sig", str), ("latin-1", lambda s: s.replace("/uV", "/\xb5V")), ("utf-8", str)):
+        record.with_suffix(".hea").write_bytes(change(text).replace("\n", "\r\n").encode(encoding))
+        ecg = read_record(record)
+        assert np.array_equal(ecg.signal_mv, expected)
+        assert ecg.comments == ("Größe: 1,80 m",)
+    record.with_suffix(".hea").rename(tmp_path / "r.HEA")
+    for name in ("r", "r.HEA", "r.dat", "r.DAT"):
+        assert np.array_equal(read_record(tmp_path / name).signal_mv, expected)
 
 
 def test_missing_gain_warns(tmp_path):
@@ -472,6 +561,11 @@ def test_record_paths_stay_in_the_root(tmp_path):
 def test_what_is_no_file_is_refused(tmp_path):
     with pytest.raises(ECGRecordError, match="No such file"):
         read_record(tmp_path / "none")
+    with pytest.raises(ECGRecordError, match="record is 'a folder'; allowed: a record in it"):
+        read_record(tmp_path)
+    (tmp_path / "scan.pdf").touch()
+    with pytest.raises(ECGRecordError, match=r"record is 'a \.pdf file'; allowed: a WFDB record"):
+        read_record(tmp_path / "scan.pdf")
     (tmp_path / "folder.hea").mkdir()
     with pytest.raises(ECGRecordError, match="regular file"):
         read_record(tmp_path / "folder")
