@@ -155,6 +155,8 @@ def write_card(path: str | Path, output: str | Path | None = None, model: str | 
     pictures = {name: f"{stem}_{name}.png" for name, there in drawn.items() if there}
     text = render_card(results, spec, facts=facts, model_config=config, pictures=pictures)
     for case in facts.get("failures", ()):
+        if Path(case.get("image") or "").name != (case.get("image") or ""):
+            raise ValueError(f"{facts_path}: picture {case['image']!r}; allowed: a file name in {source}")
         if case.get("image") and output.parent.resolve() != source.resolve():
             shutil.copyfile(source / case["image"], output.parent / case["image"])
     if entries := evaluation_entries(results["rows"], spec):

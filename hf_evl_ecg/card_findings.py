@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ __all__ = ["failure_section", "reliability_section", "verdict"]
 
 Row = Mapping[str, Any]
 Run = tuple[str, int | None]
+LONGEST_TEXT = 300
 
 
 def verdict(lines: Sequence[Line], runs: Sequence[Run], names: Sequence[str]) -> str:
@@ -81,14 +83,22 @@ def failure_section(cases: Sequence[Row], extra: Mapping[str, DataSource]) -> st
         source = find_source(case["source"], extra)
         licence = f", {source.licence}" if source.licence else ""
         sure = "" if case["probability"] is None else f" (probability {case['probability']:.2f})"
-        answered = f"“{case['answered']}”" if case["answered"] else "nothing"
+        answered = f"“{_inline(case['answered'])}”" if case["answered"] else "nothing"
         lines += ["", f"![{source.title}, record {case['record']}]({case['image']})"] if case.get("image") else [""]
         lines += [
             "",
-            f"{source.title}, record `{case['record']}`{licence}. “{case['question']}” Right: **{case['expected']}**. "
+            f"{source.title}, record `{case['record']}`{licence}. “{_inline(case['question'])}” "
+            f"Right: **{_inline(case['expected'])}**. "
             f"Answered: {answered}{sure}.",
         ]
     return "\n".join(lines)
+
+
+def _inline(text: str) -> str:
+    """Text of a model or data set as one line of at most `LONGEST_TEXT` characters that markdown shows as it is."""
+    line = " ".join(text.split())
+    line = line if len(line) <= LONGEST_TEXT else line[: LONGEST_TEXT - 1] + "…"
+    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", line)
 
 
 def _apart(lines: Sequence[Line], own: Run, other: Run) -> tuple[list[str], list[str]]:

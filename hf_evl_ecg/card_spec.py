@@ -66,10 +66,14 @@ def read_spec(path: str | Path) -> tuple[CardSpec, Path, Path | None]:
         The description, the results file, and the facts file.
 
     Raises:
-        ValueError: A field is unknown, or name, method or results are missing.
+        ValueError: The file holds no fields, one is unknown, or name, method or results are missing.
     """
     path = Path(path)
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(values, dict):
+        raise ValueError(
+            f"{path} holds {type(values).__name__}; needed: the fields of a card, one 'name: value' per line"
+        )
     known = {f.name for f in fields(CardSpec)}
     unknown, missing = set(values) - known - {"results", "facts"}, {"name", "method", "results"} - set(values)
     if unknown or missing:
@@ -78,5 +82,8 @@ def read_spec(path: str | Path) -> tuple[CardSpec, Path, Path | None]:
         )
     results = path.parent / values.pop("results")
     facts = values.pop("facts", None)
-    values["sources"] = {name: DataSource(**entry) for name, entry in (values.get("sources") or {}).items()}
+    try:
+        values["sources"] = {name: DataSource(**entry) for name, entry in (values.get("sources") or {}).items()}
+    except TypeError as error:
+        raise ValueError(f"{path}: sources need title, and may have licence, cite and url: {error}") from error
     return CardSpec(**values), results, path.parent / facts if facts else None

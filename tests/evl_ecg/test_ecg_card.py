@@ -310,6 +310,31 @@ def test_a_card_is_written_with_its_pictures_and_evaluation_results(tmp_path):
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
+def test_what_a_model_wrote_cannot_break_the_card():
+    wild = "one\n\n# Heading\n<img src=x> `a` | **b** [c](d) " + "long " * 200
+    facts = copy.deepcopy(FACTS)
+    facts["failures"][0]["answered"] = wild
+    text = render_card(RESULTS, SPEC, facts=facts)
+    assert headings(text) == headings(render_card(RESULTS, SPEC, facts=FACTS))
+    assert r"“one # Heading \<img src=x\> \`a\` \| \*\*b\*\* \[c\](d) long long" in text
+    assert "long…” (probability" in text
+    assert "long " * 100 not in text
+
+
+def test_a_picture_of_a_card_lies_beside_its_description(tmp_path):
+    (tmp_path / "secret.png").write_bytes(b"x")
+    (tmp_path / "cards").mkdir()
+    path = write_spec(tmp_path / "cards", facts="facts.json")
+    write_results(tmp_path / "cards" / "results" / "ecg_test.json", "ecg_test", CONFIG, RESULTS["rows"])
+    for name in ("../secret.png", str(tmp_path / "secret.png")):
+        facts = copy.deepcopy(FACTS)
+        facts["failures"][0]["image"] = name
+        (tmp_path / "cards" / "facts.json").write_text(json.dumps(facts))
+        with pytest.raises(ValueError, match="allowed: a file name in"):
+            write_card(path, tmp_path / "out" / "README.md")
+        assert not (tmp_path / "out" / "secret.png").exists()
+
+
 def test_a_template_refuses_to_render_without_results(tmp_path, repo_root, capsys):
     path = write_spec(tmp_path, command="make the results")
     with pytest.raises(MissingResultsError, match=r"ecg_test\.json is not there.*run `make the results` first"):
@@ -335,6 +360,11 @@ def test_bad_descriptions_are_refused(tmp_path):
     spec = CardSpec(
         "x", "evl_ecg", seed=0, benchmarks=[{"task": "none", "metric": "auc", "dataset_id": "a/b", "task_id": "c"}]
     )
+    (tmp_path / "ecg_test.yaml").write_text("- name\n")
+    with pytest.raises(ValueError, match="holds list; needed: the fields of a card"):
+        read_spec(tmp_path / "ecg_test.yaml")
+    with pytest.raises(ValueError, match="sources need title"):
+        read_spec(write_spec(tmp_path, sources={"ours": {"name": "x"}}))
     with pytest.raises(ValueError, match="0 rows of"):
         card.evaluation_entries(RESULTS["rows"], spec)
 
