@@ -84,6 +84,17 @@ class Layout:
         """Seconds for which each lead of a row is shown."""
         return self.duration_s / len(self.rows[row])
 
+    def blank_leads(self, duration_s: float) -> tuple[str, ...]:
+        """Leads of which nothing is shown of a recording of this length (s), because their place begins after its end.
+
+        Example:
+            >>> LAYOUTS["3x4+rhythm"].blank_leads(6.0)
+            ('V4', 'V5', 'V6')
+        """
+        begins = [(lead, i * self.strip_duration_s(n)) for n, row in enumerate(self.rows) for i, lead in enumerate(row)]
+        blank = {lead for lead, _ in begins} - {lead for lead, start_s in begins if start_s < duration_s}
+        return tuple(lead for lead in STANDARD_LEADS if lead in blank)
+
 
 _THREE_BY_FOUR = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
 

@@ -19,7 +19,7 @@ from .geometry import LAYOUTS
 from .interpreter import ECGInterpreter, Interpretation
 from .signals import ECG
 
-__all__ = ["DISCLAIMER", "ECGReport", "Opinion", "describe_model", "software_versions"]
+__all__ = ["DISCLAIMER", "ECGReport", "Opinion", "describe_model", "shown_time", "software_versions"]
 
 DISCLAIMER = (
     "Research use only. This is the output of a language model, not of a medical device; it must not be used for diagnosis or "
@@ -160,9 +160,22 @@ class ECGReport:
             lines.append(f"Flat leads: {', '.join(flat)}")
         if holes := facts.get("interpolated_samples"):
             lines.append("Missing samples were filled: " + ", ".join(f"{lead} {n}" for lead, n in holes.items()))
-        if self.ecg is not None and self.ecg.duration_s > LAYOUTS[self.layout].duration_s:
-            lines.append(f"Shown are the first {LAYOUTS[self.layout].duration_s:g} of {self.ecg.duration_s:g} s")
-        return lines
+        return lines + ([] if self.ecg is None else shown_time(self.ecg, self.layout))
+
+
+def shown_time(ecg: ECG, layout: str) -> list[str]:
+    """What a reader must know where a recording is longer or shorter than its drawing.
+
+    Example:
+        >>> shown_time(ECG(np.zeros((3000, 12)), 500), "3x4+rhythm")
+        ['The recording ends after 6 s: nothing is shown of V4, V5, V6']
+    """
+    drawn = LAYOUTS[layout]
+    if ecg.duration_s > drawn.duration_s:
+        return [f"Shown are the first {drawn.duration_s:g} of {ecg.duration_s:g} s"]
+    if blank := drawn.blank_leads(ecg.duration_s):
+        return [f"The recording ends after {ecg.duration_s:g} s: nothing is shown of {', '.join(blank)}"]
+    return []
 
 
 def software_versions() -> dict[str, str]:

@@ -17,25 +17,27 @@ from PIL import Image
 from .geometry import LAYOUTS
 from .interpret_report import DISCLAIMER, ECGReport, Opinion, software_versions
 from .labels import label_text
-from .render import RenderConfig, render
+from .render import RenderConfig, cut_leads, fit_gain, render
+from .signals import ECG
 
-__all__ = ["report_page", "true_scale"]
+__all__ = ["report_page", "scale_notices", "true_scale"]
 
 PIXELS_PER_MM = 8
 PAGE_WIDTH_MM = 274
-_ROWS_MM, _LEAST_PITCH_MM, _WIDEST_PITCH_MM, _EDGES_MM = 88, 13, 22, 12
+_ROWS_MM, _LEAST_PITCH_MM, _WIDEST_PITCH_MM, _EDGES_MM = 88, 13, 22, 21
 _LARGEST_PICTURE_PX = 2200
+USUAL_GAIN_MM_MV = 10.0
 
 STYLE = """
 @page { size: A4 landscape; margin: 6mm 8mm; }
 * { box-sizing: border-box; }
 body { font: 9.2pt/1.3 system-ui, sans-serif; color: #1a1a1a; width: 281mm; margin: 4mm auto; }
-h1 { font-size: 13pt; margin: 0; } p { margin: 0 0 2mm; } h2 { font-size: 10.5pt; margin: 0 0 1mm; }
+h1 { font-size: 13pt; margin: 0; } p { margin: 0 0 1.5mm; } h2 { font-size: 10.5pt; margin: 0 0 1mm; }
 header { display: flex; justify-content: space-between; align-items: baseline; gap: 6mm; margin-bottom: 1.5mm; }
 .facts { color: #444; text-align: right; } .facts span + span::before { content: " · "; }
-.warning { background: #fff3d6; border-left: 1mm solid #d99000; padding: .6mm 2mm; margin: 1mm 0; }
+.warning { background: #fff3d6; border-left: 1mm solid #d99000; padding: .3mm 2mm; margin: .7mm 0; font-size: 8.6pt; }
 .paper img { display: block; margin: 0 auto; }
-.scale { display: flex; justify-content: space-between; align-items: center; color: #444; font-size: 8pt; margin: .8mm 3.5mm 2mm; }
+.scale { display: flex; justify-content: space-between; align-items: center; color: #444; font-size: 8pt; margin: .5mm 3.5mm 1.2mm; }
 .ruler { display: inline-block; height: 2mm; border: .25mm solid #444; border-top: 0; }
 main { display: grid; grid-template-columns: minmax(0, 1fr) 112mm; gap: 7mm; }
 .answer { white-space: pre-wrap; overflow-wrap: anywhere; border-left: .8mm solid #7a93b8; padding-left: 2.5mm; margin: 0 0 2mm; }
@@ -43,8 +45,8 @@ main { display: grid; grid-template-columns: minmax(0, 1fr) 112mm; gap: 7mm; }
 section { break-inside: avoid; margin-bottom: 2.5mm; }
 .seen { float: right; margin: 0 0 1mm 3mm; font-size: 7.5pt; color: #444; text-align: center; }
 .seen img { display: block; height: 18mm; border: .2mm solid #bbb; margin: 0 auto; }
-table { font-size: 8.6pt; border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .2mm 1.5mm; border-bottom: .2mm solid #ddd; } td.number { text-align: right; width: 11mm; }
+table { font-size: 8.2pt; line-height: 1.15; border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .12mm 1.5mm; border-bottom: .2mm solid #ddd; } td.number { text-align: right; width: 11mm; }
 td.bar { width: 32mm; } .several td.bar { width: 16mm; } td.bar div { background: #e8ecf2; } td.bar div div { height: 2.6mm; background: #4a6fa5; min-width: .2mm; }
 .note { font-size: 7.5pt; color: #444; } footer { border-top: .3mm solid #888; padding-top: 1mm; font-size: 8pt; }
 @media print { body { margin: 0; } * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
@@ -54,13 +56,15 @@ td.bar { width: 32mm; } .several td.bar { width: 16mm; } td.bar div { background
 def true_scale(layout: str = "3x4+rhythm") -> RenderConfig:
     """Paper at 25 mm/s and 10 mm/mV, 8 pixels per millimetre, wide enough for 10 s and narrow enough for A4 landscape.
 
+    The line that names the record stands where tall waves of the first row, mostly V4's, find room.
+
     Raises:
         ValueError: An unknown layout.
 
     Example:
         >>> page = true_scale().page()
         >>> page.width_px / page.scale.px_per_mm, page.height_px / page.scale.px_per_mm
-        (274.0, 100.0)
+        (274.0, 109.0)
     """
     if layout not in LAYOUTS:
         raise ValueError(f"layout={layout!r}: known are {sorted(LAYOUTS)}")
@@ -71,11 +75,27 @@ def true_scale(layout: str = "3x4+rhythm") -> RenderConfig:
         height_px=(rows * pitch + _EDGES_MM) * PIXELS_PER_MM,
         dpi=PIXELS_PER_MM * 25.4,
         layout=layout,
+        header="{record_name}   {duration_s} s at {fs_hz} Hz",
     )
 
 
+def scale_notices(ecg: ECG, config: RenderConfig) -> list[str]:
+    """What a reader must know of a drawing's height: that its gain is not 10 mm/mV, and which leads are cut at the edge.
+
+    Example:
+        >>> scale_notices(ECG(np.zeros((5000, 12)), 500), RenderConfig(gain_mm_mv=5))
+        ['Drawn at 5 mm/mV, not at the usual 10']
+    """
+    lines = []
+    if config.gain_mm_mv != USUAL_GAIN_MM_MV:
+        lines.append(f"Drawn at {config.gain_mm_mv:g} mm/mV, not at the usual {USUAL_GAIN_MM_MV:g}")
+    if cut := cut_leads(ecg, config):
+        lines.append(f"Cut at the edge of the paper: {', '.join(cut)}")
+    return lines
+
+
 def report_page(report: ECGReport) -> str:
-    """Show a report as one HTML file.
+    """Show a report as one HTML file; the gain is 5 mm/mV where a lead would leave the paper at 10, and the page says so.
 
     Args:
         report: The report.
@@ -89,13 +109,15 @@ def report_page(report: ECGReport) -> str:
     title = f"ECG interpretation: {report.record}"
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     answers = "\n".join(_opinion(report, opinion) for opinion in report.opinions)
+    config = None if report.ecg is None else fit_gain(report.ecg, true_scale(report.layout))
+    notices = report.notices() + ([] if config is None or report.ecg is None else scale_notices(report.ecg, config))
     software = ", ".join(f"{name} {number}" for name, number in software_versions().items())
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width"><title>{_text(title)}</title><style>{STYLE}</style></head><body>
 <header><h1>{_text(title)}</h1><div class="facts">{_facts_line(report)}</div></header>
-{"".join(f'<p class="warning">{_text(line)}</p>' for line in report.notices())}
-{_paper(report)}
+{"".join(f'<p class="warning">{_text(line)}</p>' for line in notices)}
+{_paper(report, config)}
 <main><div><h2>Question</h2><p>{_text(report.question)}</p>
 {answers}</div>
 <div>{_scores(report)}</div></main>
@@ -116,13 +138,12 @@ def _facts_line(report: ECGReport) -> str:
     return "".join(f"<span>{_text(part)}</span>" for part in parts)
 
 
-def _paper(report: ECGReport) -> str:
-    if report.ecg is None:
+def _paper(report: ECGReport, config: RenderConfig | None) -> str:
+    if report.ecg is None or config is None:
         image = report.opinions[0].interpretation.image
-        style = f"max-width:{PAGE_WIDTH_MM}mm;max-height:100mm"
+        style = f"max-width:{PAGE_WIDTH_MM}mm;max-height:109mm"
         caption = "<span>The picture as given; its scale is not known.</span>"
     else:
-        config = true_scale(report.layout)
         page = config.page()
         image = render(report.ecg, config)
         width, height = page.width_px / page.scale.px_per_mm, page.height_px / page.scale.px_per_mm

@@ -10,6 +10,7 @@ Uploads are read into memory and deleted at once; their folder is removed when t
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import tempfile
@@ -45,6 +46,9 @@ EMPTY = '<div class="empty">Upload a record or a picture, or simulate an ECG; it
 MAX_QUESTION = 500
 SESSION_S = 3600
 LEFTOVER_S = 600  # files of uploads that were broken off
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -230,6 +234,10 @@ class Desk:
                 yield [gr.skip(), *cards, scores_table(scores)]
         except (ValueError, OSError) as error:
             yield [message(str(error), error=True), *cards, gr.skip()]
+            return
+        except RuntimeError as error:  # of torch, such as too little memory
+            logger.exception("a model failed")
+            yield [message(f"The model failed: {str(error).partition(chr(10))[0]}", error=True), *cards, gr.skip()]
             return
         yield [message(f"Answered about {given.name}."), *cards, gr.skip()]
 

@@ -10,8 +10,10 @@ from html import escape
 from app_uploads import GivenECG
 from PIL import Image
 
+from hf_evl_ecg.interpret_report import shown_time
 from hf_evl_ecg.labels import label_text
-from hf_evl_ecg.render import RenderConfig, render
+from hf_evl_ecg.render import RenderConfig, fit_gain, render
+from hf_evl_ecg.report_page import scale_notices
 from hf_evl_ecg.signals import ECG
 
 __all__ = ["answer_card", "ecg_figure", "message", "picture_tag", "scores_table"]
@@ -45,19 +47,19 @@ def picture_tag(image: Image.Image, description: str) -> str:
 
 def ecg_figure(given: GivenECG) -> str:
     """The ECG as a reader wants it: drawn at paper scale, or the picture that was given, with what is known about it."""
-    facts = [f"<strong>{_text(given.name)}</strong>"]
+    facts, told = [f"<strong>{_text(given.name)}</strong>"], list(given.notes)
     if given.simulated:
         facts.append('<span class="badge">simulated, not a patient</span>')
     if isinstance(given.source, ECG):
-        image = render(given.source, PAGE_RENDER)
-        facts += [f"{given.source.duration_s:.4g} s at {given.source.fs_hz:g} Hz", "25 mm/s, 10 mm/mV"]
-        drawn_s = PAGE_RENDER.layout.duration_s
-        if given.source.duration_s > drawn_s:
-            facts.append(f"the first {drawn_s:g} s are drawn")
+        config = fit_gain(given.source, PAGE_RENDER)
+        image = render(given.source, config)
+        scale = f"{config.speed_mm_s:g} mm/s, {config.gain_mm_mv:g} mm/mV"
+        facts += [f"{given.source.duration_s:.4g} s at {given.source.fs_hz:g} Hz", scale]
+        told += [*shown_time(given.source, config.layout.name), *scale_notices(given.source, config)]
     else:
         image = given.source
         facts += ["picture as uploaded", f"{image.width} × {image.height} px"]
-    notes = "".join(f"<li>{_text(note)}</li>" for note in given.notes)
+    notes = "".join(f"<li>{_text(note)}</li>" for note in told)
     notes = f'<ul class="notes">{notes}</ul>' if notes else ""
     tag = picture_tag(image, f"ECG {given.name}")
     zoom = f'<label class="zoom" title="Click: full size and back"><input type="checkbox">{tag}</label>'

@@ -16,16 +16,18 @@ from PIL import Image
 from hf_evl_ecg.ecg_inputs import IMAGE_SUFFIXES, is_image_file, load_picture
 from hf_evl_ecg.labels import label_text
 from hf_evl_ecg.plausibility import ECGRecordWarning
-from hf_evl_ecg.records import read_record
+from hf_evl_ecg.records import check_record, read_record
 from hf_evl_ecg.render import RenderConfig
 from hf_evl_ecg.signals import ECG
 from hf_evl_ecg.simulate import simulate
+from hf_evl_ecg.wfdb_header import Header
 
 __all__ = ["ALLOWED_SUFFIXES", "GivenECG", "UploadError", "main_file", "read_uploads", "simulated_ecg"]
 
 SIGNAL_SUFFIXES = (".dat", ".mat")
 ALLOWED_SUFFIXES = (".hea", *SIGNAL_SUFFIXES, *IMAGE_SUFFIXES)
 MAX_PIXELS = 50_000_000
+MAX_SAMPLES = 20_000_000  # of all signals together; FLAC files of silence hold thousands in a byte
 _WANTED = "give a WFDB record (its .hea and its .dat or .mat, both at once) or one picture"
 
 
@@ -153,17 +155,24 @@ def _read(folder: Path, main: str, gain_per_mv: float | None) -> GivenECG:
             return GivenECG(main, load_picture(folder / main, RenderConfig()).image)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
+            _check_samples(check_record(folder / main, root=folder), main)
             ecg = read_record(folder / main, root=folder, gain_per_mv=gain_per_mv)
     except ValueError as error:
         raise UploadError(str(error).replace(f"{folder}/", "")) from error
-    notes = [
-        str(found.message).replace(f"{folder}/", "") for found in caught if issubclass(found.category, ECGRecordWarning)
-    ]
+    told = [str(found.message) for found in caught if issubclass(found.category, ECGRecordWarning)]
+    notes = [text.replace(f"{folder}/", "") for text in dict.fromkeys(told)]  # both steps may warn of the same
     if derived := ecg.metadata.get("derived_leads"):
         notes.append(f"{', '.join(derived)} computed from I and II.")
     if ecg.flat_leads:
         notes.append(f"Flat: {', '.join(ecg.flat_leads)}.")
     return GivenECG(Path(main).stem, ecg, tuple(notes))
+
+
+def _check_samples(header: Header, name: str) -> None:
+    assert header.n_samples is not None
+    count = header.n_samples * sum(line.samples_per_frame for line in header.signals)
+    if count > MAX_SAMPLES:
+        raise UploadError(f"{name} has {count:,} samples; at most {MAX_SAMPLES / 1e6:g} million are read")
 
 
 def _check_pixels(path: Path) -> None:

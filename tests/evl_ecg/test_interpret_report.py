@@ -1,10 +1,15 @@
 """The command line and the page: true to scale, self-contained, harmless, and silent about the patient."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
 import warnings
+from dataclasses import replace
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 from PIL import Image
 from transformers import BitsAndBytesConfig
@@ -13,7 +18,10 @@ from hf_evl_ecg import ECG, ECGInterpreter, RenderConfig, render
 from hf_evl_ecg.__main__ import main
 from hf_evl_ecg.interpret_report import DISCLAIMER, ECGReport, Opinion, describe_model
 from hf_evl_ecg.interpreter import Interpretation
-from hf_evl_ecg.report_page import report_page, true_scale
+from hf_evl_ecg.labels import CPSC_CLASSES
+from hf_evl_ecg.render import fit_gain
+from hf_evl_ecg.report_page import report_page, scale_notices, true_scale
+from hf_evl_ecg.signals import crop
 from hf_evl_ecg.simulate import simulate
 
 SMALL = RenderConfig(width_px=440, height_px=340)
@@ -64,6 +72,14 @@ def test_what_the_command_line_refuses(ecg_student, ecg_records, tmp_path, capsy
         (["interpret", str(ecg_records[0]), *model, "--layout", "5x5"], "known are"),
         (["interpret", str(ecg_records[0]), *model, "--labels", "XX"], "unknown label"),
         (["interpret", str(ecg_records[0]), *model, "--missing", "guess"], "nan is 'guess'"),
+        (["interpret", str(tmp_path), *model], "a folder"),
+        (["interpret", "scan.png", *model, "--gain_per_mv", "1000"], "is a picture"),
+        (["interpret", "r", "--model", "never/loaded", "--labels", "XX"], "unknown label"),
+        (["interpret", "r", "--model", "never/loaded", "--question", " "], "question is empty"),
+        (["interpret", "r", "--model", "never/loaded", "--max_new_tokens", "0"], "at least 1"),
+        (["interpret", "r", "--model", "never/loaded", "--html", str(tmp_path)], "is a folder"),
+        (["interpret", str(ecg_records[0]), *model, "--device", "warp"], "device='warp' cannot be used"),
+        (["interpret", str(ecg_records[0]), *model, "--dtype", "float17"], "dtype='float17'; allowed: 'auto'"),
     ):
         assert main(arguments) == 2
         assert message in capsys.readouterr().err
@@ -85,7 +101,9 @@ def test_warnings_and_faults_of_a_record_are_told(ecg_student, save_record, tmp_
         )
     assert "Warning:" in capsys.readouterr().out
     text = page.read_text()
-    assert text.count('class="warning"') == 2
+    assert text.count('class="warning"') == 5
+    for told in ("tallest waves are", "deviate by up to", "Drawn at 5 mm/mV", "Cut at the edge of the paper: I, "):
+        assert told in text
     assert "Flat leads: aVF" in text
     assert "Label scores" not in text
     assert str(tmp_path) not in text
@@ -112,6 +130,40 @@ def test_the_page_is_true_to_scale(layout):
     assert width <= 297 - 16, "fits between the margins of A4 landscape"
     assert height <= 210 - 12
     assert render(simulate("AF", seed=0), config).size == (page.width_px, page.height_px)
+
+
+@pytest.mark.skipif(
+    not all(map(shutil.which, ("chromium", "pdfinfo", "pdftoppm"))), reason="no chromium, pdfinfo or pdftoppm"
+)
+def test_the_page_prints_on_one_sheet_at_true_scale(tmp_path):
+    """Printed to PDF by Chromium and rasterised at 10 pixels per millimetre: sheet, paper, 5 mm lines and ruler."""
+    found = opinion("sinus rhythm with left axis deviation " * 6, **dict.fromkeys(CPSC_CLASSES, 0.5))
+    (tmp_path / "r.html").write_text(report_page(ECGReport("r", [found], simulate("AF", seed=0), warnings=["odd"])))
+    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-proxy-server"]
+    profile = [f"--user-data-dir={tmp_path / 'profile'}", "--no-pdf-header-footer"]
+    command = ["chromium", *flags, *profile, f"--print-to-pdf={tmp_path / 'r.pdf'}", (tmp_path / "r.html").as_uri()]
+    home = os.environ | {"HOME": str(tmp_path)}
+    subprocess.run(command, check=True, capture_output=True, timeout=60, env=home)
+    told = subprocess.run(["pdfinfo", tmp_path / "r.pdf"], check=True, capture_output=True, text=True).stdout
+    assert re.search(r"Pages:\s+1\n", told)
+    assert "(A4)" in told
+    subprocess.run(["pdftoppm", "-r", "254", "-png", tmp_path / "r.pdf", tmp_path / "sheet"], check=True)
+    (sheet,) = tmp_path.glob("sheet*.png")
+    pixels = np.asarray(Image.open(sheet).convert("RGB"), dtype=np.int32)
+    red = (pixels[..., 0] - pixels[..., 1] > 40).astype(float)  # the grid; the warning's yellow is paler
+    rows = np.flatnonzero(red.mean(axis=1) > 0.15)
+    paper = red[rows[0] : rows[-1] + 1]
+    columns = np.flatnonzero(paper.mean(axis=0) > 0.1)
+    assert columns[-1] - columns[0] + 1 == pytest.approx(2740, abs=12)
+    assert len(paper) == pytest.approx(1090, abs=12)
+    for axis in (0, 1):
+        thick = (pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1, 1] < 150).mean(axis=axis)
+        spectrum = np.abs(np.fft.rfft(thick - thick.mean(), 1 << 20))
+        peak = np.argmax(spectrum[(1 << 20) // 60 : (1 << 20) // 40]) + (1 << 20) // 60
+        assert (1 << 20) / peak == pytest.approx(50.0, abs=0.2), "thick lines are 5 mm apart"
+    grey = np.abs(pixels - 0x44).max(axis=2) < 40
+    runs = [len(run) for row in grey[rows[-1] :] for run in "".join("x" if g else " " for g in row).split()]
+    assert min(abs(run - 500) for run in runs) <= 3, "the ruler is 50 mm long"
 
 
 def test_the_page_is_self_contained_and_escapes_all_text():
@@ -151,6 +203,27 @@ def test_what_a_report_says_of_a_long_record():
     report = ECGReport("r", [opinion()], ecg)
     assert report.notices() == ["Shown are the first 10 of 12 s"]
     assert report.facts()["duration_s"] == 12
+
+
+def test_what_a_report_says_of_a_short_record():
+    ecg = crop(simulate("AF", seed=0), 0.0, 6.0)
+    ended = "The recording ends after 6 s: nothing is shown of V4, V5, V6"
+    assert ECGReport("r", [opinion()], ecg).notices() == [ended]
+    assert ECGReport("r", [opinion()], ecg, layout="12x1").notices() == []
+    assert ended in report_page(ECGReport("r", [opinion()], ecg))
+
+
+def test_tall_waves_are_drawn_at_half_the_gain_and_not_cut_in_silence():
+    ecg = simulate("NORM", seed=1)
+    size = float(np.ptp(ecg.signal_mv, axis=0).max())
+    for peak_mv, told in ((1.0, []), (4.0, ["Drawn at 5 mm/mV, not at the usual 10"])):
+        shown = replace(ecg, signal_mv=ecg.signal_mv * peak_mv / size)
+        config = fit_gain(shown, true_scale())
+        assert scale_notices(shown, config) == told
+        text = report_page(ECGReport("r", [opinion()], shown))
+        assert f"25 mm/s, {config.gain_mm_mv:g} mm/mV; true to scale" in text
+        assert all(line in text for line in told)
+    assert "Cut at the edge" in scale_notices(replace(ecg, signal_mv=ecg.signal_mv * 9), true_scale())[-1]
 
 
 def test_a_model_is_described_by_what_identifies_it(ecg_student):

@@ -10,7 +10,7 @@ import wfdb
 from scipy.signal import correlate
 
 from hf_evl_ecg.geometry import LAYOUTS, Layout
-from hf_evl_ecg.render import PALETTES, Palette, RenderConfig, render
+from hf_evl_ecg.render import PALETTES, Palette, RenderConfig, cut_leads, fit_gain, render
 from hf_evl_ecg.signals import ECG, STANDARD_LEADS
 from hf_evl_ecg.simulate import SimulationConfig, simulate
 
@@ -277,6 +277,43 @@ def test_large_amplitudes_overlap_or_stop_half_way():
     assert kept[int(border) - 1 : int(border) + 3].min() < 100
 
 
+def test_what_a_drawing_cuts_off_is_named():
+    """A spike of 2.5 mV in one lead at a time: named exactly where its ink leaves the paper or its row."""
+    config = RenderConfig(height_px=600)
+    page = config.page()
+    for overflow in ("overlap", "clamp"):
+        drawn = replace(config, overflow=overflow, calibration=False, footer=False, lead_names=False, grid="none")
+        for lead, sign in itertools.product(("V4", "V6", "II"), (1, -1)):
+            signal = np.zeros((5000, 12), np.float32)
+            strips = [s for s in page.strips if s.lead == lead]  # II stands in two rows
+            signal[round((strips[0].start_s + 1) * 500) + np.arange(20), STANDARD_LEADS.index(lead)] = 2.5 * sign
+            reach = [(page.y_px(s, 2.5 * sign), s.baseline_px) for s in strips]
+            outside = any(not 0 <= y <= page.height_px for y, _ in reach)
+            if overflow == "clamp":
+                outside = any(abs(y - baseline) > page.pitch_px / 2 for y, baseline in reach)
+            assert cut_leads(ECG(signal, 500), drawn) == ((lead,) if outside else ()), (lead, sign, overflow)
+    nothing = ECG(np.zeros((500, 12), np.float32), 500)
+    assert cut_leads(nothing, config) == ()
+
+
+def test_the_gain_is_lowered_until_nothing_is_cut():
+    config = RenderConfig(height_px=500, gain_mm_mv=20.0)
+    for peak_mv, gain in ((0.5, 20.0), (1.2, 10.0), (2.0, 5.0), (9.0, 5.0)):
+        ecg = flat()
+        ecg = replace(ecg, signal_mv=np.full_like(ecg.signal_mv, peak_mv))
+        fitted = fit_gain(ecg, config)
+        assert fitted == replace(config, gain_mm_mv=gain), peak_mv
+        assert bool(cut_leads(ecg, fitted)) == (peak_mv == 9.0)
+
+
+def test_leads_that_a_short_record_does_not_reach():
+    assert LAYOUTS["3x4+rhythm"].blank_leads(10.0) == ()
+    assert LAYOUTS["3x4+rhythm"].blank_leads(7.5) == ("V4", "V5", "V6")
+    assert LAYOUTS["6x2"].blank_leads(5.0) == ("V1", "V2", "V3", "V4", "V5", "V6")
+    assert LAYOUTS["12x1"].blank_leads(0.1) == ()
+    assert Layout("rhythm", (("I", "II"), ("II",)), 10.0).blank_leads(4.0) == ()
+
+
 def test_grey_is_the_luma_of_the_colours():
     colour = render(simulate("AF", seed=3), RenderConfig(lead_names=False, footer=False)).convert("L")
     grey = render(simulate("AF", seed=3), RenderConfig(lead_names=False, footer=False, mode="L"))
@@ -296,7 +333,7 @@ def test_simulated_records_are_marked():
 
 def test_header_names_what_the_record_has():
     config = RenderConfig(header="{record_name} {age} y {fs_hz} Hz {lost}")
-    named = flat(record_name="r1", metadata={"age": 61})
+    named = flat(record_name="r1", metadata={"age": 61.0, "lost": None})
     same = replace(config, header="r1 61 y 500 Hz -")
     assert render(named, config).tobytes() == render(flat(), same).tobytes()
     assert config.page().strips[0].baseline_px > RenderConfig().page().strips[0].baseline_px

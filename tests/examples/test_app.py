@@ -1,6 +1,7 @@
 """The functions behind examples/evl_ecg/app.py: uploads are paired, limited, kept apart and deleted; texts are escaped."""
 
 import ast
+import dataclasses
 import importlib
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image
 
 from hf_evl_ecg.collator import UnreadableImageError
 from hf_evl_ecg.records import ECGRecordError
-from hf_evl_ecg.signals import ECG, STANDARD_LEADS
+from hf_evl_ecg.signals import ECG, STANDARD_LEADS, crop
 from hf_evl_ecg.simulate import LABELS, simulate
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "evl_ecg"
@@ -183,6 +184,19 @@ def test_size_is_limited_over_all_files(uploads, arrive, record, monkeypatch, tm
         uploads.read_uploads(arrive(large__png=(tmp_path / "large.png").read_bytes()), arrive.folder, 1)
 
 
+def test_a_small_file_of_many_samples_is_refused_before_it_is_decoded(uploads, arrive, tmp_path, monkeypatch):
+    """Silence in FLAC."""
+    names = {"sig_name": list(STANDARD_LEADS), "units": ["mV"] * 12, "fmt": ["516"] * 12}
+    flat = np.zeros((2000, 12))
+    wfdb.wrsamp("f", fs=100, p_signal=flat, adc_gain=[200.0] * 12, baseline=[0] * 12, write_dir=str(tmp_path), **names)
+    files = {f"{path.stem}__{path.suffix[1:]}": path.read_bytes() for path in tmp_path.glob("f*.*")}
+    assert sum(map(len, files.values())) < 10_000
+    monkeypatch.setattr(uploads, "MAX_SAMPLES", 23_999)
+    with pytest.raises(uploads.UploadError, match=r"f\.hea has 24,000 samples; at most"):
+        uploads.read_uploads(arrive(**files), arrive.folder, 1)
+    assert left(arrive.folder) == []
+
+
 def test_nothing_outside_the_upload_folder_is_read_or_deleted(uploads, arrive, record, tmp_path):
     secret = tmp_path / "secret.dat"
     secret.write_bytes(record.dat)
@@ -241,12 +255,17 @@ def test_the_figure_names_scale_and_length(uploads, html):
     page = html.ecg_figure(uploads.GivenECG("r", long))
     assert "30 s at 100 Hz" in page
     assert "25 mm/s, 10 mm/mV" in page
-    assert "the first 10 s are drawn" in page
+    assert "Shown are the first 10 of 30 s" in page
     assert "simulated, not a patient" not in page
     assert 'src="data:image/webp;base64,' in page
     picture = html.ecg_figure(uploads.GivenECG("scan.png", Image.new("RGB", (3000, 1500), "white")))
     assert "3000 × 1500 px" in picture
     assert 'width="2400" height="1200"' in picture
+    short = html.ecg_figure(uploads.GivenECG("r", crop(long, 0.0, 5.0)))
+    assert "ends after 5 s: nothing is shown of V1, V2, V3, V4, V5, V6" in short
+    tall = html.ecg_figure(uploads.GivenECG("r", dataclasses.replace(long, signal_mv=long.signal_mv * 2)))
+    assert "25 mm/s, 5 mm/mV" in tall
+    assert "Drawn at 5 mm/mV, not at the usual 10" in tall
 
 
 def test_scores_stand_side_by_side_in_the_first_models_order(html):
@@ -318,6 +337,9 @@ def test_faults_become_messages_and_keep_what_is_shown(desk, uploads, tmp_path):
     assert "There is no ECG yet" in next(iter(failing.ask(None, "?")))[0]
     last = list(failing.ask(uploads.simulated_ecg("AF", 0), "?"))[-1]
     assert 'role="alert">no room for an answer' in last[0]
+    full = desk(Model=Answering(error=RuntimeError("CUDA out of memory\nat some place")))
+    last = list(full.ask(uploads.simulated_ecg("AF", 0), "?"))[-1]
+    assert 'role="alert">The model failed: CUDA out of memory<' in last[0]
     path = tmp_path / "notes.txt"
     path.write_text("x")
     files, given, figure, status, card, scores = failing.upload([str(path)])
