@@ -21,6 +21,7 @@ from transformers import HfArgumentParser
 from hf_evl_ecg.ecg_inputs import is_image_file, load_picture
 from hf_evl_ecg.interpret_report import DISCLAIMER, ECGReport, Opinion, describe_model
 from hf_evl_ecg.interpreter import REPORT_QUESTION, ECGInterpreter
+from hf_evl_ecg.label_scores import check_labels
 from hf_evl_ecg.labels import label_text
 from hf_evl_ecg.plausibility import ECGRecordWarning
 from hf_evl_ecg.records import read_record
@@ -84,12 +85,12 @@ def interpret(args: InterpretArguments) -> ECGReport:
         ValueError: If record, model or options do not fit (``ECGRecordError``, ``ModelLoadError`` and others).
         OSError: If a file cannot be written.
     """
-    true_scale(args.layout)
+    _check(args)
     started = time.perf_counter()
     ecg, told = (None, []) if is_image_file(args.record) else _read(args)
     source = load_picture(args.record).image if ecg is None else ecg
     read = time.perf_counter() - started
-    labels = [] if args.labels == ["none"] else args.labels
+    labels = _labels(args)
     opinions = []
     for model, revision in ((args.model, args.revision), (args.teacher, None)):
         if model is not None:
@@ -108,6 +109,25 @@ def interpret(args: InterpretArguments) -> ECGReport:
     return report
 
 
+def _labels(args: InterpretArguments) -> list[str] | None:
+    return [] if args.labels == ["none"] else args.labels
+
+
+def _check(args: InterpretArguments) -> None:
+    """Refuse what cannot work before a model is loaded, which may take minutes."""
+    true_scale(args.layout)
+    check_labels(_labels(args) or [])
+    if not args.question.strip():
+        raise ValueError("the question is empty; leave --question out to ask for a report")
+    if args.max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens={args.max_new_tokens}; it must be at least 1")
+    if is_image_file(args.record) and (args.gain_per_mv is not None or args.missing != "raise"):
+        raise ValueError(f"{args.record} is a picture; --gain_per_mv and --missing are for records")
+    for name in filter(None, (args.json, args.html)):
+        if Path(name).is_dir():
+            raise ValueError(f"{name} is a folder; give the name of a file in it")
+
+
 def _read(args: InterpretArguments) -> tuple[ECG, list[str]]:
     """The recording, and what reading it warned of, without the folder it lies in."""
     with warnings.catch_warnings(record=True) as caught:
@@ -123,7 +143,7 @@ def _read(args: InterpretArguments) -> tuple[ECG, list[str]]:
 
 
 def _summary(report: ECGReport) -> str:
-    lines = [*(f"Warning: {line}" for line in report.warnings), f"Question: {report.question}"]
+    lines = [*(f"Warning: {line}" for line in report.notices()), f"Question: {report.question}"]
     for opinion in report.opinions:
         done = opinion.interpretation
         lines.append(f"{opinion.model['name']}: {done.answer or '(nothing)'}")

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from .collator import UnreadableImageError
+from .images import upright_rgb
 from .records import read_record
 from .render import RenderConfig, render
 from .signals import ECG
@@ -18,6 +19,8 @@ from .signals import ECG
 __all__ = ["IMAGE_SUFFIXES", "ECGPicture", "is_image_file", "load_picture", "training_render_config"]
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+MIN_SIDE_PX = 32  # below this not even an ECG's rows can be told apart
 
 _TRAINING_NAMES = {"image_width": "width_px", "image_height": "height_px", "paper": "palette"}
 _TRAINING_ONLY = {"augment", "image_seed"}
@@ -59,7 +62,7 @@ def load_picture(source: str | Path | ECG | Image.Image, config: RenderConfig | 
 
     Raises:
         ECGRecordError: A record that cannot be read.
-        UnreadableImageError: A picture that cannot be read.
+        UnreadableImageError: A picture that cannot be read, has several pages, or is too small to show an ECG.
         TypeError: Something else.
     """
     started = time.perf_counter()
@@ -110,19 +113,17 @@ def _open(path: Path) -> Image.Image:
     try:
         with Image.open(path) as opened:
             return _rgb(opened, str(path))
+    except UnreadableImageError:
+        raise
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        if isinstance(error, UnreadableImageError):
-            raise
         raise UnreadableImageError(str(path), f"no image: {type(error).__name__}: {error}") from error
 
 
 def _rgb(image: Image.Image, name: str) -> Image.Image:
-    """Fully decoded, turned as its EXIF data say, transparent parts white."""
+    if min(image.size) < MIN_SIDE_PX:
+        reason = f"{image.width} × {image.height} pixels; an ECG needs at least {MIN_SIDE_PX} at each side"
+        raise UnreadableImageError(name, reason)
     try:
-        upright = ImageOps.exif_transpose(image)
-        if not upright.has_transparency_data:
-            return upright.convert("RGB")
-        rgba = upright.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+        return upright_rgb(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UnreadableImageError(name, f"no image: {type(error).__name__}: {error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from .collator import EVLECGCollator
+from .collator import EVLECGCollator, UnreadableImageError
 from .ecg_inputs import ECGPicture, load_picture, training_render_config
 from .export import PROVENANCE_KEY
 from .features import base_model, image_token_id
@@ -22,6 +22,7 @@ from .label_scores import LabelScorer, check_labels
 from .labels import CPSC_CLASSES
 from .model_loading import load_vlm
 from .prompts import QUESTIONS
+from .records import ECGRecordError
 from .render import RenderConfig
 from .signals import ECG
 from .streaming import stream_answer
@@ -177,6 +178,7 @@ class ECGInterpreter:
         batch_size: int = 8,
         labels: Sequence[str] | None = None,
         max_new_tokens: int = 256,
+        on_bad_ecg: Callable[[int, ValueError], None] | None = None,
     ) -> list[Interpretation]:
         """Interpret several ECGs; answers do not depend on what else is in the batch, up to rounding.
 
@@ -186,6 +188,8 @@ class ECGInterpreter:
             batch_size: ECGs at once.
             labels: As in a single call.
             max_new_tokens: As in a single call.
+            on_bad_ecg: Called with the index and the error of each ECG that cannot be read, which is then left out of the
+                result; None: the first one raises.
 
         Raises:
             ValueError: Another number of questions than ECGs, a batch size below 1; and as in a single call.
@@ -196,8 +200,18 @@ class ECGInterpreter:
             raise ValueError(f"batch_size={batch_size}, max_new_tokens={max_new_tokens}; both must be at least 1")
         done: list[Interpretation] = []
         for start in range(0, len(ecgs), batch_size):
-            pictures = [load_picture(ecg, self.render) for ecg in ecgs[start : start + batch_size]]
-            own = asked[start : start + batch_size]
+            pictures, own = [], []
+            for index in range(start, min(start + batch_size, len(ecgs))):
+                try:
+                    pictures.append(load_picture(ecgs[index], self.render))
+                except (ECGRecordError, UnreadableImageError) as error:
+                    if on_bad_ecg is None:
+                        raise
+                    on_bad_ecg(index, error)
+                else:
+                    own.append(asked[index])
+            if not pictures:
+                continue
             answers, scores, seconds = self._ask(pictures, own, wanted, max_new_tokens)
             done += [
                 Interpretation(question, answer, found, picture.image, picture.seconds | seconds)

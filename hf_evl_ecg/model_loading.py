@@ -23,6 +23,7 @@ from .features import UnsupportedModelError
 __all__ = ["QUANTIZATIONS", "ModelLoadError", "load_vlm"]
 
 QUANTIZATIONS = ("4bit", "8bit")
+DTYPES = ("float32", "bfloat16", "float16")
 
 _LOAD_FAILURES = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError, StrictDataclassError)
 
@@ -51,14 +52,20 @@ def load_vlm(
         hub_options: Further options of transformers' ``from_pretrained``: token, cache_dir, subfolder, local_files_only.
 
     Raises:
-        ModelLoadError: There is no such model, it is damaged, or it cannot be quantized here.
+        ModelLoadError: There is no such model, it is damaged, the device is not there, or it cannot be quantized here.
         UnsupportedModelError: The model takes no images.
 
     Example:
         >>> model, processor = load_vlm("ecg-student", quantization="4bit")  # doctest: +SKIP
     """
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise _device_error(str(device), error) from error
+    if dtype != "auto" and not isinstance(dtype, torch.dtype) and dtype not in DTYPES:
+        raise ModelLoadError(f"dtype={dtype!r}; allowed: 'auto', {', '.join(map(repr, DTYPES))}, or a torch.dtype")
     options = {"dtype": dtype, **_quantization_options(quantization, place)}
+    _check_device(place)
     found = {"revision": revision or "main", **hub_options}
     _check_architecture(model, found)
     try:
@@ -72,6 +79,20 @@ def load_vlm(
             f"{model} lacks {len(missing)} weights of its architecture: {missing[:3]}; it is incomplete"
         )
     return (network.to(place) if quantization is None else network).eval(), processor
+
+
+def _check_device(device: torch.device) -> None:
+    """Try a device before a model is loaded for it."""
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise _device_error(device, error) from error
+
+
+def _device_error(device: str | torch.device, error: Exception) -> ModelLoadError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    there = ", ".join(["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))])
+    return ModelLoadError(f"device={str(device)!r} cannot be used: {reason}; here are: {there}")
 
 
 def _quantization_options(quantization: str | None, device: torch.device) -> dict[str, Any]:

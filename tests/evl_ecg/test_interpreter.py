@@ -20,6 +20,7 @@ from hf_evl_ecg.conversations import ChatTemplateError
 from hf_evl_ecg.ecg_inputs import load_picture, training_render_config
 from hf_evl_ecg.features import UnsupportedModelError
 from hf_evl_ecg.generation import generate_answers
+from hf_evl_ecg.images import ImageFile, upright_rgb
 from hf_evl_ecg.interpreter import REPORT_QUESTION, Interpretation
 from hf_evl_ecg.model_loading import ModelLoadError, load_vlm
 from hf_evl_ecg.simulate import simulate
@@ -181,7 +182,10 @@ def test_bad_ecgs(interpreter, tmp_path):
     for name in ("absent", "empty"):
         with pytest.raises(ECGRecordError, match=name):
             interpreter(tmp_path / name)
-    for name in ("no.png", "half.png", "absent.jpg"):
+    Image.new("L", (40, 31)).save(tmp_path / "low.png")
+    pages = [Image.new("L", (40, 40), grey) for grey in (0, 255)]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    for name in ("no.png", "half.png", "absent.jpg", "low.png", "pages.tif"):
         with pytest.raises(UnreadableImageError, match=name):
             interpreter(tmp_path / name)
         with pytest.raises(UnreadableImageError, match=name):
@@ -223,6 +227,8 @@ def test_bad_models(tmp_path, ecg_student, tiny_vlm, monkeypatch):
         load_vlm("org/absent", local_files_only=True)
     with pytest.raises(ModelLoadError, match="quantization='3bit'; allowed"):
         load_vlm(ecg_student, quantization="3bit")
+    with pytest.raises(ModelLoadError, match=r"device='cuda:99' cannot be used: .*; here are: cpu"):
+        load_vlm(ecg_student, device="cuda:99")
     with pytest.raises(ModelLoadError, match="needs a CUDA device"):
         load_vlm(ecg_student, quantization="4bit", device="cpu")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -263,17 +269,43 @@ def test_damaged_models(tmp_path, ecg_student):
 
 
 def test_pictures_are_upright_and_on_white(tmp_path):
-    stripe = Image.new("RGB", (30, 20), "white")
-    stripe.paste("black", (0, 0, 30, 5))
+    stripe = Image.new("RGB", (60, 40), "white")
+    stripe.paste("black", (0, 0, 60, 10))
     exif = Image.Exif()
     exif[0x0112] = 3  # taken upside down
     stripe.save(tmp_path / "turned.png", exif=exif)
     upright = np.asarray(load_picture(tmp_path / "turned.png").image)
     assert upright[0].min() == 255
     assert upright[-1].max() == 0
-    clear = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    clear = Image.new("RGBA", (32, 32), (0, 0, 0, 0))
     clear.save(tmp_path / "clear.png")
     assert np.asarray(load_picture(tmp_path / "clear.png").image).min() == 255
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_scans_of_16_bits_keep_their_greys(tmp_path, name):
+    """Not clipped at 255 of 65,535, which leaves a white page."""
+    ramp = np.tile(np.arange(256), (64, 1))
+    Image.fromarray((ramp * 257).astype(np.uint16)).save(tmp_path / name)
+    expected = np.repeat(ramp[..., None], 3, axis=2)
+    assert np.array_equal(np.asarray(load_picture(tmp_path / name).image), expected)
+    assert np.array_equal(np.asarray(ImageFile(tmp_path)({"image": name})), expected)
+    with pytest.raises(ValueError, match="pixels of mode 'F'"):
+        upright_rgb(Image.new("F", (40, 40)))
+
+
+def test_a_bad_ecg_in_a_batch_is_left_out_where_wanted(interpreter, ecg_records, tmp_path):
+    (tmp_path / "empty.hea").write_text("")
+    ecgs = [tmp_path / "empty", ecg_records[0], tmp_path / "no.png", ecg_records[1]]
+    bad = {}
+    questions = ["a?", RHYTHM, "b?", RHYTHM]
+    told = interpreter.batch(ecgs, questions, labels=[], max_new_tokens=4, batch_size=2, on_bad_ecg=bad.__setitem__)
+    alone = interpreter.batch(ecg_records[:2], RHYTHM, labels=[], max_new_tokens=4)
+    assert [one.answer for one in told] == [one.answer for one in alone]
+    assert {index: type(error) for index, error in bad.items()} == {0: ECGRecordError, 2: UnreadableImageError}
+    assert interpreter.batch(ecgs[:1], labels=[], on_bad_ecg=bad.__setitem__) == []
+    with pytest.raises(ECGRecordError, match="empty"):
+        interpreter.batch(ecgs, labels=[])
 
 
 def test_an_unknown_way_of_drawing_is_told(ecg_student, tiny_vlm, caplog):
