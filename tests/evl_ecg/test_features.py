@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from hf_evl_ecg.features import (
+    LOGITS_PER_SAMPLE,
     FeatureRequest,
     UnsupportedModelError,
     answer_cross_entropy,
@@ -129,7 +130,8 @@ def test_no_hook_stays_and_the_head_sees_answers_only(case, make_inputs):
     extract_features(model, inputs, labels)
     extract_features(model, inputs, labels, FeatureRequest(logits=False))
     handle.remove()
-    assert seen == [(2, 5), (2, 1)]
+    # An older host computes each position that any sample needs for every sample.
+    assert seen == ([(2, 5), (2, 1)] if LOGITS_PER_SAMPLE else [(2, 6), (2, 2)])
     assert not model.get_decoder()._forward_hooks
     assert not model.get_decoder()._forward_pre_hooks
 
