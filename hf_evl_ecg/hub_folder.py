@@ -1,27 +1,21 @@
-"""What a folder may hold that is to be published, and what its card must say.
-
-This file stands in both packages of this project, word for word, as they do not import each other.
-"""
+"""What a folder may hold that is to be published, and what its card must say."""
 
 from __future__ import annotations
 
 import re
 import shutil
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from huggingface_hub import ModelCard
+
+from .results import write_text
 
 __all__ = ["check_card", "check_files", "write_card"]
 
 
 def check_files(folder: Path, allowed: Sequence[str]) -> dict[str, Path]:
-    """Files of a folder by their name in the repository.
-
-    Args:
-        folder: The folder.
-        allowed: Patterns as of `fnmatch`, for each part of a path.
+    """Files of a folder by their name in the repository; ``allowed`` are patterns as of `pathlib.Path.glob`.
 
     Raises:
         ValueError: There is no such folder, or it holds a file that no pattern allows.
@@ -29,17 +23,13 @@ def check_files(folder: Path, allowed: Sequence[str]) -> dict[str, Path]:
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder; give the folder of a saved model")
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if not path.is_dir()}
-    if foreign := [name for name in files if not any(_matches(name, pattern) for pattern in allowed)]:
+    known = {path for pattern in allowed for path in folder.glob(pattern)}
+    if foreign := [name for name, path in files.items() if path not in known]:
         raise ValueError(
             f"{folder} holds files that do not belong to what is published: {foreign[:20]}; nothing was sent. Publish a "
             "folder of its own, not the folder of a training run: pickles, optimizer states and logs stay where they are"
         )
     return files
-
-
-def _matches(name: str, pattern: str) -> bool:
-    parts, patterns = name.split("/"), pattern.split("/")
-    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
 
 
 def write_card(folder: Path, card: str | Path) -> None:
@@ -49,9 +39,7 @@ def write_card(folder: Path, card: str | Path) -> None:
         for name in filter(lambda name: (card.parent / name).is_file(), _pictures(text)):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(card.parent / name, folder / name)
-    temporary = folder / ".README.md"
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(folder / "README.md")
+    write_text(folder / "README.md", text)
 
 
 def _pictures(text: str) -> list[str]:

@@ -7,21 +7,20 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import PIL.Image
 import torch
 from datasets import Dataset, DatasetDict, Features, Image
 from datasets.table import embed_table_storage
-from huggingface_hub import HfApi
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
 from .export import CHECK_QUESTION, PROVENANCE_KEY
-from .hub import PublishError, Push, downloaded, push_folder, tag_push
+from .hub import PublishError, Push, PushOptions, publish_folder
 from .hub_folder import check_card, check_files, write_card
-from .reload_check import ReloadError, reload_logits
+from .reload_check import reload_logits
 from .results import write_text
 
 __all__ = ["DATASET_FILES", "STUDENT_FILES", "PublishReport", "publish_dataset", "publish_student", "render_dataset"]
@@ -46,13 +45,11 @@ class PublishReport:
 
     Attributes:
         push: Where it is.
-        tag: Tag of the commit, if one was asked for.
         difference: Largest difference of logits between the folder and what the Hub returned, each run in a new
             process, over the largest logit.
     """
 
     push: Push
-    tag: str | None
     difference: float
 
 
@@ -62,33 +59,23 @@ def publish_student(
     *,
     card: str | Path | None = None,
     provenance: Mapping[str, Any] | None = None,
-    private: bool = True,
-    revision: str = "main",
-    tag: str | None = None,
-    commit_message: str = "Publish student",
-    parent_commit: str | None = None,
     check_inputs: Mapping[str, Tensor] | None = None,
-    api: HfApi | None = None,
+    **options: Unpack[PushOptions],
 ) -> PublishReport:
     """Publish what `hf_evl_ecg.export.export_student` wrote, and prove that the copy on the Hub computes the same.
 
     Nothing is sent unless the folder holds the student and its card alone, without pickles or weights that are not the
     student's, and loads in a new process that cannot import this package. Then the branch is made to hold exactly this
-    folder (see `hf_evl_ecg.hub.push_folder`; the same folder again makes no commit), downloaded into a new cache, and run
-    in another such process. Only a commit that passed is tagged.
+    folder (the same folder again makes no commit), downloaded into a new cache, and run in another such process. Only a
+    commit that passed is tagged.
 
     Args:
         folder: The exported folder.
         repo_id: ``namespace/name``.
         card: Text of the card, or a file with it and its pictures beside it; None: README.md is in the folder already.
         provenance: Facts that the export did not have yet, such as results; added to those in ``config.json``.
-        private: Visibility of a new repository; a public one is refused if this is True.
-        revision: Branch.
-        tag: Tag for the commit.
-        commit_message: First line of the commit.
-        parent_commit: Push only if this is the newest commit of the branch; None: whatever is there now.
         check_inputs: Model inputs to compare logits on, instead of a picture and a question through the processor.
-        api: Endpoint and token; None: those of the environment.
+        **options: private, revision, tag, commit_message, parent_commit and api (see `hf_evl_ecg.hub.publish_folder`).
 
     Raises:
         PublishError: The Hub refused, the connection broke, or the copy on the Hub computes something else.
@@ -106,22 +93,11 @@ def publish_student(
         write_card(folder, card)
     check_card(folder)
     expected = _logits(folder, check_inputs)
-    push = push_folder(
-        folder,
-        repo_id,
-        allowed=STUDENT_FILES,
-        private=private,
-        revision=revision,
-        commit_message=commit_message,
-        parent_commit=parent_commit,
-        tag=tag,
-        api=api,
-    )
-    with downloaded(push, folder, api) as copy:
-        difference = _compare(push, copy, expected, check_inputs)
-    if tag is not None:
-        tag_push(push, tag, api)
-    return PublishReport(push, tag, difference)
+
+    def compare(copy: Path) -> float:
+        return _compare(_logits(copy, check_inputs), expected)
+
+    return PublishReport(*publish_folder(folder, repo_id, compare, allowed=STUDENT_FILES, **options))
 
 
 def render_dataset(questions: Dataset, draw: Callable[[Mapping[str, Any]], PIL.Image.Image]) -> Dataset:
@@ -144,16 +120,7 @@ def render_dataset(questions: Dataset, draw: Callable[[Mapping[str, Any]], PIL.I
 
 
 def publish_dataset(
-    data: Dataset | DatasetDict,
-    repo_id: str,
-    *,
-    card: str | Path,
-    private: bool = True,
-    revision: str = "main",
-    tag: str | None = None,
-    commit_message: str = "Publish data set",
-    parent_commit: str | None = None,
-    api: HfApi | None = None,
+    data: Dataset | DatasetDict, repo_id: str, *, card: str | Path, **options: Unpack[PushOptions]
 ) -> Push:
     """Publish pictures of ECGs with their questions, answers or labels as parquet files that `load_dataset` reads.
 
@@ -164,12 +131,7 @@ def publish_dataset(
         data: Rows with an `datasets.Image` column, or several splits of them.
         repo_id: ``namespace/name``.
         card: Text of the card, or a file with it; its metadata must name the license.
-        private: Visibility of a new repository; a public one is refused if this is True.
-        revision: Branch.
-        tag: Tag for the commit.
-        commit_message: First line of the commit.
-        parent_commit: Push only if this is the newest commit of the branch; None: whatever is there now.
-        api: Endpoint and token; None: those of the environment.
+        **options: private, revision, tag, commit_message, parent_commit and api (see `hf_evl_ecg.hub.publish_folder`).
 
     Raises:
         PublishError: The Hub refused, the connection broke, or the Hub returns other files.
@@ -184,23 +146,9 @@ def publish_dataset(
         write_card(folder, text)
         for name, rows in splits.items():
             _write_parquet(folder / "data", name, rows)
-        push = push_folder(
-            folder,
-            repo_id,
-            allowed=DATASET_FILES,
-            repo_type="dataset",
-            private=private,
-            revision=revision,
-            commit_message=commit_message,
-            parent_commit=parent_commit,
-            tag=tag,
-            api=api,
-        )
-        with downloaded(push, folder, api):
-            pass
-    if tag is not None:
-        tag_push(push, tag, api)
-    return push
+        return publish_folder(
+            folder, repo_id, lambda copy: None, allowed=DATASET_FILES, repo_type="dataset", **options
+        )[0]
 
 
 def _check_student(folder: Path) -> None:
@@ -231,16 +179,11 @@ def _logits(folder: Path, check_inputs: Mapping[str, Tensor] | None) -> Tensor:
     return reload_logits(folder, {"image": picture}, question=CHECK_QUESTION)["logits"]
 
 
-def _compare(push: Push, copy: Path, expected: Tensor, check_inputs: Mapping[str, Tensor] | None) -> float:
-    warning = f"{push.repo_id} holds the files at {push.commit}, without a tag; do not use that commit."
-    try:
-        found = _logits(copy, check_inputs)
-    except ReloadError as error:
-        raise PublishError(f"The copy on the Hub does not load: {error} {warning}") from error
+def _compare(found: Tensor, expected: Tensor) -> float:
     same_shape = found.shape == expected.shape
     difference = float((found - expected).abs().max() / expected.abs().max()) if same_shape else float("inf")
     if not difference <= _SAME:
-        raise PublishError(f"The logits of the copy on the Hub differ by {difference:.2g} of the largest. {warning}")
+        raise PublishError(f"The logits of the copy on the Hub differ by {difference:.2g} of the largest.")
     return difference
 
 

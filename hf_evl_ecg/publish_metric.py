@@ -9,12 +9,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
-
-from huggingface_hub import HfApi
+from typing import Any, Unpack
 
 from .ecg_metric import ECGAnswerMetric
-from .hub import PublishError, Push, downloaded, push_folder, tag_push
+from .hub import PublishError, Push, PushOptions, publish_folder
 from .results import write_text
 
 __all__ = ["METRIC_FILES", "publish_metric"]
@@ -66,29 +64,16 @@ print(json.dumps(evaluate.load(sys.argv[1]).compute(predictions=[given["answer"]
 """
 
 
-def publish_metric(
-    repo_id: str,
-    *,
-    private: bool = True,
-    revision: str = "main",
-    tag: str | None = None,
-    commit_message: str = "Publish metric",
-    parent_commit: str | None = None,
-    api: HfApi | None = None,
-) -> Push:
+def publish_metric(repo_id: str, **options: Unpack[PushOptions]) -> Push:
     """Publish `hf_evl_ecg.ecg_metric.ECGAnswerMetric` as a Space with its modules, as `evaluate` expects metrics.
 
-    The Space holds code, as every metric does: those who load it run it; it needs datasets, numpy and scipy. After the push its copy on the Hub scores an
-    example in a new process that cannot import this package, and must agree with the metric here.
+    The Space holds code, as every metric does: those who load it run it; it needs datasets, numpy and scipy. After the push
+    its copy on the Hub scores an example in a new process that cannot import this package, and must agree with the metric
+    here.
 
     Args:
         repo_id: ``namespace/name``.
-        private: Visibility of a new Space; a public one is refused if this is True.
-        revision: Branch.
-        tag: Tag for the commit.
-        commit_message: First line of the commit.
-        parent_commit: Push only if this is the newest commit of the branch; None: whatever is there now.
-        api: Endpoint and token; None: those of the environment.
+        **options: private, revision, tag, commit_message, parent_commit and api (see `hf_evl_ecg.hub.publish_folder`).
 
     Raises:
         PublishError: The Hub refused, the connection broke, or the copy on the Hub scores differently.
@@ -97,33 +82,15 @@ def publish_metric(
     Example:
         >>> publish_metric("heart-lab/ecg_answers")  # doctest: +SKIP
     """
-    expected = ECGAnswerMetric().compute(predictions=[_ANSWER], references=[_ITEM])
+    expected, name = ECGAnswerMetric().compute(predictions=[_ANSWER], references=[_ITEM]), repo_id.split("/")[-1]
+
+    def compare(copy: Path) -> None:
+        if (found := _compute_elsewhere(copy / f"{name}.py")) != expected:
+            raise PublishError(f"The metric on the Hub gives {found}, the one here {expected}.")
+
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        name = repo_id.split("/")[-1]
-        _write_metric(folder, repo_id, name)
-        push = push_folder(
-            folder,
-            repo_id,
-            allowed=METRIC_FILES,
-            repo_type="space",
-            private=private,
-            revision=revision,
-            commit_message=commit_message,
-            parent_commit=parent_commit,
-            tag=tag,
-            space_sdk="static",
-            api=api,
-        )
-        with downloaded(push, folder, api) as copy:
-            found = _compute_elsewhere(copy / f"{name}.py")
-    if found != expected:
-        raise PublishError(
-            f"The metric on the Hub gives {found}, the one here {expected}. {repo_id} holds it at {push.commit}; do not use it."
-        )
-    if tag is not None:
-        tag_push(push, tag, api)
-    return push
+        _write_metric(Path(scratch), repo_id, name)
+        return publish_folder(Path(scratch), repo_id, compare, allowed=METRIC_FILES, repo_type="space", **options)[0]
 
 
 def _write_metric(folder: Path, repo_id: str, name: str) -> None:

@@ -4,33 +4,41 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, ModelCard
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
-from .hub import PublishError, Push, downloaded, push_folder, tag_push
-from .hub_folder import check_card, check_files, write_card
+from .hub import PublishError, Push, push_encoder
+from .results import write_atomically
 
-__all__ = ["CHECK_TEXTS", "PublishReport", "publish_encoder", "reload_embeddings"]
+__all__ = ["CHECK_TEXTS", "PublishReport", "publish_encoder", "reload_embeddings", "write_card"]
 
 CHECK_TEXTS = ("A short sentence.", "Twelve leads were recorded at rest.", "42", "Wo ist der nächste Bahnhof, bitte?")
 
-_CARD_FILES = ("README.md", "LICENSE", "*.png", "*.jpg", "results/*.json", ".eval_results/*.yaml")
-_MODULE_FILES = (
-    *("config.json", "*_config.json", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"),
-    *("tokenizer.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt"),
-    *("merges.txt", "chat_template.jinja"),
-)
-_SAME = 1e-5  # of the largest coordinate; the same files on the same machine, so normally 0
+_SENT = (
+    ".safetensors",
+    ".json",
+    ".txt",
+    ".model",
+    ".jinja",
+    ".md",
+    ".yaml",
+    ".png",
+    ".jpg",
+    "LICENSE",
+)  # no pickles, no code
+_BESIDE = ("LICENSE", "results/*.json", ".eval_results/*.yaml")  # what belongs to a card, with its pictures
 
 # What a user writes, and nothing else: plain sentence-transformers, no trust_remote_code, this package out of reach.
 _SCRIPT = """
@@ -53,13 +61,11 @@ class PublishReport:
 
     Attributes:
         push: Where it is.
-        tag: Tag of the commit, if one was asked for.
-        difference: Largest difference of coordinates between the embeddings of the folder and of what the Hub returned,
+        difference: Largest difference of coordinates between the embeddings of what was sent and of what the Hub returned,
             each computed in a new process, over the largest coordinate.
     """
 
     push: Push
-    tag: str | None
     difference: float
 
 
@@ -78,78 +84,52 @@ def publish_encoder(
 ) -> PublishReport:
     """Publish an encoder as `SentenceTransformer.save_pretrained` writes it, and prove that the Hub's copy computes the same.
 
-    Unlike `SentenceTransformer.push_to_hub`, nothing is sent unless the folder holds the encoder and its card alone, in
-    safetensors, without pickles or code, and loads in a new process that cannot import this package. Then the branch is
-    made to hold exactly this folder (see `hf_mic.hub.push_folder`; the same folder again makes no commit), downloaded into
-    a new cache, and run in another such process. Only a commit that passed is tagged.
+    Unlike `SentenceTransformer.push_to_hub`, it replaces all that the branch held, is private, has a complete card, and is
+    run in a new process that cannot import this package: before it is sent, and again as the Hub returns it. Only a commit
+    that passed is tagged. The same again makes no commit.
 
     Args:
-        model: The folder, or a model in memory, which is saved to a temporary one.
+        model: A model, or its folder, of which only the encoder is sent, its card, and what belongs to that: the pictures
+            that it shows, ``LICENSE``, ``results/*.json`` and ``.eval_results/*.yaml``.
         repo_id: ``namespace/name``.
-        card: Text of the card, or a file with it and its pictures beside it; None: README.md is in the folder already.
+        card: Text of the card, or a file with it and its pictures beside it; None: README.md of the folder.
         truncate_dim: Width at which embeddings are compared; None: the full width.
         private: Visibility of a new repository; a public one is refused if this is True.
         revision: Branch.
-        tag: Tag for the commit.
+        tag: Tag for the commit; one that is there already must mean the newest commit, with just these files.
         commit_message: First line of the commit.
         parent_commit: Push only if this is the newest commit of the branch; None: whatever is there now.
         api: Endpoint and token; None: those of the environment.
 
     Raises:
-        PublishError: The folder does not load, the Hub refused, the connection broke, or its copy computes something else.
-        ValueError: The folder is no encoder, holds something else, or its card is missing or invalid.
+        PublishError: The encoder does not load, the Hub refused, the connection broke, or its copy computes something else.
+        ValueError: The folder is no encoder, or the card is missing or incomplete.
 
     Example:
         >>> publish_encoder("outputs/mic", "ann/mic-minilm", truncate_dim=32, tag="v1.0")  # doctest: +SKIP
     """
-    if isinstance(model, SentenceTransformer):
-        with tempfile.TemporaryDirectory() as scratch:
-            model.save_pretrained(scratch, create_model_card=False)
-            return publish_encoder(
-                scratch,
-                repo_id,
-                card=card,
-                truncate_dim=truncate_dim,
-                private=private,
-                revision=revision,
-                tag=tag,
-                commit_message=commit_message,
-                parent_commit=parent_commit,
-                api=api,
-            )
-    folder = Path(model)
-    allowed = _allowed_files(folder)
-    check_files(folder, allowed)
-    if card is not None:
-        write_card(folder, card)
-    check_card(folder)
-    try:
-        expected = reload_embeddings(folder, CHECK_TEXTS, truncate_dim)
-    except PublishError as error:
-        raise PublishError(f"{error}\nNothing was sent.") from error
-    push = push_folder(
-        folder,
-        repo_id,
-        allowed=allowed,
-        private=private,
-        revision=revision,
-        commit_message=commit_message,
-        parent_commit=parent_commit,
-        tag=tag,
-        api=api,
-    )
-    warning = f"{repo_id} holds the files at {push.commit}, without a tag; do not use that commit."
-    with downloaded(push, folder, api) as copy:
-        try:
-            found = reload_embeddings(copy, CHECK_TEXTS, truncate_dim)
-        except PublishError as error:
-            raise PublishError(f"The copy on the Hub fails. {error}\n{warning}") from error
-    difference = float(np.abs(found - expected).max() / np.abs(expected).max())
-    if not difference <= _SAME:
-        raise PublishError(f"The embeddings of the copy on the Hub differ by {difference:.2g}. {warning}")
-    if tag is not None:
-        tag_push(push, tag, api)
-    return PublishReport(push, tag, difference)
+    with tempfile.TemporaryDirectory() as scratch:
+        _save(model, card, Path(scratch))
+        push, difference = push_encoder(
+            Path(scratch),
+            repo_id,
+            lambda folder: reload_embeddings(folder, CHECK_TEXTS, truncate_dim),
+            private=private,
+            revision=revision,
+            tag=tag,
+            commit_message=commit_message,
+            parent_commit=parent_commit,
+            api=api or HfApi(),
+        )
+    return PublishReport(push, difference)
+
+
+def write_card(folder: Path, card: str | Path) -> None:
+    """Write README.md: a text, or a copy of a file together with the pictures that it shows from beside it."""
+    text = card.read_text(encoding="utf-8") if isinstance(card, Path) else card
+    if isinstance(card, Path):
+        _copy([name for name in _pictures(text) if (card.parent / name).is_file()], card.parent, folder)
+    write_atomically(folder / "README.md", lambda file: file.write(text.encode()))
 
 
 def reload_embeddings(
@@ -171,48 +151,64 @@ def reload_embeddings(
     """
     with tempfile.TemporaryDirectory() as scratch:
         output = Path(scratch, "embeddings.npy")
-        command = [
-            sys.executable,
-            "-P",
-            "-c",
-            _SCRIPT,
-            str(Path(folder).resolve()),
-            str(truncate_dim or 0),
-            str(output),
-        ]
+        arguments = [str(Path(folder).resolve()), str(truncate_dim or 0), str(output)]
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(torch.get_num_threads())}
         try:
-            done = subprocess.run(
-                command,
+            subprocess.run(
+                [sys.executable, "-P", "-c", _SCRIPT, *arguments],
+                check=True,
                 input=json.dumps(list(texts)),
                 capture_output=True,
                 text=True,
-                timeout=timeout_s,
                 env=environment,
                 cwd=scratch,
-                check=False,
+                timeout=timeout_s,
             )
+        except subprocess.CalledProcessError as error:
+            raise PublishError(f"{folder} does not load in a new process:\n{error.stderr.strip()[-2000:]}") from error
         except subprocess.TimeoutExpired as error:
             raise PublishError(f"{folder} was not loaded within {timeout_s:g} s.") from error
-        if done.returncode or not output.is_file():
-            raise PublishError(f"{folder} does not load in a new process:\n{done.stderr.strip()[-2000:]}")
         return np.load(output)
 
 
-def _allowed_files(folder: Path) -> tuple[str, ...]:
-    """Patterns of the files of the modules that modules.json names, and of a card."""
-    path = folder / "modules.json"
-    if not path.is_file():
-        raise ValueError(f"{folder} has no modules.json; give a folder written by SentenceTransformer.save_pretrained")
-    modules = json.loads(path.read_text(encoding="utf-8"))
-    if own := [module["type"] for module in modules if not module["type"].startswith("sentence_transformers.")]:
-        raise ValueError(
-            f"{folder} needs code that sentence-transformers does not have: {own}; others could not load it"
-        )
-    inside = {f"{module['path']}/" if module["path"] else "" for module in modules}
-    return (
-        *_CARD_FILES,
-        "modules.json",
-        "config_sentence_transformers.json",
-        *(place + name for place in sorted(inside) for name in _MODULE_FILES),
-    )
+def _save(model: SentenceTransformer | str | Path, card: str | Path | None, folder: Path) -> None:
+    """Write the encoder and its card to an empty folder, with what belongs to the card."""
+    if not isinstance(model, SentenceTransformer):
+        source = Path(model)
+        if not (source / "modules.json").is_file():
+            raise ValueError(
+                f"{source} has no modules.json; give a folder that SentenceTransformer.save_pretrained wrote"
+            )
+        card = source / "README.md" if card is None else card
+        beside = [path for pattern in _BESIDE for path in source.glob(pattern)]
+        _copy([path.relative_to(source).as_posix() for path in beside], source, folder)
+        model = SentenceTransformer(str(source), device="cpu")
+    if card is None or (isinstance(card, Path) and not card.is_file()):
+        raise ValueError(f"no README.md: card={card}; an encoder without a card is not published")
+    model.save_pretrained(str(folder), create_model_card=False)
+    write_card(folder, card)
+    _check_card(folder)
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    if foreign := [path.name for path in files if not {path.name, path.suffix} & set(_SENT)]:
+        raise ValueError(f"{foreign} would be sent, but only safetensors, text and pictures are published: nothing was")
+
+
+def _copy(names: Iterable[str], source: Path, folder: Path) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, folder / name)
+
+
+def _pictures(card: str) -> list[str]:
+    """Relative addresses of the pictures that a card shows."""
+    return re.findall(r"!\[[^\]]*\]\((?!\w+:|/|\.\.)([^)\s]+)\)", card)
+
+
+def _check_card(folder: Path) -> None:
+    card = ModelCard((folder / "README.md").read_text(encoding="utf-8"))
+    if not card.data.get("license"):
+        raise ValueError("the metadata of the card names no license; an encoder without one is not published")
+    missing = [name for name in _pictures(card.text) if not (folder / name).is_file()]
+    left = re.findall(r"\[More Information Needed\]|\{\{.*?\}\}", card.text)
+    if missing or left:
+        raise ValueError(f"the card is not complete: pictures {missing} are not there, placeholders {left} are")

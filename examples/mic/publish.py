@@ -26,9 +26,8 @@ from huggingface_hub import ModelCard
 from sentence_transformers import SentenceTransformer
 
 from hf_mic import study_card
-from hf_mic.hub_folder import write_card
 from hf_mic.options import parse_options
-from hf_mic.publish import PublishReport, publish_encoder
+from hf_mic.publish import PublishReport, publish_encoder, write_card
 from hf_mic.results import read_results
 
 

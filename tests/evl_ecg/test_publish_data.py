@@ -130,7 +130,9 @@ def test_a_metric_is_published_and_evaluate_loads_it_by_name_in_a_clean_process(
 
 def test_a_metric_that_scores_differently_is_reported(hub, api, monkeypatch):
     monkeypatch.setattr(publish_metric_module, "_compute_elsewhere", lambda script: {"rhythm_closed_accuracy": 0.0})
-    with pytest.raises(PublishError, match=r"metric on the Hub gives .*0\.0.*the one here .*1\.0.*do not use it"):
+    with pytest.raises(
+        PublishError, match=r"metric on the Hub gives .*0\.0.*the one here .*1\.0.*do not use that commit"
+    ):
         publish_metric("ann/ecg_answers", tag="v1", api=api)
     assert hub.repo("ann/ecg_answers", "space").private
     assert not hub.repo("ann/ecg_answers", "space").tags

@@ -2,13 +2,13 @@
 
 import json
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from huggingface_hub import HfApi
-from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from hf_mic import publish
@@ -57,8 +57,11 @@ def in_process(monkeypatch):
 
 
 def test_an_encoder_is_published_and_loads_by_name_in_a_clean_process(hub, api, saved, tmp_path, monkeypatch):
+    runs = []
+
     def real_for_the_copy(folder, texts, dim):
-        return (embed_here if folder == saved else reload_embeddings)(folder, texts, dim)
+        runs.append(folder)
+        return (embed_here if len(runs) == 1 else reload_embeddings)(folder, texts, dim)
 
     monkeypatch.setattr(publish, "reload_embeddings", real_for_the_copy)
     report = publish_encoder(saved, REPO, truncate_dim=8, tag="v1.0", api=api)
@@ -67,6 +70,7 @@ def test_an_encoder_is_published_and_loads_by_name_in_a_clean_process(hub, api, 
     assert report.difference <= 1e-6
     assert report.push.commit == repo.branches["main"] == repo.tags["v1.0"]
     assert repo.files() == {p.relative_to(saved).as_posix(): p.read_bytes() for p in saved.rglob("*") if p.is_file()}
+    assert set(report.push.files) == set(repo.files())
     assert {Path(name).suffix for name in repo.files()} == {".json", ".md", ".safetensors"}
     np.save(tmp_path / "expected.npy", embed_here(saved, CHECK_TEXTS, 8))
     code = f"""
@@ -79,37 +83,57 @@ print("same")
     assert run_clean(code, hub, tmp_path) == "same"
 
 
-def test_the_same_again_makes_no_commit(hub, api, saved, in_process):
+def test_the_same_again_makes_no_commit_and_a_tag_is_not_moved(hub, api, saved, in_process):
     first = publish_encoder(saved, REPO, tag="v1", api=api)
-    again = publish_encoder(saved, REPO, tag="v1", api=api)
-    assert not again.push.committed
-    assert again.push.commit == first.push.commit
+    for tag in ("v1", None):
+        again = publish_encoder(saved, REPO, tag=tag, api=api)
+        assert not again.push.committed
+        assert again.push.commit == first.push.commit
+    with pytest.raises(PublishError, match=r"returns other files .*README\.md.* is unchanged at"):
+        publish_encoder(saved, REPO, card=CARD + "More.", tag="v1", api=api)
     changed = publish_encoder(saved, REPO, card=CARD + "More.", tag="v2", api=api)
     assert changed.push.committed
-    assert hub.repo(REPO).files()["README.md"].decode() == CARD + "More."
-    assert hub.repo(REPO).tags == {"v1": first.push.commit, "v2": changed.push.commit}
+    with pytest.raises(PublishError, match=rf"tag='v1' is another .* is unchanged at {changed.push.commit}"):
+        publish_encoder(saved, REPO, tag="v1", api=api)
+    repo = hub.repo(REPO)
+    assert [commit.title for commit in repo.history()] == ["Publish encoder", "Publish encoder", "initial commit"]
+    assert repo.files()["README.md"].decode() == CARD + "More."
+    assert repo.tags == {"v1": first.push.commit, "v2": changed.push.commit}
     assert len(hub.served("PUT", "/storage/")) == 2, "the weights of the transformer and of the head, once each"
 
 
-def test_what_training_leaves_is_not_sent(hub, api, saved, in_process):
-    for name in (
+def test_a_branch_holds_the_encoder_alone(hub, api, saved, in_process):
+    api.create_repo(REPO, private=True)
+    api.upload_file(path_or_fileobj=b"old", path_in_repo="pytorch_model.bin", repo_id=REPO)
+    files = {path.relative_to(saved).as_posix() for path in saved.rglob("*") if path.is_file()}
+    left = (
         "training_args.bin",
         "optimizer.pt",
         "checkpoint-2/model.safetensors",
-        "1_Pooling/optimizer.pt",
+        "1_Pooling/x.pt",
         "runs/events",
-        "model.py",
-    ):
-        path = saved / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"x")
-        with pytest.raises(ValueError, match=rf"do not belong.*{name}.*nothing was sent"):
-            publish_encoder(saved, REPO, api=api)
-        path.unlink()
+        "x.py",
+    )
+    beside = ("LICENSE", "results/mic.json", ".eval_results/mic.yaml")
+    for name in (*left, *beside):
+        (saved / name).parent.mkdir(exist_ok=True)
+        (saved / name).write_bytes(b"x")
+    done = publish_encoder(saved, REPO, revision="next", commit_message="Try", api=api)
+    repo = hub.repo(REPO)
+    assert set(repo.files("next")) == {*files, *beside}
+    assert repo.files("main") == {"pytorch_model.bin": b"old"}
+    assert (done.push.revision, repo.history("next")[0].title) == ("next", "Try")
+
+
+def test_what_is_no_encoder_is_not_sent(hub, api, saved, in_process, monkeypatch):
+    model = SentenceTransformer(str(saved), device="cpu")
+    monkeypatch.setattr(publish, "_SENT", tuple(kind for kind in publish._SENT if kind != ".safetensors"))
+    with pytest.raises(ValueError, match=r"\['model\.safetensors', 'model\.safetensors'\] would be sent, but only"):
+        publish_encoder(model, REPO, card=CARD, api=api)
     modules = json.loads((saved / "modules.json").read_text())
     modules[1]["type"] = "my_code.MyPooling"
     (saved / "modules.json").write_text(json.dumps(modules))
-    with pytest.raises(ValueError, match=r"needs code .*my_code\.MyPooling"):
+    with pytest.raises(ValueError, match=r"(?s)my_code\.MyPooling.*trust_remote_code"):
         publish_encoder(saved, REPO, api=api)
     (saved / "modules.json").unlink()
     with pytest.raises(ValueError, match=r"no modules\.json"):
@@ -117,43 +141,111 @@ def test_what_training_leaves_is_not_sent(hub, api, saved, in_process):
     assert not hub.requests
 
 
-def test_a_card_is_needed(hub, api, saved, in_process):
+@pytest.mark.parametrize(
+    ("card", "message"),
+    [
+        (None, r"no README\.md"),
+        ("# No metadata", "names no license"),
+        (CARD + "[More Information Needed]", r"placeholders \['\[More Information Needed\]'\]"),
+        (CARD + "{{ results }}", "placeholders .*results"),
+        (CARD + "![scores](scores.png)", r"pictures \['scores.png'\] are not there"),
+    ],
+)
+def test_a_card_must_be_there_and_complete(hub, api, saved, card, message):
     (saved / "README.md").unlink()
-    with pytest.raises(ValueError, match=r"no README\.md"):
-        publish_encoder(saved, REPO, api=api)
-    with pytest.raises(ValueError, match="names no license"):
-        publish_encoder(saved, REPO, card="# No license", api=api)
+    with pytest.raises(ValueError, match=message):
+        publish_encoder(saved, REPO, card=card, api=api)
     assert not hub.requests
-    assert publish_encoder(saved, REPO, card=CARD, api=api).push.committed
 
 
-def test_a_refused_or_broken_push_says_what_is_there(hub, api, saved, in_process):
-    with pytest.raises(PublishError, match=r"refuses \(401\).*Nothing was sent"):
-        publish_encoder(saved, REPO, api=HfApi(endpoint=hub.url, token="hf_wrong"))
-    hub.cut("PUT", "/storage/", after_bytes=100, times=12)
-    with pytest.raises(PublishError, match=r"connection .* broke .*is unchanged at"):
+def test_who_may_not_write_is_told_so(hub, api, saved, in_process):
+    for token, status in (("hf_wrong", 401), (False, 401), ("hf_read", 403)):
+        with pytest.raises(PublishError, match=f"(?s){status}.*Nothing was sent") as error:
+            publish_encoder(saved, REPO, api=HfApi(endpoint=hub.url, token=token))
+        assert error.value.__cause__.response.status_code == status
+    assert not hub.repos
+    api.create_repo(REPO, private=False)
+    with pytest.raises(PublishError, match=r"is public.*Nothing was sent"):
         publish_encoder(saved, REPO, api=api)
     assert hub.repo(REPO).files() == {}
-    hub.faults.clear()
-    done = publish_encoder(saved, REPO, api=api)
-    assert done.push.committed
-    with pytest.raises(PublishError, match=rf"is at {done.push.commit}, not at {'0' * 40}"):
-        publish_encoder(saved, REPO, parent_commit="0" * 40, api=api)
+    assert publish_encoder(saved, REPO, private=False, api=api).push.committed
 
 
-def test_embeddings_of_the_copy_are_compared(hub, api, saved, monkeypatch):
-    monkeypatch.setattr(publish, "reload_embeddings", lambda f, t, d: embed_here(f, t, d) * (1 if f == saved else 1.01))
-    with pytest.raises(PublishError, match=r"copy on the Hub differ by 0\.01.*do not use that commit"):
+def test_a_broken_upload_loses_nothing_and_the_next_try_completes_it(hub, api, saved, in_process):
+    api.create_repo(REPO, private=True)
+    repo = hub.repo(REPO)
+    before, digest = repo.branches["main"], sha256((saved / "model.safetensors").read_bytes()).hexdigest()
+    hub.cut("PUT", f"/storage/.*{digest}", after_bytes=100, times=6)  # the library itself tries six times
+    with pytest.raises(PublishError, match=rf"uploading 'model.safetensors'.* is unchanged at {before}"):
+        publish_encoder(saved, REPO, tag="v1", api=api)
+    assert (repo.branches["main"], repo.files(), repo.tags) == (before, {}, {})
+    done = publish_encoder(saved, REPO, tag="v1", api=api)
+    assert repo.tags == {"v1": done.push.commit}
+    assert len(hub.served("PUT", "/storage/")) == 2, "the weights of the head arrived once, in the first try"
+
+
+def test_a_stale_parent_is_refused_before_and_while_sending(hub, api, saved, in_process):
+    first = publish_encoder(saved, REPO, api=api).push.commit
+    repo = hub.repo(REPO)
+    other = repo.add_commit("main", {}, "theirs")
+    with pytest.raises(PublishError, match=rf"is at {other}, not at parent_commit='{first}'.* unchanged at {other}"):
+        publish_encoder(saved, REPO, parent_commit=first, api=api)
+    hub.before("POST", "/preupload/", lambda: repo.add_commit("main", {}, "theirs, in the meantime"))
+    with pytest.raises(PublishError, match=r"(?s)412.*A commit has happened since.* is now at .* somebody else's"):
+        publish_encoder(saved, REPO, parent_commit=other, api=api)
+    assert repo.history()[0].title == "theirs, in the meantime"
+    assert publish_encoder(saved, REPO, parent_commit=repo.branches["main"], api=api).push.committed
+
+
+def test_a_commit_whose_answer_was_lost_is_found_by_the_next_try(hub, api, saved, in_process):
+    hub.lose_answer("POST", "/commit/")
+    with pytest.raises(PublishError, match=r"is now at .* If that is this push, the same again goes on"):
+        publish_encoder(saved, REPO, tag="v1", api=api)
+    repo = hub.repo(REPO)
+    assert not publish_encoder(saved, REPO, tag="v1", api=api).push.committed
+    assert len(repo.history()) == 2
+    assert repo.tags == {"v1": repo.branches["main"]}
+
+
+def test_what_the_hub_returns_is_compared(hub, api, saved, monkeypatch):
+    runs = []
+
+    def other_embeddings(folder, texts, dim):
+        runs.append(folder)
+        return embed_here(folder, texts, dim) * (1.01 if len(runs) == 2 else 1)
+
+    monkeypatch.setattr(publish, "reload_embeddings", other_embeddings)
+    with pytest.raises(PublishError, match=r"copy on the Hub differ by 0\.01.*without a tag: do not use that commit"):
         publish_encoder(saved, REPO, tag="v1", api=api)
     assert not hub.repo(REPO).tags
 
+    def other_bytes():
+        hub.repo("ann/second").objects.update(dict.fromkeys(hub.repo("ann/second").objects, b"0" * 2000))
 
-def test_a_folder_that_does_not_load_is_not_sent(hub, api, saved):
-    weights = load_file(saved / "model.safetensors")
-    wrong = {name: torch.zeros(3) if "word_embeddings" in name else weight for name, weight in weights.items()}
-    save_file(wrong, saved / "model.safetensors", {"format": "pt"})
+    hub.before("GET", "/storage/", other_bytes)
+    with pytest.raises(PublishError, match=r"(?s)without a tag: do not use that commit"):
+        publish_encoder(saved, "ann/second", tag="v1", api=api)
+    assert not hub.repo("ann/second").tags
+
+
+class Doubled(torch.nn.Module):
+    """A module of nobody's package."""
+
+    def forward(self, features):
+        return features | {"sentence_embedding": 2 * features["sentence_embedding"]}
+
+    def save(self, output_path, *args, **kwargs):
+        pass
+
+    @classmethod
+    def load(cls, *args, **kwargs):
+        return cls()
+
+
+def test_an_encoder_that_others_could_not_load_is_not_sent(hub, api, saved):
+    model = SentenceTransformer(modules=[*SentenceTransformer(str(saved), device="cpu"), Doubled()], device="cpu")
     with pytest.raises(PublishError, match=r"(?s)does not load in a new process.*Nothing was sent"):
-        publish_encoder(saved, REPO, api=api)
+        publish_encoder(model, REPO, card=CARD, api=api)
     assert not hub.requests
 
 
@@ -168,8 +260,3 @@ def test_a_model_in_memory_is_published_with_the_card_and_pictures_of_its_run(hu
     assert files["README.md"].decode() == CARD + "![scores](scores.png)"
     assert files["scores.png"] == b"png"
     assert "training_args.bin" not in files
-
-
-@pytest.mark.parametrize("name", ["hub.py", "hub_folder.py"])
-def test_both_packages_hold_the_same_module(repo_root, name):
-    assert (repo_root / "hf_mic" / name).read_text() == (repo_root / "hf_evl_ecg" / name).read_text()
