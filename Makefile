@@ -1,19 +1,20 @@
 # `make demo` and `make test` work from a fresh clone: each creates .venv and installs through constraints.txt first.
 PYTHON ?= python3
 VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 PYTEST_WORKERS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: demo demo-mic demo-ecg test check format install clean
+.PHONY: demo demo-mic demo-ecg test test-oldest check format install clean
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: setup.py constraints.txt
+$(VENV)/.installed: setup.py $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python >= 3.11 is needed, this is " + sys.version.split()[0] + "; set PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mic,ecg,app,dev]'
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) torch
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[mic,ecg,app,dev]'
 	touch $@
 
 demo: demo-mic demo-ecg
@@ -26,6 +27,10 @@ demo-ecg: install
 
 test: install
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal -m "not slow and not gpu" --junitxml=junit.xml $(PYTEST_ARGS)
+
+# The same tests with the oldest versions that setup.py allows, in an environment of their own.
+test-oldest:
+	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
 
 check: install
 	$(BIN)/ruff check .
