@@ -159,6 +159,17 @@ class Strip:
     baseline_px: float
     label_px: tuple[float, float]
 
+    def samples(self, fs_hz: float, count: int) -> tuple[int, int]:
+        """First and past-the-last sample of a record of ``count`` that the strip shows, those beyond its edges included.
+
+        Example:
+            >>> Strip("V1", 0, 2.5, 2.5, 0.0, 250.0, 50.0, (0.0, 0.0)).samples(500.0, 5000)
+            (1250, 2501)
+        """
+        first = self.start_s * fs_hz
+        stop = min(count, math.ceil(first + self.duration_s * fs_hz) + 1)
+        return min(math.floor(first), stop), stop
+
 
 @dataclass(frozen=True)
 class Pulse:
@@ -256,10 +267,9 @@ def arrange(
     px_per_mm = min(width_px / need_w, height_px / need_h) if dpi is None else dpi / _MM_PER_INCH
     paper_w, paper_h = width_px / px_per_mm, height_px / px_per_mm
     if paper_w < need_w - 1e-9 or paper_h < need_h - 1e-9:
-        raise ValueError(
-            f"layout {layout.name!r} at {speed_mm_s:g} mm/s needs {need_w:.1f} x {need_h:.1f} mm, but {width_px} x {height_px} px "
-            f"at dpi={dpi} is {paper_w:.1f} x {paper_h:.1f} mm: lower dpi, enlarge the image, or leave dpi=None to fit it"
-        )
+        needed = f"layout {layout.name!r} at {speed_mm_s:g} mm/s needs {need_w:.1f} x {need_h:.1f} mm"
+        found = f"{width_px} x {height_px} px at dpi={dpi} is {paper_w:.1f} x {paper_h:.1f} mm"
+        raise ValueError(f"{needed}, but {found}: lower dpi, enlarge the image, or leave dpi=None to fit it")
     scale = PaperScale(speed_mm_s, gain_mm_mv, px_per_mm)
     pitch_mm = math.floor((paper_h - top_mm - _FOOTER_MM) / len(layout.rows) + 1e-9)
     spare_mm = paper_h - top_mm - _FOOTER_MM - pitch_mm * len(layout.rows)

@@ -193,7 +193,10 @@ class ECGInterpreter:
 
         Raises:
             ValueError: Another number of questions than ECGs, a batch size below 1; and as in a single call.
+            TypeError: One ECG instead of several.
         """
+        if isinstance(ecgs, ECGInput):
+            raise TypeError(f"ecgs is one {type(ecgs).__name__}; give a list, or call the interpreter itself")
         asked = self._questions(questions, len(ecgs))
         wanted = self.labels if labels is None else check_labels(labels)
         if batch_size < 1 or max_new_tokens < 1:

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from hf_evl_ecg.geometry import GAINS_MM_MV, LAYOUTS, Layout, Page, Strip, arrange
+from hf_evl_ecg.geometry import LAYOUTS, Layout, Page, Strip, arrange
 from hf_evl_ecg.signals import ECG
 from hf_evl_ecg.strokes import Coverage, box_coverage, line_coverage, stroke_coverage
 
-__all__ = ["PALETTES", "Palette", "RenderConfig", "cut_leads", "fit_gain", "render"]
+__all__ = ["PALETTES", "Palette", "RenderConfig", "render"]
 
 _DRAWING_VERSION = 1
 _THIN_MM = 0.12
@@ -89,7 +89,7 @@ class RenderConfig:
         lead_names: Write each lead's name above its start.
         footer: Write speed and gain below the last row, and "simulated" when the record's metadata has ``simulated=True``.
         header: Text above the first row; ``{record_name}``, ``{duration_s}``, ``{fs_hz}`` and any key of the record's metadata
-            are replaced, what is not known of the record by "-". Empty: no header and no room for one.
+            are replaced, what is not known of the record by "-". At most three lines; empty: none, and no room for them.
         overflow: ``"overlap"`` lets a trace run into its neighbour's row, ``"clamp"`` stops it half-way.
         mode: ``"RGB"`` or ``"L"`` (grey).
 
@@ -129,6 +129,8 @@ class RenderConfig:
                 raise ValueError(f"{name}={getattr(self, name)!r}: allowed are {list(allowed)}")
         if not (math.isfinite(self.trace_mm) and 0.05 <= self.trace_mm <= 3.0):
             raise ValueError(f"trace_mm={self.trace_mm}: give a width from 0.05 to 3 mm")
+        if self.header.count("\n") > 2:
+            raise ValueError(f"header={self.header!r} has more than three lines")
         fields = _fields(self.header)
         if not all(field.isidentifier() for field in fields):
             raise ValueError(f"header={self.header!r} has the fields {fields}: use plain names such as {{record_name}}")
@@ -201,56 +203,10 @@ def render(ecg: ECG, config: RenderConfig | None = None) -> Image.Image:
     return image
 
 
-def cut_leads(ecg: ECG, config: RenderConfig) -> tuple[str, ...]:
-    """Leads of which a part is not drawn: it lies beyond the edge of the paper or, where traces are clamped, of its row.
-
-    Args:
-        ecg: The record, in mV.
-        config: How it is drawn.
-
-    Example:
-        >>> tall = ECG(np.full((5000, 12), 4.0, np.float32), fs_hz=500)
-        >>> cut_leads(tall, RenderConfig()), cut_leads(tall, RenderConfig(gain_mm_mv=5))
-        (('I', 'aVR', 'V1', 'V4'), ())
-    """
-    page, cut = config.page(), []
-    for strip in page.strips:
-        signal, _ = _window(ecg, strip)
-        top, bottom = 0.0, float(page.height_px)
-        if config.overflow == "clamp":
-            top, bottom = (strip.baseline_px + side * page.pitch_px / 2 for side in (-1, 1))
-        if len(signal) and (page.y_px(strip, signal.max()) < top or page.y_px(strip, signal.min()) > bottom):
-            cut.append(strip.lead)
-    return tuple(dict.fromkeys(cut))
-
-
-def fit_gain(ecg: ECG, config: RenderConfig) -> RenderConfig:
-    """The configuration with the largest gain up to its own at which no lead is cut, as carts choose it; at least 5 mm/mV.
-
-    Example:
-        >>> fit_gain(ECG(np.full((5000, 12), 4.0, np.float32), fs_hz=500), RenderConfig()).gain_mm_mv
-        5.0
-    """
-    for gain in sorted((gain for gain in GAINS_MM_MV if gain <= config.gain_mm_mv), reverse=True):
-        fitted = replace(config, gain_mm_mv=gain)
-        if not cut_leads(ecg, fitted):
-            break
-    return fitted
-
-
-def _window(ecg: ECG, strip: Strip) -> tuple[np.ndarray, int]:
-    """The samples of a strip with one more at either side where its edge lies between two, and the number of the first."""
-    signal = ecg.signal_mv[:, ecg.leads.index(strip.lead)]
-    first = strip.start_s * ecg.fs_hz
-    stop = min(len(signal), math.ceil(first + strip.duration_s * ecg.fs_hz) + 1)
-    begin = min(math.floor(first), stop)
-    return signal[begin:stop], begin
-
-
 def _trace(ecg: ECG, strip: Strip, page: Page, config: RenderConfig) -> Coverage | None:
-    signal, begin = _window(ecg, strip)
     first = strip.start_s * ecg.fs_hz
-    height = signal * -page.scale.px_per_mv
+    begin, stop = strip.samples(ecg.fs_hz, len(ecg))
+    height = ecg.lead(strip.lead)[begin:stop] * -page.scale.px_per_mv
     if config.overflow == "clamp":
         height = np.clip(height, -page.pitch_px / 2, page.pitch_px / 2)
     return stroke_coverage(
@@ -392,7 +348,10 @@ def _named(what: str, value: Any, known: Mapping[str, Any], kind: type) -> Any:
             raise ValueError(f"{what}={value!r}: known are {sorted(known)}; or give a {kind.__name__}")
         return known[value]
     if isinstance(value, Mapping):
-        return kind(**value)
+        try:
+            return kind(**value)
+        except TypeError as error:
+            raise ValueError(f"{what}={dict(value)!r}: {error}") from error
     if not isinstance(value, kind):
         raise ValueError(f"{what}={value!r}: give a name from {sorted(known)} or a {kind.__name__}")
     return value

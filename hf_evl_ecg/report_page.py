@@ -17,7 +17,8 @@ from PIL import Image
 from .geometry import LAYOUTS
 from .interpret_report import DISCLAIMER, ECGReport, Opinion, software_versions
 from .labels import label_text
-from .render import RenderConfig, cut_leads, fit_gain, render
+from .paper_fit import cut_leads, fit_gain
+from .render import RenderConfig, render
 from .signals import ECG
 
 __all__ = ["report_page", "scale_notices", "true_scale"]

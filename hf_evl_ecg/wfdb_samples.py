@@ -60,6 +60,9 @@ def check_sizes(header: Header, files: dict[str, Path]) -> int:
             raise ECGRecordError(path, "signal file", error.strerror, "an existing, readable file") from error
         if not path.is_file():
             raise ECGRecordError(path, "signal file", "not a regular file", "a binary signal file")
+        if path.suffix.lower() == ".mat" and _read_bytes(path, 0, min(6, size)).tobytes() == b"MATLAB":
+            allowed = "a file of MATLAB 4 (scipy.io.savemat(..., format='4')), whose samples begin at byte 24, or plain samples"
+            raise ECGRecordError(path, "signal file", "a file of MATLAB 5", allowed)
         per_frame = sum(line.samples_per_frame for line in lines)
         capacity = _capacity(first.fmt, size, first.byte_offset, path, len(lines)) // per_frame
         if header.n_samples is not None and header.n_samples > capacity:

@@ -266,7 +266,6 @@ class Desk:
 
 if __name__ == "__main__":
     try:
-        arguments = HfArgumentParser(AppArguments, description=__doc__).parse_args_into_dataclasses()[0]
-    except ValueError as error:
+        main(HfArgumentParser(AppArguments, description=__doc__).parse_args_into_dataclasses()[0])
+    except (ValueError, OSError) as error:  # a model that is not there, a port in use
         raise SystemExit(f"app.py: {error}") from error
-    main(arguments)

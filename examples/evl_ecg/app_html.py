@@ -12,7 +12,8 @@ from PIL import Image
 
 from hf_evl_ecg.interpret_report import shown_time
 from hf_evl_ecg.labels import label_text
-from hf_evl_ecg.render import RenderConfig, fit_gain, render
+from hf_evl_ecg.paper_fit import fit_gain
+from hf_evl_ecg.render import RenderConfig, render
 from hf_evl_ecg.report_page import scale_notices
 from hf_evl_ecg.signals import ECG
 

@@ -19,7 +19,7 @@ from hf_evl_ecg.__main__ import main
 from hf_evl_ecg.interpret_report import DISCLAIMER, ECGReport, Opinion, describe_model
 from hf_evl_ecg.interpreter import Interpretation
 from hf_evl_ecg.labels import CPSC_CLASSES
-from hf_evl_ecg.render import fit_gain
+from hf_evl_ecg.paper_fit import fit_gain
 from hf_evl_ecg.report_page import report_page, scale_notices, true_scale
 from hf_evl_ecg.signals import crop
 from hf_evl_ecg.simulate import simulate

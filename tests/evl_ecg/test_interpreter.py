@@ -208,6 +208,9 @@ def test_bad_questions(interpreter):
         interpreter.batch([ecg], ["a?", "b?"])
     with pytest.raises(ValueError, match="batch_size=0"):
         interpreter.batch([ecg], batch_size=0)
+    for one in (ecg, "records/af"):
+        with pytest.raises(TypeError, match="give a list"):
+            interpreter.batch(one)
     with pytest.raises(ValueError, match="at least 1"):
         interpreter.stream(ecg, max_new_tokens=0)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io
 import wfdb
 
 import hf_evl_ecg.plausibility
@@ -371,6 +372,20 @@ def test_checksums_tell_a_damaged_or_foreign_signal_file(tmp_path, fmt):
     with warnings.catch_warnings():
         warnings.simplefilter("error", ECGRecordWarning)
         read(record)
+
+
+def test_a_matlab_file_of_the_wrong_version_is_refused(tmp_path):
+    """The header's 24 bytes are those of version 4; in version 5 the samples lie elsewhere, and leads would be shifted."""
+    record = write(tmp_path)
+    digital = np.fromfile(tmp_path / "r.dat", "<i2").reshape(-1, 12).T
+    edit(record, "r.dat 16 ", "r.mat 16+24 ", count=-1)
+    for version in ("4", "5"):
+        scipy.io.savemat(tmp_path / "r.mat", {"val": digital}, format=version)
+        if version == "4":
+            assert np.abs(read_record(record).signal_mv - beats()).max() < 1 / GAIN
+            continue
+        with pytest.raises(ECGRecordError, match=r"r\.mat: signal file is 'a file of MATLAB 5'; allowed: .* MATLAB 4"):
+            check_record(record)
 
 
 def test_checksums_left_at_zero_are_not_compared(tmp_path):

@@ -10,7 +10,8 @@ import wfdb
 from scipy.signal import correlate
 
 from hf_evl_ecg.geometry import LAYOUTS, Layout
-from hf_evl_ecg.render import PALETTES, Palette, RenderConfig, cut_leads, fit_gain, render
+from hf_evl_ecg.paper_fit import cut_leads, fit_gain
+from hf_evl_ecg.render import PALETTES, Palette, RenderConfig, render
 from hf_evl_ecg.signals import ECG, STANDARD_LEADS
 from hf_evl_ecg.simulate import SimulationConfig, simulate
 
@@ -355,6 +356,9 @@ def test_any_size_works(layout, size):
         ({"layout": 3}, "give a name"),
         ({"palette": "mauve"}, "mauve"),
         ({"palette": {"paper": (0, 0, 0), "thin": (0, 0, 300), "thick": (0, 0, 0), "ink": (0, 0, 0)}}, "0 to 255"),
+        ({"palette": {"paper": (0, 0, 0)}}, "missing 3 required"),
+        ({"layout": {"name": "x", "lines": ()}}, "unexpected keyword argument 'lines'"),
+        ({"header": "a\nb\nc\nd"}, "more than three lines"),
         ({"grid": "dotted"}, "allowed are"),
         ({"mode": "CMYK"}, "allowed are"),
         ({"overflow": "wrap"}, "allowed are"),
