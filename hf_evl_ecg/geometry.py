@@ -266,18 +266,12 @@ def arrange(
     need_h = top_mm + _FOOTER_MM + len(layout.rows) * _LEAST_PITCH_MM
     px_per_mm = min(width_px / need_w, height_px / need_h) if dpi is None else dpi / _MM_PER_INCH
     paper_w, paper_h = width_px / px_per_mm, height_px / px_per_mm
-    if paper_w < need_w - 1e-9 or paper_h < need_h - 1e-9:
-        needed = f"layout {layout.name!r} at {speed_mm_s:g} mm/s needs {need_w:.1f} x {need_h:.1f} mm"
-        found = f"{width_px} x {height_px} px at dpi={dpi} is {paper_w:.1f} x {paper_h:.1f} mm"
-        raise ValueError(f"{needed}, but {found}: lower dpi, enlarge the image, or leave dpi=None to fit it")
+    _check_fit(layout, (width_px, height_px), dpi, (paper_w, paper_h), (need_w, need_h))
     scale = PaperScale(speed_mm_s, gain_mm_mv, px_per_mm)
     pitch_mm = math.floor((paper_h - top_mm - _FOOTER_MM) / len(layout.rows) + 1e-9)
     spare_mm = paper_h - top_mm - _FOOTER_MM - pitch_mm * len(layout.rows)
     text_px = ((paper_w - need_w) / 2 + _EDGE_MM) * px_per_mm
-    origin = (
-        text_px + left_mm * px_per_mm,
-        (top_mm + spare_mm / 2 + pitch_mm / 2) * px_per_mm,
-    )
+    origin = text_px + left_mm * px_per_mm, (top_mm + spare_mm / 2 + pitch_mm / 2) * px_per_mm
     pitch = pitch_mm * px_per_mm
     return Page(
         width_px=width_px,
@@ -303,6 +297,19 @@ def _check(width_px: int, height_px: int, dpi: float | None, speed_mm_s: float, 
         raise ValueError(f"speed_mm_s={speed_mm_s}: allowed are {list(SPEEDS_MM_S)}")
     if gain_mm_mv not in GAINS_MM_MV:
         raise ValueError(f"gain_mm_mv={gain_mm_mv}: allowed are {list(GAINS_MM_MV)}")
+
+
+def _check_fit(
+    layout: Layout,
+    size_px: tuple[int, int],
+    dpi: float | None,
+    paper_mm: tuple[float, float],
+    need_mm: tuple[float, float],
+) -> None:
+    if any(there < needed - 1e-9 for there, needed in zip(paper_mm, need_mm, strict=True)):
+        needed = f"layout {layout.name!r} needs {need_mm[0]:.1f} x {need_mm[1]:.1f} mm"
+        found = f"{size_px[0]} x {size_px[1]} px at dpi={dpi} is {paper_mm[0]:.1f} x {paper_mm[1]:.1f} mm"
+        raise ValueError(f"{needed}, but {found}: lower dpi, enlarge the image, or leave dpi=None to fit it")
 
 
 def _strips(

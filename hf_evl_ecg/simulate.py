@@ -111,19 +111,14 @@ def simulate(
         (QRS onset in s, kind) with kind N, A or V. A wave ends where its vector falls to 5 % of its maximum.
 
     Raises:
-        ValueError: An unknown label, or a rate or length out of range.
+        ValueError: An unknown label, or a seed, rate or length out of range.
 
     Example:
         >>> ecg = simulate("AF", seed=0)
         >>> ecg.signal_mv.shape, ecg.metadata["simulated"], ecg.metadata["pr_ms"]
         ((5000, 12), True, None)
     """
-    if label not in LABELS:
-        raise ValueError(f"label={label!r}: known are {list(LABELS)}")
-    if not 100 <= fs_hz <= 2000:
-        raise ValueError(f"fs_hz={fs_hz}: give 100 to 2000 Hz")
-    if not 5 <= duration_s <= 3600:
-        raise ValueError(f"duration_s={duration_s}: give 5 to 3600 s")
+    _check_request(label, seed, fs_hz, duration_s)
     config = config or SimulationConfig()
     heart, noise = (
         np.random.default_rng(part) for part in np.random.SeedSequence([seed, LABELS.index(label)]).spawn(2)
@@ -150,15 +145,21 @@ def simulate(
         record_name=f"simulated-{label}-{seed}",
         comments=("simulated signal, not a patient",),
         diagnoses=(label,),
-        metadata={
-            "simulated": True,
-            "label": label,
-            "seed": seed,
-            **truth,
-            "noise": amplitudes,
-            "config": asdict(config),
-        },
+        metadata={"simulated": True, "label": label, "seed": seed}
+        | truth
+        | {"noise": amplitudes, "config": asdict(config)},
     )
+
+
+def _check_request(label: str, seed: int, fs_hz: float, duration_s: float) -> None:
+    if label not in LABELS:
+        raise ValueError(f"label={label!r}: known are {list(LABELS)}")
+    if seed < 0:
+        raise ValueError(f"seed={seed}: give 0 or more")
+    if not 100 <= fs_hz <= 2000:
+        raise ValueError(f"fs_hz={fs_hz}: give 100 to 2000 Hz")
+    if not 5 <= duration_s <= 3600:
+        raise ValueError(f"duration_s={duration_s}: give 5 to 3600 s")
 
 
 def _intervals(label: str, rr_s: float, rng: np.random.Generator) -> Intervals:

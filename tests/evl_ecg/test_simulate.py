@@ -426,6 +426,7 @@ def test_classes_are_told_apart_by_nearest_neighbours():
     ("kwargs", "message"),
     [
         ({"label": "VF"}, "known are"),
+        ({"seed": -1}, "seed=-1"),
         ({"fs_hz": 50.0}, "fs_hz=50.0"),
         ({"duration_s": 1.0}, "duration_s=1.0"),
         ({"duration_s": float("nan")}, "duration_s=nan"),
