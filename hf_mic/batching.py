@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+from accelerate.data_loader import BatchSamplerShard, SkipBatchSampler
+from sentence_transformers.base.sampler import SetEpochMixin
 from torch.utils.data import BatchSampler
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-__all__ = ["JoinedBatches", "SplitBatches"]
+__all__ = ["EpochOrder", "JoinedBatches", "SplitBatches"]
 
 
-class JoinedBatches(BatchSampler):
+class JoinedBatches(SetEpochMixin, BatchSampler):
     """Batches of one data set, several in a row joined to one; what does not fill the last is dropped.
 
     Args:
@@ -43,10 +47,10 @@ class JoinedBatches(BatchSampler):
 
     def set_epoch(self, epoch: int) -> None:
         """Hand the number of the epoch, from which the order of the rows follows, to the batches."""
-        self.batches.set_epoch(epoch)  # type: ignore[attr-defined]  # every batch sampler of sentence-transformers has it
+        _set_epoch(self.batches, epoch)
 
 
-class SplitBatches(BatchSampler):
+class SplitBatches(SetEpochMixin, BatchSampler):
     """Joined batches of several data sets, taken apart again.
 
     Data loaders hand consecutive batches to consecutive processes, so the parts of a joined batch meet in one step.
@@ -74,4 +78,26 @@ class SplitBatches(BatchSampler):
 
     def set_epoch(self, epoch: int) -> None:
         """Hand the number of the epoch to the joined batches."""
-        self.joined.set_epoch(epoch)  # type: ignore[attr-defined]
+        _set_epoch(self.joined, epoch)
+
+
+class EpochOrder(TrainerCallback):
+    """Tell the batches which epoch begins, so that a resumed one continues in its own order.
+
+    The trainer looks below one wrapper; a run of several processes that resumes within an epoch has two, and would go on in the
+    order of the first epoch.
+    """
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Set the number of the epoch."""
+        batches = kwargs["train_dataloader"].batch_sampler
+        while isinstance(batches, BatchSamplerShard | SkipBatchSampler):
+            batches = batches.batch_sampler
+        _set_epoch(batches, int((state.epoch or 0) + 1e-6))
+
+
+def _set_epoch(batches: BatchSampler | None, epoch: int) -> None:
+    if isinstance(batches, SetEpochMixin):
+        batches.set_epoch(epoch)

@@ -7,12 +7,17 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from datasets import Dataset, IterableDataset
 from sentence_transformers import SentenceTransformer
-from torch import nn
+from torch import Generator, Tensor, nn
+from torch.utils.data import BatchSampler, ConcatDataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from .baselines import method_loss
+from .batching import EpochOrder, JoinedBatches, SplitBatches
 from .checkpoints import AtomicCheckpointTrainer
 from .losses import MICLoss
 from .training_args import MICTrainingArguments
@@ -31,6 +36,10 @@ class MICTrainer(AtomicCheckpointTrainer):
 
     The terms ``matryoshka``, ``scr``, ``sir`` and ``distill`` are logged beside the loss. Checkpoints are whole or absent.
 
+    With ``gather_across_devices``, all processes take their batches of a step from the same data set, so that the statistics and
+    in-batch negatives of a step are those of one data set: N processes do what one with N times the batch size would, except
+    that CoSENT compares scored pairs within each process only.
+
     Args:
         method: Method whose loss is built when none is given, one of :data:`hf_mic.baselines.METHODS`.
         finish_card: Called with the folder after each writing of the model and its README.md, in the main process, such as
@@ -38,7 +47,8 @@ class MICTrainer(AtomicCheckpointTrainer):
         **kwargs: Arguments of SentenceTransformerTrainer.
 
     Raises:
-        ValueError: If a data set's columns fit neither base loss, or an argument does not fit the model.
+        ValueError: If a data set's columns fit neither base loss, an argument does not fit the model, or a given loss gathers
+            over several processes and the arguments do not.
 
     Example:
         ```python
@@ -56,6 +66,13 @@ class MICTrainer(AtomicCheckpointTrainer):
     ) -> None:
         self.method, self.finish_card = method, finish_card
         super().__init__(*args, **kwargs)
+        gathering = any(loss.gather_across_devices for loss in _mic_losses(self.loss))
+        if gathering and not self.args.gather_across_devices and self.accelerator.num_processes > 1:
+            raise ValueError(
+                "The loss gathers over all processes, but the arguments do not say so: set gather_across_devices=True in "
+                "MICTrainingArguments too, so that the batches of a step are equally large and from one data set."
+            )
+        self.add_callback(EpochOrder())
         if self.args.gamma_warmup_steps:
             self.add_callback(GammaWarmup(self))
 
@@ -83,6 +100,27 @@ class MICTrainer(AtomicCheckpointTrainer):
         return {
             str(name): method_loss(self.method, model, self.args, scored=any(values)) for name, values in sorts.items()
         }
+
+    def get_multi_dataset_batch_sampler(
+        self,
+        dataset: ConcatDataset,
+        batch_samplers: list[BatchSampler],
+        generator: Generator | None = None,
+        seed: int | None = 0,
+    ) -> BatchSampler:
+        """Order the batches of several data sets; where processes gather, those of one step come from the same data set."""
+        processes = self.accelerator.num_processes if self.args.gather_across_devices else 1
+        if processes == 1:
+            return super().get_multi_dataset_batch_sampler(dataset, batch_samplers, generator, seed)
+        joined: list[BatchSampler] = [JoinedBatches(batches, processes) for batches in batch_samplers]
+        return SplitBatches(super().get_multi_dataset_batch_sampler(dataset, joined, generator, seed), processes)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, with the terms of all losses that a process has used since the last time."""
+        kind = "train" if "loss" in logs else "eval" if "eval_loss" in logs else None
+        if kind and isinstance(self.loss, dict):
+            _share_terms(self.accum_loss_components[kind])
+        super().log(logs, start_time)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write the README.md of ``output_dir``, then hand it to ``finish_card``."""
@@ -116,6 +154,21 @@ class GammaWarmup(TrainerCallback):
         steps = math.ceil(warmup * state.max_steps) if warmup < 1 else warmup
         for loss in _mic_losses(self.trainer.loss):
             loss.gamma_scale = min(1.0, state.global_step / steps)
+
+
+def _share_terms(terms: dict[str, Tensor]) -> None:
+    """Give all processes the same sums of terms in the same order: 0 for those of losses that a process has not used yet.
+
+    The host gathers term by term, so processes that know different ones would wait for each other forever. If no process has
+    counted a step there are none: the mean would be 0 / 0.
+    """
+    reports = gather_object([({name: value.dtype for name, value in terms.items()}, int(terms.get("steps", 0)))])
+    known = {name: kind for kinds, _ in reports for name, kind in kinds.items()}
+    device = PartialState().device
+    shared = {name: terms.get(name, torch.zeros((), dtype=known[name], device=device)) for name in sorted(known)}
+    terms.clear()
+    if any(steps for _, steps in reports):
+        terms.update(shared)
 
 
 def _named(data: Any, role: str) -> list[tuple[str, str | None, Dataset | IterableDataset]]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
+from transformers.trainer_pt_utils import AcceleratorConfig
 
 __all__ = ["PAPER_DIMS", "MICTrainingArguments"]
 
@@ -64,7 +66,8 @@ class MICTrainingArguments(SentenceTransformerTrainingArguments):
     gamma_warmup_steps: float = field(
         default=0,
         metadata={
-            "help": "Optimiser steps over which gamma rises linearly from 0; below 1, the share of all training steps."
+            "help": "Optimiser steps over which gamma rises linearly from 0; below 1, the share of all training steps. "
+            "Evaluation always takes the whole gamma, so that its losses can be compared."
         },
     )
     layers: list[int] | None = field(
@@ -132,7 +135,9 @@ class MICTrainingArguments(SentenceTransformerTrainingArguments):
         default=False,
         metadata={
             "help": "Compute batch statistics and in-batch negatives over all processes, as one process with the whole "
-            "batch would. Switches dataloader_drop_last on: batches must be equally large."
+            "batch would. Switches dataloader_drop_last on, since batches must be equally large, also for evaluation; of "
+            "several data sets, all processes take the batches of a step from the same one. CoSENT, the base loss of scored "
+            "pairs, compares within each process only."
         },
     )
 
@@ -144,14 +149,19 @@ class MICTrainingArguments(SentenceTransformerTrainingArguments):
         if self.gather_across_devices:
             self.dataloader_drop_last = True
         super().__post_init__()
+        config = self.accelerator_config
+        if isinstance(config, AcceleratorConfig) and config.dispatch_batches is None:
+            config.dispatch_batches = (
+                False  # every process reads a stream: columns of other widths cannot be dispatched
+            )
 
     def _check_ranges(self) -> None:
         for name in ("gamma", "gamma_warmup_steps", "var_weight", "scr_weight", "sir_weight", "distill_weight"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}.")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be >= 0 and finite, got {getattr(self, name)}.")
         for name in ("scale", "uniformity_t", "distill_temperature"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}.")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be > 0 and finite, got {getattr(self, name)}.")
         if self.n_dims_per_step != -1 and self.n_dims_per_step < 1:
             raise ValueError(f"n_dims_per_step must be -1 (all) or at least 1, got {self.n_dims_per_step}.")
         if self.mini_batch_size is not None and self.mini_batch_size < 1:

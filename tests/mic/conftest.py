@@ -1,4 +1,8 @@
-"""Tiny sentence-transformers models of real architectures, built offline."""
+"""Tiny sentence-transformers models of real architectures, built offline; scripts in two processes."""
+
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -120,3 +124,26 @@ def sentences(count: int, seed: int, longest: int = 12) -> list[str]:
 @pytest.fixture
 def make_sentences():
     return sentences
+
+
+@pytest.fixture(scope="session")
+def run_in_two_processes(repo_root):
+    """Run a script with arguments in two processes that know each other, on the CPU."""
+
+    def run(script, *arguments) -> None:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+        process = subprocess.Popen(
+            [*command, str(script), *map(str, arguments)],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(repo_root)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            _, errors = process.communicate(timeout=400)
+        except subprocess.TimeoutExpired:
+            process.terminate()  # the launcher ends its workers
+            process.communicate()
+            raise
+        assert process.returncode == 0, errors[-4000:]
+
+    return run

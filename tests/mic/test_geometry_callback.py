@@ -1,9 +1,6 @@
 """GeometryCallback inside real trainer runs: what is logged, when, by whom, and that training does not notice."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -195,24 +192,11 @@ def test_diverged_model_warns_and_trains_on(make_trainer, texts, caplog):
     assert "not finite" in caplog.text
 
 
-def test_two_processes_only_the_first_logs(tiny_bert_path, make_sentences, repo_root, tmp_path):
+def test_two_processes_only_the_first_logs(tiny_bert_path, make_sentences, run_in_two_processes, tmp_path):
     """Different log histories on the ranks must not change who takes part in gathering the loss."""
     script = tmp_path / "run.py"
     script.write_text(TWO_PROCESSES)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    process = subprocess.Popen(
-        [*command, tiny_bert_path, str(tmp_path), json.dumps(make_sentences(16, 3))],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(repo_root)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        _, errors = process.communicate(timeout=120)
-    except subprocess.TimeoutExpired:
-        process.terminate()  # the launcher ends its workers
-        process.communicate()
-        raise
-    assert process.returncode == 0, errors[-3000:]
+    run_in_two_processes(script, tiny_bert_path, tmp_path, json.dumps(make_sentences(16, 3)))
     first, second = (json.loads((tmp_path / f"log{rank}.json").read_text()) for rank in (0, 1))
     assert measured_steps(first) == [2, 4]
     assert measured_steps(second) == []

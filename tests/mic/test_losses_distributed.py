@@ -1,9 +1,7 @@
 """Two processes that gather are one process with the whole batch: losses, gradients, weights after two steps."""
 
 import json
-import os
 import random
-import subprocess
 import sys
 
 import pytest
@@ -97,22 +95,9 @@ def texts():
 
 
 @pytest.fixture(scope="module")
-def two_processes(tiny_bert_path, texts, repo_root, tmp_path_factory):
+def two_processes(tiny_bert_path, texts, run_in_two_processes, tmp_path_factory):
     output = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", __file__]
-    process = subprocess.Popen(
-        [*command, tiny_bert_path, str(output), json.dumps(texts)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(repo_root)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        _, errors = process.communicate(timeout=400)
-    except subprocess.TimeoutExpired:
-        process.terminate()  # the launcher ends its workers
-        process.communicate()
-        raise
-    assert process.returncode == 0, errors[-3000:]
+    run_in_two_processes(__file__, tiny_bert_path, output, json.dumps(texts))
     return [torch.load(output / f"rank{rank}.pt") for rank in (0, 1)]
 
 

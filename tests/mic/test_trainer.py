@@ -122,6 +122,9 @@ def test_a_given_loss_or_dict_of_losses_is_used(make_model, pairs, scored, tmp_p
     assert trainer.loss == losses
     trainer.train()
     assert losses["pairs"].gamma_scale == 1.0
+    logged = [entry["matryoshka"] for entry in trainer.state.log_history if "matryoshka" in entry]
+    assert len(logged) == 6  # the steps with pairs, of 12; not 0 / 0 for the others
+    assert all(value > 0 for value in logged)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +202,22 @@ def test_gamma_rises_linearly(make_model, pairs, tmp_path, warmup, expected):
     scr = [entry["scr"] for entry in trainer.state.log_history if "scr" in entry]
     assert scr[0] == 0
     assert scr[1] > 0
+
+
+def test_evaluation_takes_the_whole_gamma(make_model, pairs, tmp_path):
+    """A rate of 0 keeps the model, so that evaluations differ by nothing but the warm-up, which they leave out."""
+    options = {"gamma_warmup_steps": 6, "learning_rate": 0.0, "eval_strategy": "steps", "eval_steps": 1}
+    trainer = MICTrainer(
+        model=make_model(),
+        args=arguments(tmp_path, **options),
+        train_dataset=pairs,
+        eval_dataset=pairs.select(range(8)),
+    )
+    trainer.train()
+    evaluated = [entry["eval_scr"] for entry in trainer.state.log_history if "eval_scr" in entry]
+    assert len(evaluated) == 6
+    assert len(set(evaluated)) == 1
+    assert evaluated[0] > 0
 
 
 # ---- interruption ---------------------------------------------------------------------------------------------------

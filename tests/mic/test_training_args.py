@@ -140,6 +140,12 @@ def test_mini_batch_size_switches_gradient_caching_on(make_model):
         method_loss("mic", make_model(), arguments(mini_batch_size=3), scored=False)
 
 
+def test_every_process_reads_a_stream_unless_told_otherwise():
+    assert MICTrainingArguments("out", report_to="none").accelerator_config.dispatch_batches is False
+    given = MICTrainingArguments("out", report_to="none", accelerator_config={"dispatch_batches": True})
+    assert given.accelerator_config.dispatch_batches is True
+
+
 def test_gathering_drops_the_last_batch():
     assert not arguments().dataloader_drop_last
     assert arguments(gather_across_devices=True).dataloader_drop_last
