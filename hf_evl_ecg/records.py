@@ -83,7 +83,10 @@ def read_record(
     header = read_header(path, root=root)
     metadata = read_person(header.comments)
     read = _read_segments if header.segments else _read_leads
-    leads, fs_hz = read(header, root, gain_per_mv)
+    try:
+        leads, fs_hz = read(header, root, gain_per_mv)
+    except MemoryError as error:
+        raise ECGRecordError(header.path, "n_samples", str(header.n_samples), "as many as fit into memory") from error
     derived = [name for name in DERIVED_LEADS if name not in leads]
     if derived:
         leads = derive_limb_leads(leads["I"], leads["II"]) | leads

@@ -33,7 +33,7 @@ STYLE = """
 @page { size: A4 landscape; margin: 6mm 8mm; }
 * { box-sizing: border-box; }
 body { font: 9.2pt/1.3 system-ui, sans-serif; color: #1a1a1a; width: 281mm; margin: 4mm auto; }
-h1 { font-size: 13pt; margin: 0; } p { margin: 0 0 1.5mm; } h2 { font-size: 10.5pt; margin: 0 0 1mm; }
+h1 { font-size: 13pt; margin: 0; } p { margin: 0 0 1.5mm; } h2 { font-size: 10.5pt; margin: 0 0 1mm; break-after: avoid; }
 header { display: flex; justify-content: space-between; align-items: baseline; gap: 6mm; margin-bottom: 1.5mm; }
 .facts { color: #444; text-align: right; } .facts span + span::before { content: " · "; }
 .warning { background: #fff3d6; border-left: 1mm solid #d99000; padding: .3mm 2mm; margin: .7mm 0; font-size: 8.6pt; }
@@ -122,7 +122,7 @@ def report_page(report: ECGReport) -> str:
 <main><div><h2>Question</h2><p>{_text(report.question)}</p>
 {answers}</div>
 <div>{_scores(report)}</div></main>
-<footer><strong>{_text(DISCLAIMER)}</strong><br>{_text(f"{report.created:%Y-%m-%d %H:%M %Z}")}, {_text(software)}</footer>
+<footer><strong>{_text(DISCLAIMER)}</strong><br>{_text(f"{report.record}, {report.created:%Y-%m-%d %H:%M %Z}")}, {_text(software)}</footer>
 </body></html>
 """
 

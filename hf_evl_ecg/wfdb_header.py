@@ -33,9 +33,9 @@ FORMATS = ("8", "16", "24", "32", "61", "80", "160", "212", "310", "311", "508",
 
 _NAME = re.compile(r"[-\w]+")
 _SIGNAL_FILE = re.compile(r"[-\w][-\w.+ ]*")
-_FS = re.compile(r"(\d+\.?\d*|\.\d+)(/[^\s]*)?")
-_FORMAT = re.compile(r"(\d+)(?:x(\d+))?(?::(\d+))?(?:\+(\d+))?")
-_GAIN = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?:\(([-+]?\d+)\))?(?:/(\S+))?")
+_FS = re.compile(r"(\d+\.?\d*|\.\d+)(/[^\s]*)?", re.ASCII)
+_FORMAT = re.compile(r"(\d+)(?:x(\d+))?(?::(\d+))?(?:\+(\d+))?", re.ASCII)
+_GAIN = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?:\(([-+]?\d+)\))?(?:/(\S+))?", re.ASCII)
 
 
 class ECGRecordError(ValueError):

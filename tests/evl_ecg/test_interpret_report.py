@@ -190,7 +190,7 @@ def test_a_report_on_a_picture_claims_no_scale():
     text = report_page(report)
     assert "scale is not known" in text
     assert "true to scale" not in text
-    assert "2026-01-02 03:04 UTC" in text
+    assert "scan.png, 2026-01-02 03:04 UTC" in text, "the end names the record too, which may be on a second sheet"
     assert report.to_dict()["record"] == {"record": "scan.png", "source": "picture"}
     with pytest.raises(ValueError, match="0 opinions"):
         ECGReport("r", [])

@@ -272,6 +272,7 @@ MALFORMED = {
     "fs zero": (lambda text: text.replace(" 500 ", " 0 ", 1), "fs"),
     "fs negative": (lambda text: text.replace(" 500 ", " -500 ", 1), "fs"),
     "fs word": (lambda text: text.replace(" 500 ", " 5oo ", 1), "fs"),
+    "fs in other digits": (lambda text: text.replace(" 500 ", " ٥٠٠ ", 1), "fs"),
     "fs missing": (lambda text: text.replace("r 12 500 1000", "r 12", 1), "record line"),
     "sig_len huge": (lambda text: text.replace(" 1000", " 99999999999", 1), "n_samples"),
     "sig_len beyond integers": (lambda text: text.replace(" 1000", " " + "9" * 4000, 1), "n_samples"),
@@ -326,6 +327,20 @@ def test_truncated_signal_file_is_found_before_anything_is_read(tmp_path, monkey
     assert (caught.value.field, caught.value.value) == ("n_samples", 1000)
     with pytest.raises(ECGRecordError, match="n_samples"):
         check_record(record)
+
+
+def test_a_record_beyond_memory_is_refused(tmp_path, monkeypatch):
+    """A file of holes is as long as its header says and takes no room on disk."""
+    record = write(tmp_path)
+    edit(record, " 500 1000", " 500 1000000000")
+    os.truncate(tmp_path / "r.dat", 24 * 1_000_000_000)
+
+    def refuse(*args, **kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr(np, "fromfile", refuse)
+    with pytest.raises(ECGRecordError, match="n_samples is '1000000000'; allowed: as many as fit into memory"):
+        read_record(record)
 
 
 def test_length_left_out_is_what_the_file_holds(tmp_path):
