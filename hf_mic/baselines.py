@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.losses import uses_gradient_cache
 from sentence_transformers.sentence_transformer.losses import (
     AdaptiveLayerLoss,
     CachedMultipleNegativesRankingLoss,
@@ -63,8 +64,12 @@ def method_loss(method: str, model: SentenceTransformer, args: MICTrainingArgume
         scored: Whether the data have a column of scores.
 
     Raises:
-        ValueError: If the method is unknown or an argument does not fit the model.
+        ValueError: If the method is unknown, or an argument does not fit the model or the method.
     """
+    if args.mini_batch_size is not None and method in ("ese", "matryoshka2d"):
+        raise ValueError(
+            f"{method} runs the loss on several layers, which gradient caching cannot: no mini_batch_size."
+        )
     width = model.get_embedding_dimension()
     if width is None:
         raise ValueError("The model does not state its embedding width, so prefix lengths cannot be chosen.")
@@ -155,10 +160,8 @@ class MatryoshkaGORLoss(nn.Module):
         gor_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        if isinstance(loss, CachedMultipleNegativesRankingLoss):
-            raise ValueError(
-                "GOR needs embeddings with a graph, which CachedMultipleNegativesRankingLoss does not make."
-            )
+        if uses_gradient_cache(loss):
+            raise ValueError(f"GOR needs embeddings with a graph, which {type(loss).__name__} does not make.")
         self.model = model
         self.loss = MatryoshkaLoss(
             model,

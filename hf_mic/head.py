@@ -28,13 +28,17 @@ def add_dense_head(model: SentenceTransformer) -> Dense:
         The module that was added.
 
     Raises:
-        ValueError: If the model does not state its embedding width.
+        ValueError: If the model does not state its embedding width, or truncates to less.
 
     Example:
         >>> model = SentenceTransformer("sentence-transformers/all-MiniLM-L6-v2")  # doctest: +SKIP
         >>> add_dense_head(model).linear.weight.shape  # doctest: +SKIP
         torch.Size([384, 384])
     """
+    if model.truncate_dim is not None:
+        raise ValueError(
+            f"The model truncates to {model.truncate_dim} dimensions; a map needs all: load it without truncate_dim."
+        )
     width = model.get_embedding_dimension()
     if width is None:
         raise ValueError("The model does not state its embedding width, so no map can be put on top.")

@@ -136,3 +136,9 @@ def test_gor_refuses_gradient_caching(make_model):
 def test_ese_needs_layers(static_model):
     with pytest.raises(ValueError, match="StaticEmbedding"):
         method_loss("ese", static_model, arguments(), scored=False)
+
+
+@pytest.mark.parametrize("method", ["ese", "matryoshka2d"])
+def test_methods_over_layers_refuse_gradient_caching(make_model, method):
+    with pytest.raises(ValueError, match=f"{method} runs the loss on several layers"):
+        method_loss(method, make_model(), arguments(mini_batch_size=4), scored=False)

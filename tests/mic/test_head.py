@@ -54,3 +54,10 @@ def test_a_free_matrix_is_refused(make_model):
         head.linear.weight.mul_(2)
     with pytest.raises(ValueError, match="orthogonal start"):
         KeepOrthogonal(head)
+
+
+def test_a_truncated_model_is_refused(make_model):
+    model = make_model()
+    model.truncate_dim = 16
+    with pytest.raises(ValueError, match="load it without truncate_dim"):
+        add_dense_head(model)

@@ -297,6 +297,21 @@ def test_distillation_alone(make_model, make_features):
     assert "all_layer_embeddings" not in make_features(model)[0]
 
 
+@pytest.mark.parametrize("kind", ["pairs", "triplets", "cosent", "gist", "cached"])
+def test_evaluation_without_a_graph_gives_the_same_terms(both, kind):
+    scope = "pooled" if kind == "cached" else "tokens"
+    _, (loss, features) = both(kind, scope=scope, distill="similarity_kl", distill_weight=1.0)
+    loss.model.eval()
+    trained = loss(copy.deepcopy(features), LABELS.get(kind))
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            terms = loss(copy.deepcopy(features), LABELS.get(kind))
+        assert not any(value.requires_grad for value in terms.values())
+        for name, value in terms.items():
+            torch.testing.assert_close(value, trained[name].detach(), rtol=1e-5, atol=1e-6)
+            assert value != 0
+
+
 def test_one_row_and_one_token_give_a_finite_update(make_model):
     model = make_model().train()
     loss = MICLoss(model, CoSENTLoss(model), DIMS, gamma=1.0, distill="similarity_kl", distill_weight=1.0)

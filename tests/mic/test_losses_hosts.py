@@ -6,14 +6,17 @@ from datasets import Dataset
 from peft import LoraConfig
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.base.losses import column_merging_disabled
+from sentence_transformers.base.modules import Router
 from sentence_transformers.sentence_transformer import losses as hosts
-from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 from torch import nn
 from transformers import (
     AutoModel,
     DistilBertConfig,
+    LlamaConfig,
     ModernBertConfig,
     MPNetConfig,
+    Qwen3Config,
     RobertaConfig,
     T5Config,
     T5EncoderModel,
@@ -122,6 +125,8 @@ def build_encoder(kind, folder, tiny_bert_path):
         "modernbert": lambda: ModernBertConfig(
             **size, **plain, max_position_embeddings=64, global_attn_every_n_layers=2
         ),
+        "llama": lambda: LlamaConfig(**size, **plain, num_key_value_heads=2, max_position_embeddings=64),
+        "qwen3": lambda: Qwen3Config(**size, **plain, num_key_value_heads=2, head_dim=8, max_position_embeddings=64),
         "t5": lambda: T5Config(**size, d_model=WIDTH, num_layers=3, num_heads=4, d_kv=8, d_ff=48),
     }
     torch.manual_seed(0)
@@ -132,7 +137,7 @@ def build_encoder(kind, folder, tiny_bert_path):
     return SentenceTransformer(modules=[Transformer(str(folder)), Pooling(WIDTH)], device="cpu")
 
 
-@pytest.mark.parametrize("kind", ["mpnet", "roberta", "distilbert", "modernbert", "t5"])
+@pytest.mark.parametrize("kind", ["mpnet", "roberta", "distilbert", "modernbert", "llama", "qwen3", "t5"])
 def test_architectures(kind, tmp_path, tiny_bert_path, make_sentences):
     model = build_encoder(kind, tmp_path, tiny_bert_path).eval()
     loss = MICLoss(model, mnrl(model), DIMS, gamma=1.0)
@@ -149,6 +154,26 @@ def test_architectures(kind, tmp_path, tiny_bert_path, make_sentences):
     torch.testing.assert_close(terms["scr"], torch.cat(scr).mean(), rtol=1e-4, atol=1e-5)
     assert terms["sir"] != 0
     assert sum(g.abs().sum() > 0 for g in gradients.values()) >= 0.8 * len(gradients) > 10
+
+
+@pytest.mark.parametrize("columns", [2, 3])
+def test_queries_and_documents_by_different_encoders(make_model, static_model, make_sentences, columns):
+    """A static query encoder beside a transformer: embeddings are there, token states of all columns are not."""
+    router = Router.for_query_document(query_modules=[*static_model], document_modules=[*make_model()])
+    model = SentenceTransformer(modules=[router, Normalize()], device="cpu")
+
+    def features():
+        tasks = ["query", *["document"] * (columns - 1)]
+        texts = [make_sentences(6, seed) for seed in range(columns)]
+        return [model.preprocess(column, task=task) for column, task in zip(texts, tasks, strict=True)]
+
+    with pytest.raises(ValueError, match=r'Router.*scope="pooled"'):
+        MICLoss(model, mnrl(model), DIMS)
+    terms, gradients = step(MICLoss(model, mnrl(model), DIMS, scope="pooled", gamma=1.0), features())
+    assert {name.split(".")[2] for name in gradients} == {"query", "document"}
+    with torch.no_grad():
+        expected = [spectral_isotropy_loss(model(column)["sentence_embedding"], BELOW) for column in features()]
+    torch.testing.assert_close(terms["sir"], torch.cat(expected).mean(), rtol=1e-4, atol=1e-5)
 
 
 def test_head_narrower_than_the_states(make_model, make_sentences):
