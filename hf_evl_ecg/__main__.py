@@ -147,6 +147,8 @@ def _summary(report: ECGReport) -> str:
     for opinion in report.opinions:
         done = opinion.interpretation
         lines.append(f"{opinion.model['name']}: {done.answer or '(nothing)'}")
+        if done.unseen_leads:
+            lines.append(f"  its picture does not show in full: {', '.join(done.unseen_leads)}")
         lines += [f"  {score:.2f}  {label_text(label)}" for label, score in done.label_scores.items()]
         lines.append("  " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in done.seconds.items()))
     return "\n".join([*lines, DISCLAIMER])

@@ -11,10 +11,12 @@ from typing import Any
 from PIL import Image
 
 from .collator import UnreadableImageError
+from .geometry import Layout
 from .images import upright_rgb
+from .paper_fit import cut_leads
 from .records import read_record
 from .render import RenderConfig, render
-from .signals import ECG
+from .signals import ECG, STANDARD_LEADS
 
 __all__ = ["IMAGE_SUFFIXES", "ECGPicture", "is_image_file", "load_picture", "training_render_config"]
 
@@ -35,12 +37,14 @@ class ECGPicture:
         image: RGB.
         ecg: The recording it was drawn from; None if the picture itself was given.
         seconds: ``"read"`` and ``"render"``.
+        unseen_leads: Leads that the drawing does not show in full: cut at its edge, or beyond a short recording's end.
     """
 
     name: str
     image: Image.Image
     ecg: ECG | None
     seconds: dict[str, float]
+    unseen_leads: tuple[str, ...] = ()
 
 
 def is_image_file(path: str | Path) -> bool:
@@ -76,8 +80,12 @@ def load_picture(source: str | Path | ECG | Image.Image, config: RenderConfig | 
     ecg = source if isinstance(source, ECG) else read_record(source)
     name = str(source) if isinstance(source, str | Path) else ecg.record_name or "ECG"
     read = time.perf_counter()
+    config = config or RenderConfig()
     image = render(ecg, config).convert("RGB")
-    return ECGPicture(name, image, ecg, {"read": read - started, "render": time.perf_counter() - read})
+    seconds = {"read": read - started, "render": time.perf_counter() - read}
+    assert isinstance(config.layout, Layout)
+    unseen = {*cut_leads(ecg, config), *config.layout.blank_leads(ecg.duration_s)}
+    return ECGPicture(name, image, ecg, seconds, tuple(lead for lead in STANDARD_LEADS if lead in unseen))
 
 
 def training_render_config(provenance: Mapping[str, Any]) -> RenderConfig:

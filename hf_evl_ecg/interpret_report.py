@@ -143,6 +143,7 @@ class ECGReport:
                     "answer": opinion.interpretation.answer,
                     "label_scores": opinion.interpretation.label_scores,
                     "image_px": list(opinion.interpretation.image.size),
+                    "unseen_leads": list(opinion.interpretation.unseen_leads),
                     "seconds": opinion.interpretation.seconds,
                 }
                 for opinion in self.opinions

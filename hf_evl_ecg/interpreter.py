@@ -48,6 +48,7 @@ class Interpretation:
         image: The picture it saw, RGB.
         seconds: Time for ``"read"``, ``"render"``, ``"generate"`` and ``"score"``; in a batch the latter two are the batch's
             time divided by its size.
+        unseen_leads: Leads that the picture does not show in full: cut at its edge, or beyond a short recording's end.
     """
 
     question: str
@@ -55,6 +56,7 @@ class Interpretation:
     label_scores: dict[str, float]
     image: Image.Image
     seconds: dict[str, float]
+    unseen_leads: tuple[str, ...] = ()
 
 
 class ECGInterpreter:
@@ -217,7 +219,7 @@ class ECGInterpreter:
                 continue
             answers, scores, seconds = self._ask(pictures, own, wanted, max_new_tokens)
             done += [
-                Interpretation(question, answer, found, picture.image, picture.seconds | seconds)
+                Interpretation(question, answer, found, picture.image, picture.seconds | seconds, picture.unseen_leads)
                 for picture, question, answer, found in zip(pictures, own, answers, scores, strict=True)
             ]
         return done

@@ -163,7 +163,8 @@ def _opinion(report: ECGReport, opinion: Opinion) -> str:
     if report.ecg is not None:
         width, height = told.image.size
         picture = f'<img alt="picture given to the model" src="{_data_url(told.image)}">'
-        seen = f'<div class="seen">{picture}what the model saw, {width} × {height} px</div>'
+        lacking = f"<br><strong>not in full: {', '.join(told.unseen_leads)}</strong>" if told.unseen_leads else ""
+        seen = f'<div class="seen">{picture}what the model saw, {width} × {height} px{lacking}</div>'
     spent = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in told.seconds.items())
     name = opinion.model["name"]
     return (

@@ -252,7 +252,8 @@ class Desk:
         seconds = time.perf_counter() - started
         scored = model(given.source, question, max_new_tokens=1)  # the scores alone
         scores[role] = scored.label_scores
-        yield answer_card(role, self.models[role], **words, answer=answer, seconds=seconds, seen=scored.image)
+        shown = {"seen": scored.image, "unseen_leads": scored.unseen_leads}
+        yield answer_card(role, self.models[role], **words, answer=answer, seconds=seconds, **shown)
 
     def _show(self, given: GivenECG) -> list[Any]:
         cards = [answer_card(role, model) for role, model in self.models.items()]

@@ -76,6 +76,7 @@ def answer_card(
     answer: str | None = None,
     seconds: float | None = None,
     seen: Image.Image | None = None,
+    unseen_leads: Sequence[str] = (),
 ) -> str:
     """One model's answer.
 
@@ -87,6 +88,7 @@ def answer_card(
         answer: What it has said so far; None: not asked yet.
         seconds: How long the answer took; None: it is still being written.
         seen: The picture the model saw.
+        unseen_leads: Leads that it does not show in full.
     """
     head = f'<header><h3>{_text(name)}</h3><span class="model">{_text(model)}</span></header>'
     if answer is None:
@@ -98,7 +100,8 @@ def answer_card(
     said = f'<p class="answer">{_text(answer) or "<em>(an empty answer)</em>"}</p>'
     took = f'<p class="took">{seconds:.1f} s</p>'
     if seen is not None:
-        label = f"The picture it read ({seen.width} × {seen.height} px)"
+        lacking = f", not in full: {', '.join(unseen_leads)}" if unseen_leads else ""
+        label = f"The picture it read ({seen.width} × {seen.height} px{lacking})"
         took = f"<details><summary>{label} · {seconds:.1f} s</summary>{picture_tag(seen, label)}</details>"
     return f'<article class="card done">{head}{asked}{said}{took}</article>'
 

@@ -211,6 +211,11 @@ def test_what_a_report_says_of_a_short_record():
     assert ECGReport("r", [opinion()], ecg).notices() == [ended]
     assert ECGReport("r", [opinion()], ecg, layout="12x1").notices() == []
     assert ended in report_page(ECGReport("r", [opinion()], ecg))
+    seen = replace(opinion().interpretation, unseen_leads=("V4", "V5"))
+    report = ECGReport("r", [Opinion(opinion().model, seen)], ecg)
+    assert "not in full: V4, V5" in report_page(report)
+    assert report.to_dict()["opinions"][0]["unseen_leads"] == ["V4", "V5"]
+    assert "not in full" not in report_page(ECGReport("r", [opinion()], ecg))
 
 
 def test_tall_waves_are_drawn_at_half_the_gain_and_not_cut_in_silence():

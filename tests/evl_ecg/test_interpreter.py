@@ -23,6 +23,7 @@ from hf_evl_ecg.generation import generate_answers
 from hf_evl_ecg.images import ImageFile, upright_rgb
 from hf_evl_ecg.interpreter import REPORT_QUESTION, Interpretation
 from hf_evl_ecg.model_loading import ModelLoadError, load_vlm
+from hf_evl_ecg.signals import crop
 from hf_evl_ecg.simulate import simulate
 from hf_evl_ecg.streaming import stream_answer
 
@@ -295,6 +296,18 @@ def test_scans_of_16_bits_keep_their_greys(tmp_path, name):
     assert np.array_equal(np.asarray(ImageFile(tmp_path)({"image": name})), expected)
     with pytest.raises(ValueError, match="pixels of mode 'F'"):
         upright_rgb(Image.new("F", (40, 40)))
+
+
+def test_leads_that_the_model_does_not_see_in_full_are_named(interpreter):
+    ecg = simulate("NORM", seed=1)
+    assert load_picture(ecg).unseen_leads == ()
+    tall = dataclasses.replace(ecg, signal_mv=ecg.signal_mv * 2.5)
+    assert load_picture(tall).unseen_leads == ("V4",)
+    assert load_picture(crop(tall, 0.0, 6.0)).unseen_leads == ("V4", "V5", "V6")
+    assert load_picture(crop(tall, 0.0, 6.0), RenderConfig(layout="12x1", gain_mm_mv=5)).unseen_leads == ()
+    found = interpreter(crop(ecg, 0.0, 6.0), RHYTHM, labels=[], max_new_tokens=1)
+    assert {"V4", "V5", "V6"} <= set(found.unseen_leads)
+    assert interpreter(render(ecg, SMALL), RHYTHM, labels=[], max_new_tokens=1).unseen_leads == ()
 
 
 def test_a_bad_ecg_in_a_batch_is_left_out_where_wanted(interpreter, ecg_records, tmp_path):

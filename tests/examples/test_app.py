@@ -301,7 +301,7 @@ class Answering:
             self.ended = True
 
     def __call__(self, ecg, question, *, max_new_tokens):
-        return SimpleNamespace(label_scores={"AF": 0.25}, image=Image.new("RGB", (30, 20)))
+        return SimpleNamespace(label_scores={"AF": 0.25}, image=Image.new("RGB", (30, 20)), unseen_leads=("V4", "V5"))
 
 
 @pytest.fixture
@@ -325,7 +325,7 @@ def test_answers_grow_one_model_after_the_other(desk, uploads):
     assert "No answer yet" in texts[0]
     assert "sinus <span" in texts[2]
     assert "sinus rhythm</p>" in texts[-1]
-    assert "30 × 20 px" in texts[-1]
+    assert "The picture it read (30 × 20 px, not in full: V4, V5)" in texts[-1]
     assert not any("rhythm" in step[2] for step in steps if isinstance(step[2], str))
     tables = [step[3] for step in steps if isinstance(step[3], str) and step[3]]
     assert ["Teacher" in table for table in tables] == [False, True]
