@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from hf_evl_ecg.conversations import (
+    ChatTemplateError,
     ChatText,
     ExampleError,
     Turn,
@@ -21,10 +22,10 @@ from hf_evl_ecg.conversations import (
     render_chat,
     special_tokens,
 )
-from hf_evl_ecg.encoding import check_processor, encode_chats
+from hf_evl_ecg.encoding import check_processor, encode_chats, image_tokens
 from hf_evl_ecg.features import IGNORE
 from hf_evl_ecg.images import ImageFile
-from hf_evl_ecg.token_groups import align_tokens, collate_groups, token_bytes
+from hf_evl_ecg.token_groups import align_turns, collate_groups, token_bytes
 
 __all__ = [
     "EVLECGCollator",
@@ -34,6 +35,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+_PROCESSOR_FAILURES = (ValueError, TypeError, LookupError, ArithmeticError)  # of an odd image or text
 
 
 class UnreadableImageError(ExampleError):
@@ -64,6 +67,7 @@ class EVLECGCollator:
         teacher_processor: Processor of the teacher; None: no teacher.
         load_image: Example → PIL image, in the data loader's workers: `ImageFile` (default), `RenderedECG` or your own.
         teacher_images: Prepare the teacher's images; False when its features come from a cache.
+        cached_keys: Keys of the examples that a teacher cache holds; others are bad examples. None: no cache.
         system_prompt: System message of the student's chats.
         teacher_system_prompt: System message of the teacher's chats.
         max_length: Longest student input in tokens, image tokens included; longer answers are cut at their end.
@@ -86,6 +90,7 @@ class EVLECGCollator:
         *,
         load_image: Callable[[Mapping[str, Any]], Image.Image] = ImageFile(),  # noqa: B008 - frozen
         teacher_images: bool = True,
+        cached_keys: Container[str] | None = None,
         system_prompt: str | None = None,
         teacher_system_prompt: str | None = None,
         max_length: int | None = None,
@@ -104,6 +109,7 @@ class EVLECGCollator:
         self.teacher_processor = teacher_processor
         self.load_image = load_image
         self.teacher_images = teacher_images
+        self.cached_keys = cached_keys
         self.system_prompt = system_prompt
         self.teacher_system_prompt = teacher_system_prompt
         self.max_length = max_length
@@ -135,9 +141,11 @@ class EVLECGCollator:
                 raise ExampleError(", ".join(record_name(e) for e in examples), f"no usable example: {skipped}")
             try:
                 batch = self._encode(prepared)
-            except ExampleError as error:
-                prepared = [p for p in prepared if p.record != error.record]
-                self._leave_out(error, skipped)
+            except _PROCESSOR_FAILURES as error:
+                culprit = self._culprit(prepared, error)
+                assert culprit.row is not None
+                del prepared[culprit.row]
+                self._leave_out(culprit, skipped)
                 continue
             self._last_good = prepared[-1]
             return {**batch, "keys": [p.key for p in prepared], "skipped": skipped}
@@ -148,7 +156,26 @@ class EVLECGCollator:
         Raises:
             ExampleError: Naming the record and what is wrong with it.
         """
-        return self._encode([self._prepare(example) for example in examples])
+        prepared = [self._prepare(example) for example in examples]
+        try:
+            batch = self._encode(prepared)
+        except ExampleError:
+            raise
+        except _PROCESSOR_FAILURES as error:
+            raise self._culprit(prepared, error) from error
+        self._last_good = prepared[-1]
+        return batch
+
+    def _culprit(self, prepared: Sequence[_Prepared], error: Exception) -> ExampleError:
+        """Which example a processor cannot encode; ``error`` itself is raised if each can be encoded alone."""
+        if isinstance(error, ExampleError):
+            return error
+        for row, example in enumerate(prepared):
+            try:
+                self._encode([example])
+            except _PROCESSOR_FAILURES as own:
+                return ExampleError(example.record, f"a processor fails: {type(own).__name__}: {own}", row)
+        raise error
 
     def _leave_out(self, error: ExampleError, skipped: list[str]) -> None:
         if self.on_bad_example == "stop":
@@ -161,19 +188,26 @@ class EVLECGCollator:
         record = record_name(example)
         turns = read_turns(example, record)
         for processor in filter(None, (self.student_processor, self.teacher_processor)):
-            if any(processor.image_token in text for turn in turns for text in (turn.question, turn.answer)):
-                raise ExampleError(record, f"its text contains the image token {processor.image_token!r}; remove it.")
+            for token in image_tokens(processor):
+                if any(token in text for turn in turns for text in (turn.question, turn.answer)):
+                    raise ExampleError(record, f"its text contains the image token {token!r}; remove it.")
+        key = _key(record, turns)
+        if self.cached_keys is not None and key not in self.cached_keys:
+            raise ExampleError(
+                record,
+                f"the teacher's cache does not hold it (key {key}); write it with the same questions and answers.",
+            )
         try:
             image = self.load_image(example)
         except (OSError, ValueError, KeyError, TypeError, SyntaxError, Image.DecompressionBombError) as error:
             raise UnreadableImageError(record, f"no image: {type(error).__name__}: {error}") from error
-        return _Prepared(record, _key(record, turns), turns, image)
+        return _Prepared(record, key, turns, image)
 
     def _encode(self, prepared: list[_Prepared]) -> dict[str, Any]:
         """Student inputs and labels, teacher inputs and labels, groups of answer tokens."""
         records = [p.record for p in prepared]
         images = [p.image for p in prepared]
-        chats = [_chat(self.student_processor, p.turns, self.system_prompt) for p in prepared]
+        chats = _chats(self.student_processor, prepared, self.system_prompt)
         batch = encode_chats(
             self.student_processor,
             chats,
@@ -185,10 +219,7 @@ class EVLECGCollator:
         if self.teacher_processor is None:
             return batch
         with_images = images if self.teacher_images else None
-        chats = [
-            _chat(self.teacher_processor, p.turns, self.teacher_system_prompt, images=int(self.teacher_images))
-            for p in prepared
-        ]
+        chats = _chats(self.teacher_processor, prepared, self.teacher_system_prompt, images=int(self.teacher_images))
         teacher = encode_chats(
             self.teacher_processor,
             chats,
@@ -199,7 +230,7 @@ class EVLECGCollator:
         )
         groups = collate_groups(
             [
-                align_tokens(
+                align_turns(
                     _answer_bytes(self.teacher_processor, teacher["labels"][i]),
                     _answer_bytes(self.student_processor, batch["labels"][i]),
                 )
@@ -233,11 +264,24 @@ def _key(record: str, turns: tuple[Turn, ...]) -> str:
     return hashlib.sha256(f"{record}\x1e{text}".encode()).hexdigest()[:32]
 
 
-def _chat(processor: Any, turns: tuple[Turn, ...], system: str | None, images: int = 1) -> ChatText:
-    return render_chat(processor, chat_messages(turns, system=system, images=images))
+def _chats(processor: Any, prepared: Sequence[_Prepared], system: str | None, images: int = 1) -> list[ChatText]:
+    chats = []
+    for row, example in enumerate(prepared):
+        try:
+            chats.append(render_chat(processor, chat_messages(example.turns, system=system, images=images)))
+        except ChatTemplateError as error:
+            raise ExampleError(example.record, str(error), row) from error
+    return chats
 
 
-def _answer_bytes(processor: Any, labels: Tensor) -> list[bytes]:
+def _answer_bytes(processor: Any, labels: Tensor) -> list[list[bytes]]:
+    """Bytes of the labelled tokens, answer by answer: between two answers stands a question."""
     tokenizer = processor.tokenizer
-    tokens = tokenizer.convert_ids_to_tokens(labels[labels != IGNORE].tolist())
-    return token_bytes(tokens, special_tokens(tokenizer))
+    at = (labels != IGNORE).nonzero().flatten().tolist()
+    pieces = token_bytes(tokenizer.convert_ids_to_tokens(labels[at].tolist()), special_tokens(tokenizer))
+    answers: list[list[bytes]] = []
+    for position, before, piece in zip(at, [None, *at], pieces, strict=False):
+        if before is None or position != before + 1:
+            answers.append([])
+        answers[-1].append(piece)
+    return answers

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 __all__ = [
@@ -27,11 +28,18 @@ _SLOT = "ANSWER{}SLOT"
 
 
 class ExampleError(ValueError):
-    """An example that cannot be learnt from; the text names the record and says what is wrong."""
+    """An example that cannot be learnt from; the text names the record and says what is wrong.
 
-    def __init__(self, record: str, reason: str) -> None:
+    Args:
+        record: Name of the record.
+        reason: What is wrong, and what to do.
+        row: Which example of a batch it is; several may be about one record.
+    """
+
+    def __init__(self, record: str, reason: str, row: int | None = None) -> None:
         super().__init__(f"record {record!r}: {reason}")
         self.record = record
+        self.row = row
 
 
 class MissingAnswerError(ExampleError):
@@ -109,7 +117,7 @@ def render_chat(processor: Any, messages: list[dict[str, Any]]) -> ChatText:
     about it: it may have ``{% generation %}`` tags or not, trim its input, or open the assistant's turn in any way.
     Each span begins where the generation prompt ends (a space before the answer, say, is learnt with it) and includes
     the end-of-turn token that follows the answer. Where a template has none (LLaVA-1.6-Vicuna), the tokenizer's
-    end-of-sequence token is appended after the last answer, so that the model learns to stop.
+    end-of-sequence token is put after every answer, so that the model learns to stop; the text ends with it.
 
     Raises:
         ChatTemplateError: If the processor has no chat template, or one that alters the answers.
@@ -126,7 +134,7 @@ def render_chat(processor: Any, messages: list[dict[str, Any]]) -> ChatText:
         pieces = re.split("|".join(slots), processor.apply_chat_template(marked, tokenize=False))
         first = next(i for i, m in enumerate(messages) if m["role"] == "assistant")
         prompt = processor.apply_chat_template(messages[:first], tokenize=False, add_generation_prompt=True)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, TemplateError) as error:
         raise ChatTemplateError(f"the chat template of {type(processor).__name__} failed: {error}") from error
     if len(pieces) != len(answers) + 1:
         raise ChatTemplateError(
@@ -177,8 +185,12 @@ def _close_turns(
             "neither the chat template nor the tokenizer has a token that ends an answer, so a model could never "
             "learn to stop; set tokenizer.eos_token."
         )
-    text = text[: ends[-1]] + tokenizer.eos_token
-    return ChatText(text, (*zip(starts[:-1], ends[:-1], strict=True), (starts[-1], len(text))))
+    closed_text, spans = "", []
+    for start, end, before in zip(starts, ends, [0, *ends], strict=False):
+        opening = len(closed_text) + start - before
+        closed_text += text[before:end] + tokenizer.eos_token
+        spans.append((opening, len(closed_text)))
+    return ChatText(closed_text, tuple(spans))
 
 
 def _plain(content: Any) -> str:

@@ -19,6 +19,7 @@ __all__ = [
     "TruncatedImageError",
     "check_processor",
     "encode_chats",
+    "image_tokens",
     "select_tokens",
 ]
 
@@ -59,8 +60,11 @@ def encode_chats(
     """
     if images is not None:
         _check_placeholders(processor, chats, records)
+    bos = processor.tokenizer.bos_token
+    written = bos is not None and all(chat.text.startswith(bos) for chat in chats)  # by the template: not once more
     encoded = processor(
         text=[chat.text for chat in chats],
+        **({"add_special_tokens": False} if written else {}),
         **({} if images is None else {"images": [[image] for image in images]}),
         padding=True,
         padding_side=padding_side,
@@ -70,7 +74,9 @@ def encode_chats(
     offsets = encoded.pop("offset_mapping")
     batch: dict[str, Tensor] = dict(encoded)
     batch["labels"] = _labels(batch["input_ids"], offsets, chats)
-    is_image = batch["input_ids"] == processor.image_token_id
+    is_image = torch.isin(batch["input_ids"], torch.tensor(list(image_tokens(processor).values())))
+    if images is not None:
+        _check_image_tokens(is_image, batch["labels"], records, type(processor).__name__)
     keep = batch["attention_mask"].bool()
     if max_length is not None and int(keep.sum(1).max()) > max_length:
         keep &= keep.cumsum(1) <= max_length
@@ -119,17 +125,39 @@ def _labels(input_ids: Tensor, offsets: Tensor, chats: Sequence[ChatText]) -> Te
     return labels
 
 
+def image_tokens(processor: Any) -> dict[str, int]:
+    """Tokens that stand for an image, and their ids: one, or with Gemma 3 that of a chat and that of the model's input."""
+    own = processor.image_token
+    written = getattr(processor, "boi_token", None) or own
+    read = getattr(processor.tokenizer, "image_token", None) or own
+    ids = {token: processor.tokenizer.convert_tokens_to_ids(token) for token in (own, written, read)}
+    return {token: number for token, number in ids.items() if number is not None}
+
+
 def _check_placeholders(processor: Any, chats: Sequence[ChatText], records: Sequence[str]) -> None:
     """Raise unless each chat shows its image once, before the first answer."""
-    for chat, record in zip(chats, records, strict=True):
-        count = chat.text.count(processor.image_token, 0, chat.spans[0][0])
+    for row, (chat, record) in enumerate(zip(chats, records, strict=True)):
+        count = sum(chat.text.count(token, 0, chat.spans[0][0]) for token in image_tokens(processor))
         if count != 1 or processor.image_token_id is None:
             raise MissingImageTokensError(
                 record,
                 f"{type(processor).__name__} put {count} {processor.image_token!r} before the answer where one is "
                 "needed; its chat template must render {'type': 'image'} as that token, and the model must be a "
                 "vision-language model.",
+                row,
             )
+
+
+def _check_image_tokens(is_image: Tensor, labels: Tensor, records: Sequence[str], name: str) -> None:
+    """Raise unless each sample has image tokens, all before its first answer."""
+    answered = (labels != IGNORE).cumsum(1) > 0
+    for row in ((is_image.sum(1) == 0) | (is_image & answered).any(1)).nonzero().flatten().tolist():
+        raise MissingImageTokensError(
+            records[row],
+            f"{name} gives {int(is_image[row].sum())} image tokens, {int((is_image & answered)[row].sum())} of them behind "
+            "the first answer; at least one is needed, and all before it.",
+            row,
+        )
 
 
 def _check_cut(keep: Tensor, is_image: Tensor, labels: Tensor, records: Sequence[str], max_length: int) -> None:
@@ -140,10 +168,11 @@ def _check_cut(keep: Tensor, is_image: Tensor, labels: Tensor, records: Sequence
             raise TruncatedImageError(
                 record,
                 f"max_length={max_length} would cut {lost} of {total} image tokens; raise it or shrink the image.",
+                row,
             )
         if not (labels[row, keep[row]] != IGNORE).any():
             raise TruncatedImageError(
-                record, f"max_length={max_length} leaves nothing of the answer; raise it or shorten the question."
+                record, f"max_length={max_length} leaves nothing of the answer; raise it or shorten the question.", row
             )
 
 

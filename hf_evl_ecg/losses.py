@@ -10,7 +10,8 @@ from hf_evl_ecg.alignment import CrossAttentionAligner, StudentToTeacherProjecto
 from hf_evl_ecg.features import TokenFeatures
 from hf_evl_ecg.ot import BACKENDS, ot_matching_loss
 from hf_evl_ecg.relations import relation_loss
-from hf_evl_ecg.vocab import AnswerGroups, check_uld_options, uld_loss
+from hf_evl_ecg.token_groups import AnswerGroups
+from hf_evl_ecg.vocab import check_uld_options, uld_loss
 
 __all__ = ["EVLECGLoss"]
 
@@ -170,7 +171,6 @@ class EVLECGLoss(nn.Module):
         *,
         lm_head: nn.Module | Tensor | None = None,
         answer_groups: AnswerGroups | None = None,
-        teacher_logsumexp: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """Compute the weighted terms; their sum is the loss.
@@ -181,7 +181,6 @@ class EVLECGLoss(nn.Module):
             ce: The student's own cross-entropy. Scalar.
             lm_head: The student's LM head, a module or its weight (V, student_dim), where ``needs_lm_head``.
             answer_groups: Answer tokens that belong together, for ``uld``. Default: by rank.
-            teacher_logsumexp: Normaliser of the teacher's cached top-k logits; see `uld_loss`. Shape: (B, A_t).
             generator: Source of the relation term's subsets.
 
         Returns:
@@ -201,7 +200,7 @@ class EVLECGLoss(nn.Module):
             if self.needs_visual:
                 terms["ot"] = self._transport_term(student, teacher)
             if self.needs_logits:
-                terms["uld"] = self._logit_term(student, teacher, answer_groups, teacher_logsumexp)
+                terms["uld"] = self._logit_term(student, teacher, answer_groups)
         return {name: self.weights[_WEIGHT_OF.get(name, name)] * _promote(term) for name, term in terms.items()}
 
     def _hidden_terms(
@@ -248,13 +247,7 @@ class EVLECGLoss(nn.Module):
             student_positions=student.visual_positions,
         )
 
-    def _logit_term(
-        self,
-        student: TokenFeatures,
-        teacher: TokenFeatures,
-        groups: AnswerGroups | None,
-        teacher_logsumexp: Tensor | None,
-    ) -> Tensor:
+    def _logit_term(self, student: TokenFeatures, teacher: TokenFeatures, groups: AnswerGroups | None) -> Tensor:
         student_logits, student_mask = _answers(student, "student")
         teacher_logits, teacher_mask = _answers(teacher, "teacher")
         return self._match_logits(
@@ -263,7 +256,7 @@ class EVLECGLoss(nn.Module):
             teacher_mask,
             student_mask,
             groups=groups,
-            teacher_logsumexp=teacher_logsumexp,
+            teacher_logsumexp=teacher.answer_logsumexp,
         )
 
 

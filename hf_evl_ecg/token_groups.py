@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AnswerGroups",
     "align_tokens",
+    "align_turns",
     "collate_groups",
     "group_answer_tokens",
     "token_byte_spans",
@@ -112,6 +113,29 @@ def align_tokens(teacher: Sequence[bytes], student: Sequence[bytes]) -> tuple[li
         if t_stop is not None and s_stop is not None:
             groups[0][t_stop] = groups[1][s_stop] = len(cuts)
     return groups[0], groups[1]
+
+
+def align_turns(teacher: Sequence[Sequence[bytes]], student: Sequence[Sequence[bytes]]) -> tuple[list[int], list[int]]:
+    """[`align_tokens`] of each answer of a conversation, with groups numbered through.
+
+    Args:
+        teacher: Bytes of the teacher's tokens, answer by answer.
+        student: The same for the student. Answers that only one side has get no group.
+
+    Returns:
+        Group of each teacher token and of each student token over all answers, -1 for a token without counterpart.
+
+    Example:
+        >>> align_turns([[b"yes", b""], [b" no", b""]], [[b"yes", b""], [b"n", b"o", b""]])
+        ([0, 1, 2, 3], [0, 1, 2, 2, 3])
+    """
+    groups: tuple[list[int], list[int]] = ([], [])
+    for number in range(max(len(teacher), len(student))):
+        turn = [list(side[number]) if number < len(side) else [] for side in (teacher, student)]
+        offset = 1 + max(groups[0], default=-1)
+        for total, own in zip(groups, align_tokens(*turn), strict=True):
+            total += [group + offset if group >= 0 else -1 for group in own]
+    return groups
 
 
 def group_answer_tokens(

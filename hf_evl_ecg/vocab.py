@@ -1,31 +1,16 @@
 """Logit distillation between two vocabularies.
 
 Universal logit distillation (ULD, https://arxiv.org/abs/2402.12030) compares sorted probabilities, so it needs no common
-vocabulary. Which answer tokens of the two models are compared is said by [`AnswerGroups`].
+vocabulary. Which answer tokens of the two models are compared is said by `hf_evl_ecg.token_groups.AnswerGroups`.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_evl_ecg.token_groups import (
-    AnswerGroups,
-    align_tokens,
-    collate_groups,
-    group_answer_tokens,
-    token_byte_spans,
-    token_bytes,
-)
+from hf_evl_ecg.token_groups import AnswerGroups
 
-__all__ = [
-    "AnswerGroups",
-    "align_tokens",
-    "collate_groups",
-    "group_answer_tokens",
-    "token_byte_spans",
-    "token_bytes",
-    "uld_loss",
-]
+__all__ = ["check_uld_options", "uld_loss"]
 
 _MERGES = ("first", "mean")
 

@@ -10,6 +10,9 @@ import wfdb
 from PIL import Image
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3Processor,
     Idefics3Config,
     Idefics3ForConditionalGeneration,
     Idefics3Processor,
@@ -24,6 +27,7 @@ from transformers import (
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
 )
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
@@ -61,12 +65,19 @@ QWEN_TEMPLATE = (
     "<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ content['text'] | trim }}{% endif %}{% endfor %}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+GEMMA_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "<start_of_turn>{{ 'model' if message['role'] == 'assistant' else message['role'] }}\n"
+    "{% for item in message['content'] %}{% if item['type'] == 'image' %}<start_of_image>"
+    "{% else %}{{ item['text'] | trim }}{% endif %}{% endfor %}<end_of_turn>\n{% endfor %}"
+    "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
 QWEN_TOKENS = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
 TEXT = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 TEXT |= {"num_key_value_heads": 2, "max_position_embeddings": 512, "rope_theta": 10000.0}
 
 
-def sentencepiece_tokenizer(extra: list[str]) -> PreTrainedTokenizerFast:
+def sentencepiece_tokenizer(extra: list[str], **named: str) -> PreTrainedTokenizerFast:
     """Llama-like: metaspace and byte fallback, so words begin with ▁ and rare bytes are <0xNN>."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=True)
@@ -85,8 +96,9 @@ def sentencepiece_tokenizer(extra: list[str]) -> PreTrainedTokenizerFast:
     tokenizer.model = models.BPE(vocab, merges, unk_token="<unk>", byte_fallback=True)
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>"
-    )
+        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>",
+        extra_special_tokens=named,
+    )  # fmt: skip
 
 
 def byte_level_tokenizer(extra: list[str], eos: str) -> PreTrainedTokenizerFast:
@@ -149,6 +161,25 @@ def build_idefics3() -> tuple[Idefics3ForConditionalGeneration, Idefics3Processo
     return Idefics3ForConditionalGeneration(config), processor
 
 
+def build_gemma3() -> tuple[Gemma3ForConditionalGeneration, Gemma3Processor]:
+    """A chat shows one token for an image, the model's input others; the template writes the beginning of the text."""
+    named = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
+    tokenizer = sentencepiece_tokenizer([*named.values(), "<start_of_turn>", "<end_of_turn>"], **named)
+    images = Gemma3ImageProcessorPil(size={"height": 16, "width": 16})
+    processor = Gemma3Processor(images, tokenizer, image_seq_length=4, chat_template=GEMMA_TEMPLATE)
+    vision = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = Gemma3Config(
+        vision_config={**vision, "model_type": "siglip_vision_model", "image_size": 16, "patch_size": 4},
+        text_config={"model_type": "gemma3_text", "vocab_size": len(tokenizer), **TEXT, "head_dim": 8}
+        | {"sliding_window": 64, "query_pre_attn_scalar": 8, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3},
+        mm_tokens_per_image=4,
+        image_token_id=tokenizer.convert_tokens_to_ids(named["image_token"]),
+        boi_token_index=tokenizer.convert_tokens_to_ids(named["boi_token"]),
+        eoi_token_index=tokenizer.convert_tokens_to_ids(named["eoi_token"]),
+    )
+    return Gemma3ForConditionalGeneration(config), processor
+
+
 def qwen_tokenizer() -> PreTrainedTokenizerFast:
     return byte_level_tokenizer(QWEN_TOKENS, eos="<|im_end|>")
 
@@ -205,12 +236,13 @@ def build_internvl() -> tuple[InternVLForConditionalGeneration, PreTrainedTokeni
     return InternVLForConditionalGeneration(config), tokenizer
 
 
-BUILDERS = {
-    "llava_next": build_llava_next,
+BUILDERS = {  # the seed of each follows from its place
     "idefics3": build_idefics3,
+    "internvl": build_internvl,
+    "llava_next": build_llava_next,
     "qwen2_vl": build_qwen2_vl,
     "qwen3_vl": build_qwen3_vl,
-    "internvl": build_internvl,
+    "gemma3": build_gemma3,
 }
 
 
@@ -234,7 +266,7 @@ def tiny_vlm(tmp_path_factory):
 
     def get(name: str) -> TinyVLM:
         if name not in built:
-            torch.manual_seed(sorted(BUILDERS).index(name))
+            torch.manual_seed(list(BUILDERS).index(name))
             model, processor = BUILDERS[name]()
             path = tmp_path_factory.mktemp(name)
             with torch.no_grad():  # the default 0.02 makes tiny models deaf to their input

@@ -1,7 +1,9 @@
 """The collator labels exactly the answers, for two processors at once, and refuses what cannot be learnt."""
 
+import copy
 import logging
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -82,7 +84,9 @@ def test_every_turn_is_learnt_on_either_padding_side(processors, ecg_examples, s
         " atrial fibrillation<end_of_utterance> left axis, no doubt é<end_of_utterance> 72<end_of_utterance>"
     )
     assert learnt(student, batch, 0) == " yes<end_of_utterance>"
-    assert "".join(learnt(teacher, batch["teacher"], 1).split()) == "atrialfibrillationleftaxis,nodoubté72</s>"
+    assert "".join(learnt(teacher, batch["teacher"], 1).split()) == (
+        "atrialfibrillation</s>leftaxis,nodoubté</s>72</s>"
+    ), "a template without an end of turn: every answer learns to stop"
     padded_at = 0 if side == "left" else -1
     assert batch["attention_mask"][0, padded_at] == 0
     assert batch["labels"][0, padded_at] == -100
@@ -104,6 +108,47 @@ def test_answer_groups_join_the_same_bytes(processors, ecg_examples):
         assert texts[0][:-1] == texts[1][:-1]
         assert "".join(texts[0][:-1]) == example["answer"].replace(" ", "")
         assert texts[0][-1], texts[1][-1] == ("<end_of_utterance>", "</s>")
+
+
+def test_groups_of_every_answer_of_a_conversation(processors, ecg_examples):
+    """The teacher's answers begin with a space or not: that of the second answer must not end the grouping."""
+    student, teacher = copy.copy(processors[0]), processors[1]
+    student.chat_template = student.chat_template.replace("{{ ': ' }}", "{{ ':\\n' }}")
+    student.chat_template = student.chat_template.replace("{{ 'Assistant:' }}", "{{ 'Assistant:\\n' }}")
+    example = {**THREE_TURNS, "image": ecg_examples[0]["image"]}
+    batch = EVLECGCollator(student, teacher)([example, ecg_examples[3]])
+    assert learnt(student, batch).startswith("atrial")
+    taught = batch["teacher"]["labels"][0]
+    assert teacher.tokenizer.convert_ids_to_tokens(int(taught[taught != -100][0])).startswith("▁")
+    texts = []
+    for processor, labels, groups in (
+        (student, batch["labels"][0], batch["groups"]["student"][0]),
+        (teacher, batch["teacher"]["labels"][0], batch["groups"]["teacher"][0]),
+    ):
+        ids = labels[labels != -100]
+        groups = groups[: len(ids)]
+        decode = processor.tokenizer.decode
+        texts.append([decode(ids[groups == g]).strip() for g in range(int(groups.max()) + 1)])
+    ends = [i for i, text in enumerate(texts[0]) if text == "<end_of_utterance>"]
+    assert len(ends) == 3
+    assert [texts[1][i] for i in ends] == ["</s>"] * 3
+    for i in ends:
+        texts[0][i] = texts[1][i] = "|"
+    assert texts[0] == texts[1]
+    assert "".join(texts[0]).replace(" ", "") == "atrialfibrillation|leftaxis,nodoubté|72|"
+
+
+def test_the_beginning_of_a_text_is_marked_once(processors, ecg_examples):
+    """Templates such as Gemma 3's write the token that the tokenizer would add."""
+    _, teacher = processors
+    plain = EVLECGCollator(teacher)(ecg_examples)
+    writes = copy.copy(teacher)
+    writes.chat_template = "{{ bos_token }}" + teacher.chat_template
+    written = EVLECGCollator(writes)(ecg_examples)
+    bos = teacher.tokenizer.bos_token_id
+    for batch in (plain, written):
+        assert (batch["input_ids"] == bos).sum(1).tolist() == [1] * 6
+        assert [learnt(teacher, batch, row) for row in range(6)] == [learnt(teacher, plain, row) for row in range(6)]
 
 
 def test_messages_and_conversations_and_question_answer_agree(processors, ecg_examples):
@@ -145,7 +190,7 @@ def test_generation_tags_make_no_difference(processors):
             return teacher.apply_chat_template(chat, chat_template=plain_template, **kwargs)
 
     assert render_chat(Plain(), messages) == tagged
-    assert [tagged.text[s:e] for s, e in tagged.spans] == [" b c", " e</s>"]
+    assert [tagged.text[s:e] for s, e in tagged.spans] == [" b c</s>", " e</s>"]
 
 
 def test_templates_that_trim_or_think(processors):
@@ -243,6 +288,74 @@ def test_too_long_an_example_does_not_take_the_batch_with_it(processors, ecg_exa
     batch = EVLECGCollator(student, max_length=length)([ecg_examples[0], wordy, ecg_examples[3]])
     assert batch["input_ids"].shape[0] == 2
     assert "record 'r1'" in batch["skipped"][0]
+
+
+def test_of_two_questions_about_one_record_only_the_bad_one_is_left_out(processors, ecg_examples):
+    student, _ = processors
+    length = EVLECGCollator(student)(ecg_examples[:1])["input_ids"].shape[1]
+    wordy = {**ecg_examples[0], "question": "What is the rhythm? " * 20}
+    collator = EVLECGCollator(student, max_length=length)
+    batch = collator([wordy, ecg_examples[0], wordy])
+    assert batch["keys"] == [example_key(ecg_examples[0])]
+    assert len(batch["skipped"]) == 2
+
+
+def test_what_a_processor_or_template_cannot_take_is_left_out(processors, ecg_examples):
+    """No image at all, and an answer that the template alters: the record is named, the rest is learnt."""
+    student, teacher = processors
+    student = copy.copy(student)
+    student.chat_template = student.chat_template.replace(
+        "{{ line['text'] }}", "{{ line['text'].split('</think>')[-1] }}"
+    ).replace(
+        "<|im_start|>{%", "{{ raise_exception('no chat') if 'forbidden' in messages[0]['content'][-1]['text'] }}{%"
+    )
+    flat = {**ecg_examples[1], "image": np.zeros(7)}  # what a load_image of one's own may return
+    thinks = {**ecg_examples[2], "answer": "so </think> yes"}
+    forbidden = {**ecg_examples[4], "question": "forbidden"}
+    collator = EVLECGCollator(student, teacher, load_image=lambda example: example["image"])
+    batch = collator([flat, ecg_examples[0], thinks, forbidden, ecg_examples[3]])
+    assert batch["keys"] == [example_key(ecg_examples[i]) for i in (0, 3)]
+    reasons = sorted(batch["skipped"])
+    assert "record 'r1': a processor fails" in reasons[0]
+    assert "record 'r2': the chat template" in reasons[1]
+    assert "record 'r4': the chat template" in reasons[2]
+    assert "no chat" in reasons[2]
+    with pytest.raises(ExampleError, match="record 'r1': a processor fails"):
+        collator.check([ecg_examples[0], flat])
+
+
+def test_a_failure_of_the_whole_batch_is_not_blamed_on_an_example(processors, ecg_examples, monkeypatch):
+    collator = EVLECGCollator(processors[0])
+    encode = collator._encode
+
+    def fails_together(prepared):
+        if len(prepared) > 1:
+            raise ValueError("together")
+        return encode(prepared)
+
+    monkeypatch.setattr(collator, "_encode", fails_together)
+    with pytest.raises(ValueError, match="together"):
+        collator(ecg_examples)
+
+
+def test_the_test_before_training_gives_a_first_good_example(processors, ecg_examples):
+    """So a loader worker whose first batch is all bad has something to repeat."""
+    collator = EVLECGCollator(processors[0])
+    collator.check(ecg_examples[:2])
+    batch = collator([{**ecg_examples[3], "answer": ""}])
+    assert batch["keys"] == [example_key(ecg_examples[1])]
+    assert len(batch["skipped"]) == 1
+
+
+def test_an_example_without_cached_features_is_a_bad_one(processors, ecg_examples):
+    student, teacher = processors
+    keys = {example_key(example) for example in ecg_examples[:3]}
+    collator = EVLECGCollator(student, teacher, teacher_images=False, cached_keys=keys)
+    batch = collator(ecg_examples[:4])
+    assert set(batch["keys"]) == keys
+    assert "record 'r3': the teacher's cache does not hold it" in batch["skipped"][0]
+    with pytest.raises(ExampleError, match="cache does not hold it"):
+        collator.check(ecg_examples[3:4])
 
 
 def test_a_teacher_without_image_tokens_is_refused(processors, ecg_examples):

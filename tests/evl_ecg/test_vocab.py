@@ -10,15 +10,16 @@ from transformers import PreTrainedTokenizerFast
 
 import hf_evl_ecg.token_groups
 import hf_evl_ecg.vocab
-from hf_evl_ecg.vocab import (
+from hf_evl_ecg.token_groups import (
     AnswerGroups,
     align_tokens,
+    align_turns,
     collate_groups,
     group_answer_tokens,
     token_byte_spans,
     token_bytes,
-    uld_loss,
 )
+from hf_evl_ecg.vocab import uld_loss
 
 TEXTS = [
     "Sinus rhythm, rate 72/min. Normal ECG.",
@@ -125,6 +126,15 @@ def test_alignment_cases_by_hand():
     assert align_tokens([b"no", b" ST", b""], [b"no", b" AF", b""]) == ([0, -1, -1], [0, -1, -1])
     assert align_tokens([b"a", b"", b"\n"], [b"a", b""]) == ([0, 1, -1], [0, 1])
     assert align_tokens([], [b"a"]) == ([], [-1])
+
+
+def test_turns_are_aligned_one_by_one():
+    teacher = [[b"yes", b""], [b" n", b"o", b""], [b"72"]]
+    student = [[b" yes", b""], [b"no", b""]]
+    assert align_turns(teacher, student) == ([0, 1, 2, 2, 3, -1], [0, 1, 2, 3])
+    assert align_turns([[b"x"], [b"a", b""]], [[b"y"], [b"a", b""]]) == ([-1, 0, 1], [-1, 0, 1])
+    assert align_turns([], [[b"a"]]) == ([], [-1])
+    assert align_turns([[b"a", b""]], [[b"a", b""]]) == align_tokens([b"a", b""], [b"a", b""])
 
 
 def test_token_bytes_cases_by_hand():
