@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -16,9 +17,10 @@ from hf_evl_ecg.features import TokenFeatures, base_model, extract_layers
 from hf_evl_ecg.teacher import OnlineTeacher
 from hf_evl_ecg.teacher_cache import (
     DTYPES,
+    FORMAT,
     CacheLayout,
     compare_headers,
-    file_sha256,
+    example_sha256,
     read_header,
     read_shards,
     write_json,
@@ -37,7 +39,11 @@ class TeacherCacheWriter:
         fingerprint: What the features depend on, by name: teacher revision, processor, render configuration, seed …
             Training compares it with what it expects.
         shard_size: Examples per shard.
-        rank: Number of this process, so that several can write to one folder.
+        rank: Number of this process; several can write to one folder.
+
+    Attributes:
+        done: Keys of the examples that are written.
+        skipped: What the collator left out, and why.
 
     Raises:
         CacheMismatchError: If the folder holds a cache of another fingerprint or layout.
@@ -63,7 +69,7 @@ class TeacherCacheWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         text_config = base_model(teacher.model).config.get_text_config()
         header = {
-            "format": 1,
+            "format": FORMAT,
             "fingerprint": dict(fingerprint),
             "layout": {**asdict(layout), "layers": list(layout.layers)},
             "hidden_dim": teacher.hidden_dim,
@@ -73,7 +79,8 @@ class TeacherCacheWriter:
             compare_headers(read_header(self.folder), header, self.folder)
         else:
             write_json(self.folder / "cache.json", header)
-        self.done = {key for shard in read_shards(self.folder) for key in shard["keys"]}
+        self.done = {key for shard in read_shards(self.folder) for key in shard["examples"]}
+        self.skipped: list[str] = []
         self._pending: dict[str, dict[str, Tensor]] = {}
 
     def write(self, batches: Iterable[Mapping[str, Any]]) -> int:
@@ -87,6 +94,7 @@ class TeacherCacheWriter:
         """
         before = len(self.done)
         for batch in batches:
+            self.skipped += batch.get("skipped", [])
             if all(key in self.done or key in self._pending for key in batch["keys"]):
                 continue
             for key, tensors in self._compute(batch).items():
@@ -131,13 +139,14 @@ class TeacherCacheWriter:
     def _flush(self) -> None:
         """Write one shard: the tensors first, then the file that makes them count."""
         keys = list(self._pending)[: self.shard_size]
-        number = len(list(self.folder.glob(f"{self.rank:03d}-*.json")))
-        path = self.folder / f"{self.rank:03d}-{number:05d}.safetensors"
-        temporary = path.with_suffix(".tmp")
+        written = [int(path.name.split("-")[1]) for path in self.folder.glob(f"{self.rank:03d}-*.json")]
+        name = hashlib.sha256("".join(keys).encode()).hexdigest()[:8]  # no other writer's, whatever its rank
+        path = self.folder / f"{self.rank:03d}-{1 + max(written, default=-1):05d}-{name}.safetensors"
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
         save_file({f"{key}/{n}": t for key in keys for n, t in self._pending[key].items()}, temporary)
-        checksum = file_sha256(temporary)
         os.replace(temporary, path)
-        write_json(path.with_suffix(".json"), {"file": path.name, "sha256": checksum, "keys": keys})
+        examples = {key: example_sha256(self._pending[key]) for key in keys}
+        write_json(path.with_suffix(".json"), {"file": path.name, "examples": examples})
         for key in keys:
             del self._pending[key]
         self.done.update(keys)

@@ -58,7 +58,9 @@ class TokenFeatures:
         visual_mask: True where ``visual`` holds a token. Shape: (B, N), bool.
         visual_positions: Patch centres (x, y) as fractions of the image. Shape: (B, N, 2).
         answer_hidden: States that predict the answer tokens. Shape: (B, A, D).
-        answer_logits: LM-head outputs of ``answer_hidden``. Shape: (B, A, V).
+        answer_logits: LM-head outputs of ``answer_hidden``, or the largest of them. Shape: (B, A, V).
+        answer_logsumexp: Log of the sum of the exponentials of all logits, where only the largest are given.
+            Shape: (B, A).
         answer_ids: Tokens to predict, padding -100. Shape: (B, A), int64.
         answer_mask: True where ``answer_ids`` holds a token. Shape: (B, A), bool.
         answer_index: Index within ``L`` of the predicting state, padding -1. Shape: (B, A), int64.
@@ -71,6 +73,7 @@ class TokenFeatures:
     visual_positions: Tensor | None = None
     answer_hidden: Tensor | None = None
     answer_logits: Tensor | None = None
+    answer_logsumexp: Tensor | None = None
     answer_ids: Tensor | None = None
     answer_mask: Tensor | None = None
     answer_index: Tensor | None = None
@@ -177,13 +180,16 @@ def pool_tokens(states: Tensor, mask: Tensor, factor: int) -> tuple[Tensor, Tens
     return (runs * weight).sum(2) / count.clamp(min=1), count.squeeze(-1) > 0
 
 
-def answer_cross_entropy(features: TokenFeatures, num_items: Tensor | float | None = None) -> Tensor:
+def answer_cross_entropy(
+    features: TokenFeatures, num_items: Tensor | float | None = None, *, label_smoothing: float = 0.0
+) -> Tensor:
     """Cross-entropy of the answer tokens, in nats per token: the model's own language-modelling loss.
 
     Args:
         features: Features with ``answer_logits``.
         num_items: What to divide the sum by; the number of answer tokens in this batch if None. Under gradient
             accumulation, the number of answer tokens of the whole step.
+        label_smoothing: Share of each target that is spread evenly over the vocabulary.
     """
     if features.answer_logits is None or features.answer_ids is None or features.answer_mask is None:
         raise ValueError("these features hold no answer logits; extract them with FeatureRequest(logits=True).")
@@ -192,6 +198,7 @@ def answer_cross_entropy(features: TokenFeatures, num_items: Tensor | float | No
         features.answer_ids.flatten(),
         ignore_index=IGNORE,
         reduction="sum",
+        label_smoothing=label_smoothing,
     )
     return total / (features.answer_mask.sum().clamp(min=1) if num_items is None else num_items)
 
@@ -241,12 +248,13 @@ def extract_layers(
     wanted = positions if request.logits else positions[:, :1]
     kept, place = (wanted, None) if LOGITS_PER_SAMPLE else wanted.unique(return_inverse=True)
     with _decoder_taps(base_model(model).get_decoder()) as taps:
-        output = (forward or model)(
+        output = (model if forward is None else forward)(
             **inputs,
             **({"output_hidden_states": True} if inner else {}),
             logits_to_keep=kept,
             use_cache=False,
         )
+    _check_decoder(base_model(model), taps, inputs["input_ids"])
     if output.logits.shape[1] != kept.shape[-1]:
         raise UnsupportedModelError(f"{type(base_model(model)).__name__} does not take positions as logits_to_keep.")
     logits = output.logits if place is None else output.logits.take_along_dim(place.unsqueeze(-1), dim=1)
@@ -278,12 +286,12 @@ def extract_layers(
 
 
 @contextmanager
-def _decoder_taps(decoder: nn.Module) -> Iterator[dict[str, Tensor]]:
+def _decoder_taps(decoder: nn.Module) -> Iterator[dict[str, Any]]:
     """Collect what enters and leaves the text decoder while the context is open; no hook stays behind."""
-    taps: dict[str, Tensor] = {}
+    taps: dict[str, Any] = {}
 
     def before(_module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        taps["input"] = kwargs["inputs_embeds"]
+        taps["input"] = kwargs.get("inputs_embeds")
 
     def after(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
         taps["output"] = output[0]
@@ -294,6 +302,18 @@ def _decoder_taps(decoder: nn.Module) -> Iterator[dict[str, Tensor]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _check_decoder(model: PreTrainedModel, taps: Mapping[str, Any], input_ids: Tensor) -> None:
+    """Raise unless the decoder read one embedding per token of the input, image tokens among them."""
+    read = taps.get("input")
+    if read is None or read.shape[:2] != input_ids.shape:
+        found = "no embeddings" if read is None else f"{tuple(read.shape[:2])} embeddings"
+        raise UnsupportedModelError(
+            f"the text decoder of {type(model).__name__} reads {found} for {tuple(input_ids.shape)} tokens: its images do not "
+            "enter at image tokens (but by cross-attention or an encoder), so there are no visual tokens to match; use a "
+            "model such as LlavaNext, Idefics3, Qwen2-VL or InternVL."
+        )
 
 
 def _kept_index(keep: Tensor) -> tuple[Tensor, Tensor]:

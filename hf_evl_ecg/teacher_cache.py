@@ -1,8 +1,9 @@
 """Teacher features on disk: safetensors shards, memory-mapped, checked, written so that a kill loses one shard at most.
 
 A cache is a folder with ``cache.json`` (what the features are and what they were computed from) and, for each shard,
-``NNN-NNNNN.safetensors`` and a ``.json`` beside it that lists the examples and the SHA-256 of the shard. The ``.json``
-is written last: a shard without one does not count.
+``NNN-NNNNN-XXXXXXXX.safetensors`` and a ``.json`` beside it that lists the examples and the SHA-256 of each. The
+``.json`` is written last: a shard without one does not count. An example is checked when it is first read, so that
+nothing else of its shard has to be.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ __all__ = [
     "CachedTeacher",
     "DamagedShardError",
     "compare_headers",
-    "file_sha256",
+    "example_sha256",
     "model_fingerprint",
     "processor_fingerprint",
     "read_header",
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+FORMAT = 2
 _OPEN_SHARDS = 64
 
 
@@ -77,6 +79,14 @@ class CacheLayout:
             raise ValueError(f"{self}: at least one layer, top_k >= 0 and a dtype of {sorted(DTYPES)} are needed.")
         self.request(self.layers[0])
 
+    def tensors(self) -> list[str]:
+        """Names of the tensors of an example."""
+        names = [f"hidden.{layer}" for layer in self.layers] + ["answer_ids", "answer_index"]
+        names += ["visual"] if self.visual else []
+        names += ["visual_positions"] if self.positions else []
+        names += ["top_log_probs", "top_ids"] if self.top_k else []
+        return names
+
     def request(self, layer: int) -> FeatureRequest:
         """The request that a cache of this layout answers."""
         return FeatureRequest(
@@ -93,9 +103,13 @@ def model_fingerprint(model: nn.Module) -> str:
     """SHA-256 over names, shapes and bytes of a model's weights: its revision, wherever it was loaded from."""
     digest = hashlib.sha256()
     for name, tensor in sorted(base_model(model).state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        _update(digest, name, tensor.detach().cpu())
     return digest.hexdigest()
+
+
+def _update(digest: Any, name: str, tensor: Tensor) -> None:
+    digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+    digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
 
 
 def processor_fingerprint(processor: Any) -> str:
@@ -112,7 +126,7 @@ class CachedTeacher:
     Args:
         folder: A folder that `hf_evl_ecg.cache_writer.TeacherCacheWriter` wrote.
         expected: What the features must have been computed from; every entry must equal the cache's fingerprint.
-        verify: Compare each shard's SHA-256 when it is first opened.
+        verify: Compare each example's SHA-256 when it is first read.
 
     Raises:
         CacheMismatchError: If an entry of ``expected`` differs, naming it.
@@ -125,8 +139,11 @@ class CachedTeacher:
         self.header = read_header(self.folder)
         self.layout = CacheLayout(**self.header["layout"])
         compare_headers({"fingerprint": self.header["fingerprint"]}, {"fingerprint": dict(expected)}, self.folder)
-        self._shards = {shard["file"]: shard for shard in read_shards(self.folder)}
-        self._shard_of = {key: name for name, shard in self._shards.items() for key in shard["keys"]}
+        self._place = {
+            key: (shard["file"], digest)
+            for shard in read_shards(self.folder)
+            for key, digest in shard["examples"].items()
+        }
         self._open: OrderedDict[str, Any] = OrderedDict()
         self._verified: set[str] = set()
 
@@ -140,17 +157,19 @@ class CachedTeacher:
         """How many of the largest answer probabilities are exact; None: all."""
         return None if self.layout.top_k >= self.header["vocab_size"] else self.layout.top_k
 
-    def __len__(self) -> int:
-        return len(self._shard_of)
+    @property
+    def keys(self) -> frozenset[str]:
+        """Keys of the examples."""
+        return frozenset(self._place)
 
-    def __contains__(self, key: str) -> bool:
-        return key in self._shard_of
+    def __len__(self) -> int:
+        return len(self._place)
 
     def features(self, batch: Mapping[str, Any], request: FeatureRequest) -> TokenFeatures:
         """Features of ``batch["keys"]``, padded, in the cache's dtype.
 
-        Answer logits are log-probabilities: exact for the ``top_k`` tokens that were kept, and for the others what
-        is left over, spread evenly. Universal logit distillation over at most ``top_k`` ranks is therefore exact.
+        Answer logits are the ``top_k`` largest log-probabilities in descending order, not in that of the vocabulary:
+        all that universal logit distillation over at most ``top_k`` ranks needs.
 
         Raises:
             CacheMismatchError: If the cache does not hold what is asked for.
@@ -163,9 +182,10 @@ class CachedTeacher:
         answer_index, _ = _pad([row["answer_index"].long() for row in rows], -1)
         visual, visual_mask = _pad([row["visual"] for row in rows]) if request.visual else (None, None)
         centres, _ = _pad([row["visual_positions"] for row in rows]) if request.positions else (None, None)
-        logits = None
+        logits, normaliser = None, None
         if request.logits:
-            logits, _ = _pad([_spread(r["top_log_probs"], r["top_ids"], self.header["vocab_size"]) for r in rows])
+            logits, _ = _pad([row["top_log_probs"] for row in rows])
+            normaliser = None if self.exact_ranks is None else torch.zeros_like(logits[..., 0])
         return TokenFeatures(
             hidden=hidden,
             mask=mask,
@@ -173,6 +193,7 @@ class CachedTeacher:
             visual_mask=visual_mask,
             visual_positions=centres,
             answer_logits=logits,
+            answer_logsumexp=normaliser,
             answer_ids=answer_ids,
             answer_mask=answer_mask,
             answer_index=answer_index,
@@ -198,46 +219,40 @@ class CachedTeacher:
 
     def _read(self, key: str, request: FeatureRequest, device: torch.device) -> dict[str, Tensor]:
         """The stored tensors of one example that the request needs."""
-        name = self._shard_of.get(key)
-        if name is None:
+        if key not in self._place:
             raise CacheMismatchError(
                 f"example {key} is not among the {len(self)} of the cache {self.folder}; write it with the same "
                 "examples, questions and answers."
             )
+        name, digest = self._place[key]
         names = [f"hidden.{request.layer}", "answer_ids", "answer_index"]
         names += ["visual"] if request.visual else []
         names += ["visual_positions"] if request.positions else []
-        names += ["top_log_probs", "top_ids"] if request.logits else []
+        names += ["top_log_probs"] if request.logits else []
+        check = self.verify and key not in self._verified
         shard = self._shard(name)
         try:
-            return {n: shard.get_tensor(f"{key}/{n}").to(device) for n in names}
+            tensors = {n: shard.get_tensor(f"{key}/{n}") for n in (self.layout.tensors() if check else names)}
         except SafetensorError as error:
             raise _damaged(self.folder / name, str(error)) from error
+        if check:
+            if example_sha256(tensors) != digest:
+                raise _damaged(self.folder / name, f"the SHA-256 of example {key} differs")
+            self._verified.add(key)
+        return {n: tensors[n].to(device) for n in names}
 
     def _shard(self, name: str) -> Any:
         """An open, memory-mapped shard."""
         if name in self._open:
             self._open.move_to_end(name)
             return self._open[name]
-        path = self.folder / name
-        if self.verify and name not in self._verified:
-            if not path.is_file() or file_sha256(path) != self._shards[name]["sha256"]:
-                raise _damaged(path, "its SHA-256 differs" if path.is_file() else "it is not there")
-            self._verified.add(name)
         try:
-            self._open[name] = safe_open(path, framework="pt")
+            self._open[name] = safe_open(self.folder / name, framework="pt")
         except (SafetensorError, OSError) as error:
-            raise _damaged(path, str(error)) from error
+            raise _damaged(self.folder / name, str(error)) from error
         if len(self._open) > _OPEN_SHARDS:
             self._open.popitem(last=False)
         return self._open[name]
-
-
-def _spread(top_log_probs: Tensor, top_ids: Tensor, vocab_size: int) -> Tensor:
-    """Log-probabilities over the vocabulary from the largest ones. Shapes: (A, K), (A, K) → (A, V)."""
-    rest = (1 - top_log_probs.exp().sum(-1, keepdim=True)).clamp(min=1e-10) / max(vocab_size - top_ids.shape[-1], 1)
-    dense = rest.log().expand(-1, vocab_size).clone()
-    return dense.scatter_(-1, top_ids.long(), top_log_probs)
 
 
 def _pad(rows: Sequence[Tensor], value: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -269,18 +284,20 @@ def read_header(folder: Path) -> dict[str, Any]:
         header = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CacheMismatchError(f"{folder} holds no readable teacher cache: {error}") from error
-    if header.get("format") != 1:
-        raise CacheMismatchError(f"{path} has format {header.get('format')!r}; this version reads format 1.")
+    if header.get("format") != FORMAT:
+        raise CacheMismatchError(
+            f"{path} has format {header.get('format')!r}; this version reads format {FORMAT}: write the cache anew."
+        )
     return header
 
 
 def read_shards(folder: Path) -> list[dict[str, Any]]:
     """The lists of examples of all complete shards; a file name must be the list's own."""
     shards = []
-    for path in sorted(folder.glob("[0-9]*-[0-9]*.json")):
+    for path in sorted(folder.glob("[0-9]*-[0-9]*-*.json")):
         try:
             shard = json.loads(path.read_text(encoding="utf-8"))
-            complete = shard["file"] == path.with_suffix(".safetensors").name and shard["sha256"] and shard["keys"]
+            complete = shard["file"] == path.with_suffix(".safetensors").name and dict(shard["examples"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise _damaged(path, str(error)) from error
         if not complete:
@@ -296,14 +313,16 @@ def _damaged(path: Path, why: str) -> DamagedShardError:
     )
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def example_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes of an example's tensors, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        _update(digest, name, tensor)
+    return digest.hexdigest()
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a json file at once: it is there whole or not at all."""
-    temporary = path.with_suffix(path.suffix + ".tmp")
+    temporary = path.with_suffix(f"{path.suffix}.{os.getpid()}.tmp")
     temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     os.replace(temporary, path)

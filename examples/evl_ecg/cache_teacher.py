@@ -76,6 +76,7 @@ class TeacherBatches:
         return {
             "teacher": {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)},
             "keys": batch["keys"],
+            "skipped": batch["skipped"],
         }
 
 
@@ -114,12 +115,14 @@ def main(args: CacheArguments, images: ImageOptions) -> int:
         )
     questions = load_questions(args.data, args.split, args.train_records)
     own = questions.select(range(state.process_index, len(questions), state.num_processes))
-    todo = [item for item in own if example_key(item) not in writer.done]
+    todo = own.select([i for i, item in enumerate(own) if example_key(item) not in writer.done])
     collator = EVLECGCollator(processor, load_image=draw, system_prompt=args.system_prompt, max_length=args.max_length)
     loader = DataLoader(todo, args.batch_size, collate_fn=TeacherBatches(collator), num_workers=args.num_workers)
-    written = writer.write(tqdm(loader, desc="cache", disable=not state.is_main_process)) if todo else 0
+    written = writer.write(tqdm(loader, desc="cache", disable=not state.is_main_process)) if len(todo) else 0
     state.wait_for_everyone()
     print(f"{written} examples written, {len(own) - len(todo)} were there: {args.output_dir}")
+    for reason in writer.skipped:
+        print(f"left out: {reason}")
     return written
 
 

@@ -1,11 +1,15 @@
 """Teachers: frozen online, and from a cache that says the same, survives a kill and notices damage."""
 
 import json
+import os
+import signal
+from multiprocessing import get_context
 
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from hf_evl_ecg import teacher_cache
 from hf_evl_ecg.cache_writer import TeacherCacheWriter
 from hf_evl_ecg.collator import EVLECGCollator, example_key
 from hf_evl_ecg.features import FeatureRequest, UnsupportedModelError
@@ -46,7 +50,7 @@ def assert_same(cached, online, names=("hidden", "visual", "answer_logits"), **t
         if name in names:
             a, b = getattr(cached, name)[getattr(cached, mask)], getattr(online, name)[getattr(online, mask)]
             if name == "answer_logits":
-                b = b.log_softmax(-1)
+                b = b.log_softmax(-1).sort(descending=True).values
             torch.testing.assert_close(a.float(), b, **tolerance)
     assert cached.answer_ids.tolist() == online.answer_ids.tolist()
     assert cached.mask.sum(1).tolist() == online.mask.sum(1).tolist()
@@ -132,26 +136,107 @@ def test_cached_and_online_losses_agree(tmp_path, tiny_vlm, teacher, collator, e
 STUDENT_KEYS = ("input_ids", "attention_mask", "labels", "pixel_values", "pixel_attention_mask")
 
 
+def shards(folder):
+    return sorted(folder.glob("*.safetensors"))
+
+
 def test_a_killed_writer_goes_on(tmp_path, teacher, collator, ecg_examples):
-    write(tmp_path, teacher, collator, ecg_examples[:4])
-    (tmp_path / "000-00002.safetensors").write_bytes(b"half a shard")  # killed before the .json was written
-    (tmp_path / "000-00002.tmp").write_bytes(b"")
-    before = (tmp_path / "000-00000.safetensors").stat().st_mtime_ns
+    """Killed for real, by SIGKILL, before its second shard: what is whole stays, what is missing is written."""
+
+    def dying():
+        loader = iter(DataLoader(ecg_examples, batch_size=2, collate_fn=collator))
+        yield next(loader)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    writer = TeacherCacheWriter(
+        tmp_path, teacher, CacheLayout(dtype="float32", top_k=380), fingerprint=FINGERPRINT, shard_size=2
+    )
+    process = get_context("fork").Process(target=lambda: writer.write(dying()))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    (first,) = shards(tmp_path)
+    half = first.with_name("000-00001-0123abcd.safetensors")
+    half.write_bytes(b"half a shard, killed before the .json was written")
+    half.with_suffix(".77.tmp").write_bytes(b"")
+    before = first.stat().st_mtime_ns
     written, writer = write(tmp_path, teacher, collator, ecg_examples)
-    assert written == 2
+    assert written == 4
     assert len(writer.done) == 6
-    assert (tmp_path / "000-00000.safetensors").stat().st_mtime_ns == before
+    assert first.stat().st_mtime_ns == before
     assert write(tmp_path, teacher, collator, ecg_examples)[0] == 0
     batch = collator(ecg_examples)
     cached = CachedTeacher(tmp_path, expected=FINGERPRINT).features(batch, EVERYTHING)
     assert_same(cached, teacher.features(batch, EVERYTHING), rtol=1e-4, atol=1e-5)
 
 
-def test_two_writers_share_a_folder(tmp_path, teacher, collator, ecg_examples):
-    for rank in (0, 1):
-        writer = TeacherCacheWriter(tmp_path, teacher, CacheLayout(), fingerprint=FINGERPRINT, rank=rank)
-        writer.write([collator(ecg_examples[rank::2])])
-    assert len(CachedTeacher(tmp_path, expected={})) == 6
+def test_a_removed_shard_is_written_again_beside_the_others(tmp_path, teacher, collator, ecg_examples):
+    """As the message about a damaged shard advises; the shards after it must stay."""
+    write(tmp_path, teacher, collator, ecg_examples)
+    damaged = shards(tmp_path)[1]
+    kept = [path for path in shards(tmp_path) if path != damaged]
+    before = [path.read_bytes() for path in kept]
+    damaged.unlink()
+    damaged.with_suffix(".json").unlink()
+    assert write(tmp_path, teacher, collator, ecg_examples)[0] == 2
+    assert [path.read_bytes() for path in kept] == before
+    assert write(tmp_path, teacher, collator, ecg_examples)[0] == 0
+    batch = collator(ecg_examples)
+    cached = CachedTeacher(tmp_path, expected=FINGERPRINT).features(batch, EVERYTHING)
+    assert_same(cached, teacher.features(batch, EVERYTHING), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("ranks", [(0, 1), (0, 0)])
+def test_two_writers_share_a_folder_at_the_same_time(tmp_path, teacher, collator, ecg_examples, ranks):
+    """Also where both believe to be the first process, as two jobs do that were started apart."""
+    torch.set_num_threads(1)
+    batches = [[collator([example]) for example in ecg_examples[number::2]] for number in (0, 1)]
+
+    def job(number):
+        layout = CacheLayout(dtype="float32", top_k=380)
+        writer = TeacherCacheWriter(
+            tmp_path, teacher, layout, fingerprint=FINGERPRINT, shard_size=1, rank=ranks[number]
+        )
+        assert writer.write(batches[number]) == 3
+
+    jobs = [get_context("fork").Process(target=job, args=(number,)) for number in (0, 1)]
+    for process in jobs:
+        process.start()
+    for process in jobs:
+        process.join(120)
+    assert [process.exitcode for process in jobs] == [0, 0]
+    assert len(shards(tmp_path)) == 6
+    assert not list(tmp_path.glob("*.tmp"))
+    batch = collator(ecg_examples)
+    cached = CachedTeacher(tmp_path, expected=FINGERPRINT)
+    assert cached.keys == set(batch["keys"])
+    assert_same(cached.features(batch, EVERYTHING), teacher.features(batch, EVERYTHING), rtol=1e-4, atol=1e-5)
+
+
+def test_only_what_is_asked_for_is_read(tmp_path, teacher, collator, ecg_examples, monkeypatch):
+    """A shard is opened, not read: bytes of other examples are touched neither for checking nor for features."""
+    write(tmp_path, teacher, collator, ecg_examples, CacheLayout(layers=(-1, 1), dtype="float32", top_k=8))
+    cached = CachedTeacher(tmp_path, expected=FINGERPRINT)
+    read = []
+    opened = teacher_cache.safe_open
+
+    class Spy:
+        def __init__(self, *args, **kwargs):
+            self.file = opened(*args, **kwargs)
+
+        def get_tensor(self, name):
+            read.append(name)
+            return self.file.get_tensor(name)
+
+    monkeypatch.setattr(teacher_cache, "safe_open", Spy)
+    batch = collator(ecg_examples[:1])
+    key = batch["keys"][0]
+    request = FeatureRequest(visual=False, logits=False)
+    first = cached.features(batch, request)
+    assert sorted(read) == sorted(f"{key}/{name}" for name in cached.layout.tensors()), "all of one, to check it"
+    read.clear()
+    assert torch.equal(cached.features(batch, request).hidden, first.hidden)
+    assert sorted(read) == sorted(f"{key}/{name}" for name in ("hidden.-1", "answer_ids", "answer_index"))
 
 
 def test_a_cache_of_something_else_is_refused(tmp_path, teacher, collator, ecg_examples):
@@ -193,7 +278,7 @@ def test_a_cache_of_something_else_is_refused(tmp_path, teacher, collator, ecg_e
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
 def test_a_damaged_shard_is_named(tmp_path, teacher, collator, ecg_examples, damage):
     write(tmp_path, teacher, collator, ecg_examples)
-    path = tmp_path / "000-00001.safetensors"
+    path = shards(tmp_path)[1]
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
     path.unlink()
@@ -201,9 +286,9 @@ def test_a_damaged_shard_is_named(tmp_path, teacher, collator, ecg_examples, dam
         path.write_bytes(content if damage == "flip" else content[:-100])
     cached = CachedTeacher(tmp_path, expected=FINGERPRINT)
     cached.features(collator(ecg_examples[:2]), EVERYTHING)
-    with pytest.raises(DamagedShardError, match=r"000-00001.safetensors is damaged.*delete"):
+    with pytest.raises(DamagedShardError, match=rf"{path.name} is damaged.*delete"):
         cached.features(collator(ecg_examples[2:4]), EVERYTHING)
-    path.with_suffix(".json").write_text(json.dumps({"file": "../other.safetensors", "sha256": "x", "keys": ["k"]}))
+    path.with_suffix(".json").write_text(json.dumps({"file": "../other.safetensors", "examples": {"k": "0"}}))
     with pytest.raises(DamagedShardError, match="lists another file"):
         CachedTeacher(tmp_path, expected=FINGERPRINT)
 
@@ -218,7 +303,7 @@ def test_layouts_and_infinities_are_refused(tmp_path, teacher, collator, ecg_exa
         teacher.model.model.language_model.norm.weight.mul_(1e6)
     with pytest.raises(ValueError, match="not finite in float16; use dtype='bfloat16'"):
         write(tmp_path, teacher, collator, ecg_examples, CacheLayout(dtype="float16"))
-    assert not list(tmp_path.glob("*.safetensors"))
+    assert not shards(tmp_path)
 
 
 def test_fingerprints_follow_weights_and_processors(tiny_vlm):
