@@ -60,6 +60,13 @@ class EVLECGConfig(TrainingArguments):
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Must be False: the collator reads columns that no model knows."}
     )
+    ddp_find_unused_parameters: bool | None = field(
+        default=True,
+        metadata={
+            "help": "True: a student with weights that no output needs, such as the last layers of LLaVA-NeXT's vision "
+            "tower, can be trained on several processes; False: for reentrant gradient checkpointing."
+        },
+    )
     alpha: float = field(default=0.5, metadata={"help": "Share of the distillation terms in the loss, 0 to 1."})
     lambda_mhca: float = field(default=1.0, metadata={"help": "Weight of the cross-attention alignment term."})
     lambda_ot: float = field(default=1.0, metadata={"help": "Weight of the optimal-transport term on visual tokens."})
@@ -123,10 +130,17 @@ class EVLECGConfig(TrainingArguments):
     system_prompt: str | None = field(default=None, metadata={"help": "System message of the student's chats."})
     teacher_system_prompt: str | None = field(default=None, metadata={"help": "System message of the teacher's chats."})
     on_bad_example: str = field(
-        default="skip", metadata={"help": "'skip': leave a bad example out, count and name it; 'stop': raise."}
+        default="skip",
+        metadata={
+            "help": "'skip': leave a bad example out of training, count and name it; 'stop': raise. In evaluation a bad "
+            "example always raises: a metric over fewer examples is another metric."
+        },
     )
     preflight_examples: int = field(
-        default=8, metadata={"help": "Examples that must be usable before training starts; 0: do not look."}
+        default=8,
+        metadata={
+            "help": "Examples for training, and for evaluation, that must be usable before the start; 0: do not look."
+        },
     )
     eval_predictions: str = field(
         default="loss",
@@ -142,6 +156,8 @@ class EVLECGConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.accelerator_config.dispatch_batches is None:
+            self.accelerator_config.dispatch_batches = False  # a stream's batches differ in size and hold texts
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r}: choose one of {', '.join(map(repr, allowed))}.")
@@ -165,6 +181,11 @@ class EVLECGConfig(TrainingArguments):
             raise ValueError(
                 "mhca_mode='anchored' trains the aligner on answer tokens, which hidden_tokens='visual' leaves out; "
                 "choose hidden_tokens='all' or 'answer'."
+            )
+        if self.mhca_mode == "anchored" and self.student_layer != -1 and self.lambda_mhca + self.lambda_relation:
+            raise ValueError(
+                f"mhca_mode='anchored' reads the aligned states with the student's LM head, which fits its last hidden "
+                f"state, not student_layer={self.student_layer}; set student_layer=-1 or mhca_mode='paper'."
             )
 
     def loss_options(self) -> dict[str, Any]:

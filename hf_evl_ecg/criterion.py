@@ -44,6 +44,11 @@ def build_criterion(model: nn.Module, teacher: TeacherSignal | None, args: EVLEC
                 f"uld_top_k={args.uld_top_k}, but the teacher's cache holds the {teacher.exact_ranks} largest answer "
                 f"probabilities; set uld_top_k={teacher.exact_ranks} or less."
             )
+        if args.uld_temperature != 1:
+            raise ValueError(
+                f"uld_temperature={args.uld_temperature}, but the teacher's cache holds probabilities at temperature 1 "
+                "and not all of them; set uld_temperature=1, or cache every one (top_k of at least the vocabulary)."
+            )
     if teacher is not None and not criterion.needs_teacher:
         logger.warning("every term that reads the teacher has weight zero: the teacher is not run.")
     return criterion
@@ -75,7 +80,7 @@ def load_criterion(criterion: EVLECGLoss, folder: str | Path) -> None:
 
 
 class CriterionCallback(TrainerCallback):
-    """Keeps aligner and projector in step with the student: gradients, clipping, checkpoints.
+    """Keeps aligner and projector in step with the student: gradients and their clipping.
 
     They stand outside the distributed wrapper around the student, so their gradients are averaged here, once per
     optimizer step and in one message. That also holds where a process had no use for a term in this step.
@@ -107,8 +112,3 @@ class CriterionCallback(TrainerCallback):
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Clear the gradients, which the student's ``zero_grad`` does not reach."""
         self.criterion.zero_grad(set_to_none=True)
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Write the side file into the checkpoint."""
-        if args.should_save:
-            save_criterion(self.criterion, Path(args.output_dir) / f"checkpoint-{state.global_step}")

@@ -147,7 +147,7 @@ def _native_copy(model: nn.Module) -> PreTrainedModel:
         )
     copied = copy.deepcopy(model)
     if inner is not model:
-        types = {name: p.dtype for name, p in inner.named_parameters()}
+        types = {name.replace(".base_layer.", "."): p.dtype for name, p in inner.named_parameters()}
         copied = copied.float().merge_and_unload()  # type: ignore[operator]
         for name, parameter in copied.named_parameters():
             parameter.data = parameter.data.to(types.get(name, inner.dtype))

@@ -13,9 +13,18 @@ from hf_evl_ecg.conversations import Turn, chat_messages, render_chat, special_t
 from hf_evl_ecg.encoding import encode_chats, select_tokens
 from hf_evl_ecg.features import IGNORE, FeatureRequest, extract_features
 
-__all__ = ["answer_token_ids", "generate_answers", "generate_ids", "label_likelihoods", "prompt_inputs"]
+__all__ = [
+    "BESIDE_MODEL_INPUTS",
+    "answer_token_ids",
+    "first_answer",
+    "generate_answers",
+    "generate_ids",
+    "label_likelihoods",
+    "prompt_inputs",
+]
 
-_BESIDE_MODEL_INPUTS = ("labels", "teacher", "groups", "keys", "skipped")
+BESIDE_MODEL_INPUTS = ("labels", "teacher", "groups", "keys", "skipped")
+"""What a batch of `EVLECGCollator` holds beside the arguments of the student's forward pass."""
 
 
 def prompt_inputs(batch: Mapping[str, Any], pad_token_id: int) -> dict[str, Any]:
@@ -26,8 +35,26 @@ def prompt_inputs(batch: Mapping[str, Any], pad_token_id: int) -> dict[str, Any]
         pad_token_id: The student's padding token.
     """
     keep = batch["attention_mask"].bool() & ((batch["labels"] != IGNORE).cumsum(1) == 0)
-    inputs = {name: value for name, value in batch.items() if name not in _BESIDE_MODEL_INPUTS}
+    inputs = {name: value for name, value in batch.items() if name not in BESIDE_MODEL_INPUTS}
     return select_tokens(inputs, keep, pad_token_id, "left")
+
+
+def first_answer(labels: Tensor) -> Tensor:
+    """Token ids of the first answer of each sample, front-aligned, -100 elsewhere; a second one follows a question.
+
+    Args:
+        labels: From `EVLECGCollator`. Shape: (B, T).
+
+    Example:
+        >>> first_answer(torch.tensor([[-100, 5, 6, -100, 7], [-100, -100, 8, -100, -100]]))
+        tensor([[   5,    6],
+                [   8, -100]])
+    """
+    labelled = labels != IGNORE
+    begins = labelled & ~F.pad(labelled, (1, 0))[:, :-1]
+    first = labelled & (begins.cumsum(1) == 1)
+    order = first.int().argsort(dim=1, descending=True, stable=True)
+    return labels.masked_fill(~first, IGNORE).gather(1, order)[:, : int(first.sum(1).max())]
 
 
 def generate_ids(

@@ -16,19 +16,28 @@ from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
 from hf_evl_ecg.collator import EVLECGCollator
 from hf_evl_ecg.config import EVLECGConfig
 from hf_evl_ecg.conversations import ExampleError
-from hf_evl_ecg.criterion import CriterionCallback, build_criterion, load_criterion
+from hf_evl_ecg.criterion import CriterionCallback, build_criterion, load_criterion, save_criterion
+from hf_evl_ecg.encoding import image_tokens
 from hf_evl_ecg.features import (
     IGNORE,
     FeatureRequest,
+    TokenFeatures,
     UnsupportedModelError,
     answer_cross_entropy,
     base_model,
     extract_features,
     image_token_id,
 )
-from hf_evl_ecg.generation import answer_token_ids, generate_ids, label_likelihoods
+from hf_evl_ecg.generation import (
+    BESIDE_MODEL_INPUTS,
+    answer_token_ids,
+    first_answer,
+    generate_ids,
+    label_likelihoods,
+)
 from hf_evl_ecg.images import ImageFile
 from hf_evl_ecg.teacher import OnlineTeacher, TeacherSignal, check_not_same_model
+from hf_evl_ecg.teacher_cache import CachedTeacher
 from hf_evl_ecg.token_groups import AnswerGroups
 
 __all__ = ["EVLECGTrainer"]
@@ -36,7 +45,6 @@ __all__ = ["EVLECGTrainer"]
 logger = logging.getLogger(__name__)
 
 _COLLATOR_FIELDS = ("max_length", "teacher_max_length", "system_prompt", "teacher_system_prompt", "on_bad_example")
-_NOT_STUDENT_INPUTS = ("labels", "teacher", "groups", "keys", "skipped")
 
 
 class EVLECGTrainer(Trainer):
@@ -91,6 +99,7 @@ class EVLECGTrainer(Trainer):
         args = EVLECGConfig() if args is None else args
         if not isinstance(args, EVLECGConfig):
             raise ValueError(f"args is {type(args).__name__}; EVLECGTrainer takes an EVLECGConfig.")
+        _check_metrics(args, processing_class, kwargs.get("compute_metrics"))
         image_token_id(model)
         if isinstance(teacher, nn.Module):
             check_not_same_model(model, teacher)
@@ -158,27 +167,34 @@ class EVLECGTrainer(Trainer):
         total, processes = (self._step_counts, self.accelerator.num_processes) if in_step else (count, 1)
         ce = student.hidden.new_zeros((), dtype=torch.float32)
         if student.answer_logits is not None:
-            ce = answer_cross_entropy(student, total[0].clamp(min=1))
+            smoothing = self.args.label_smoothing_factor
+            ce = answer_cross_entropy(student, total[0].clamp(min=1), label_smoothing=smoothing)
         head = base_model(self.student).get_output_embeddings() if self.criterion.needs_lm_head else None
-        groups = AnswerGroups(**inputs["groups"]) if "groups" in inputs else None
+        groups = _answer_groups(inputs["groups"], teacher) if "groups" in inputs else None
         terms = self.criterion(student, teacher, ce, lm_head=head, answer_groups=groups)
         share = count[1] / total[1]
         terms = {name: term * processes * (1.0 if name == "ce" else share) for name, term in terms.items()}
         loss = torch.stack(list(terms.values())).sum()
+        if "ce" not in terms:
+            loss = loss + 0 * ce  # see _request
         weight = 1.0 if in_step else count[1]
         monitors = {name: value * share * processes for name, value in self.criterion.monitors.items()}
         for name, value in (terms | monitors).items():
             self._sums[name] += value.detach() * weight
         return (loss, {"features": student}) if return_outputs else loss
 
-    def _student_features(self, model: nn.Module, inputs: Mapping[str, Any]) -> Any:
-        own = {name: value for name, value in inputs.items() if name not in _NOT_STUDENT_INPUTS}
+    def _student_features(self, model: nn.Module, inputs: Mapping[str, Any]) -> TokenFeatures:
+        own = {name: value for name, value in inputs.items() if name not in BESIDE_MODEL_INPUTS}
         request = self._request(self.args.student_layer, teacher=False)
         return extract_features(self.student, own, inputs["labels"], request, forward=model)
 
     def _request(self, layer: int, *, teacher: bool) -> FeatureRequest:
-        """What the terms of positive weight read."""
-        needs_ce = self.criterion.weights["ce"] > 0 and not teacher
+        """What the terms of positive weight read.
+
+        DistributedDataParallel waits for the gradient of all that the forward pass returns, so on several processes the
+        student's logits enter the loss even at weight zero.
+        """
+        needs_ce = (self.criterion.weights["ce"] > 0 or self.accelerator.num_processes > 1) and not teacher
         return FeatureRequest(
             tokens=self.args.hidden_tokens,  # type: ignore[arg-type]
             layer=layer,
@@ -200,15 +216,20 @@ class EVLECGTrainer(Trainer):
             optimizer.add_param_group({"params": own, "lr": self.args.aligner_learning_rate, "weight_decay": decay})
         return optimizer
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the student; in a checkpoint also what `criterion` has learnt, before older checkpoints are removed."""
+        super().save_model(output_dir, _internal_call)
+        if output_dir is not None and _internal_call and self.args.should_save:
+            save_criterion(self.criterion, output_dir)
+
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """Train; as `transformers.Trainer.train`, after looking at the first examples.
+        """Train; as `transformers.Trainer.train`, after looking at the first examples for training and evaluation.
 
         Raises:
-            ExampleError: If one of the first ``preflight_examples`` cannot be learnt from.
+            ExampleError: If one of the first ``preflight_examples`` of a data set cannot be learnt from.
             ValueError: If the checkpoint to resume from does not fit the terms of this run.
         """
-        if self.args.preflight_examples and isinstance(self.data_collator, EVLECGCollator) and self.train_dataset:
-            self.data_collator.check(list(islice(iter(self.train_dataset), self.args.preflight_examples)))
+        self._look_at_first_examples()
         if resume_from_checkpoint:
             folder = resume_from_checkpoint
             if folder is True:
@@ -218,6 +239,15 @@ class EVLECGTrainer(Trainer):
         output = super().train(resume_from_checkpoint, *args, **kwargs)
         self._report_skipped()
         return output
+
+    def _look_at_first_examples(self) -> None:
+        if not self.args.preflight_examples or not isinstance(self.data_collator, EVLECGCollator):
+            return
+        evaluated = self.eval_dataset if self.args.eval_strategy != "no" else None
+        tested = evaluated.values() if isinstance(evaluated, dict) else [evaluated]
+        for dataset in (*tested, self.train_dataset):
+            if examples := list(islice(iter(dataset or ()), self.args.preflight_examples)):
+                self.data_collator.check(examples)
 
     # What is reported
 
@@ -252,18 +282,20 @@ class EVLECGTrainer(Trainer):
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """Evaluate, and report the mean of each term over the examples."""
         training, self._sums = self._sums, self._new_sums()
-        output = super().evaluation_loop(*args, **kwargs)
-        examples = float(self._sums.pop("examples", torch.ones(())))
-        if self._sums and output.metrics is not None:
-            prefix = kwargs.get("metric_key_prefix", "eval")
-            output.metrics.update({f"{prefix}_{n}": value for n, value in self._mean_terms(examples).items()})
-        self._sums = training
+        try:
+            output = super().evaluation_loop(*args, **kwargs)
+            examples = float(self._sums.pop("examples", torch.ones(())))
+            if self._sums and output.metrics is not None:
+                prefix = kwargs.get("metric_key_prefix", "eval")
+                output.metrics.update({f"{prefix}_{n}": value for n, value in self._mean_terms(examples).items()})
+        finally:
+            self._sums = training
         return output
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Loss, what ``eval_predictions`` names, and the answers' token ids (-100 where there is none)."""
+        """Loss, what ``eval_predictions`` names, and the token ids of the first answer (-100 where there is none)."""
         if inputs.get("skipped"):
             raise ExampleError("evaluation", f"metrics need every example, but: {'; '.join(inputs['skipped'])}")
         inputs = self._prepare_inputs(inputs)
@@ -281,10 +313,7 @@ class EVLECGTrainer(Trainer):
             )
         else:
             predictions = label_likelihoods(self.student, inputs, self._candidates, tokenizer.pad_token_id)
-        labels = inputs["labels"]
-        order = (labels != IGNORE).int().argsort(dim=1, descending=True, stable=True)
-        width = int((labels != IGNORE).sum(1).max())
-        return loss, predictions, labels.gather(1, order)[:, :width]
+        return loss, predictions, first_answer(inputs["labels"])
 
     # What is checked
 
@@ -295,11 +324,13 @@ class EVLECGTrainer(Trainer):
             raise ValueError("give the student's processor as processing_class, or a data_collator.")
         if self.criterion.needs_teacher and teacher is None and isinstance(self.teacher, OnlineTeacher):
             raise ValueError("give the teacher's processor as teacher_processing_class, or a data_collator.")
+        cached = isinstance(self.teacher, CachedTeacher) and self.criterion.needs_teacher
         return EVLECGCollator(
             student,
             teacher if self.criterion.needs_teacher else None,
             load_image=load_image or ImageFile(),
             teacher_images=isinstance(self.teacher, OnlineTeacher),
+            cached_keys=self.teacher.keys if cached else None,
             **{name: getattr(args, name) for name in _COLLATOR_FIELDS},
         )
 
@@ -321,17 +352,37 @@ def _refuse_collator_fields(args: EVLECGConfig, load_image: Any) -> None:
         raise ValueError(f"{', '.join(given)} would have no effect beside a data_collator; set them on the collator.")
 
 
+def _check_metrics(args: EVLECGConfig, processing_class: Any, compute_metrics: Any) -> None:
+    if args.eval_predictions == "loss" and compute_metrics is not None:
+        raise ValueError(
+            "compute_metrics would never be called with eval_predictions='loss'; choose 'generate' or 'likelihood'."
+        )
+    if args.eval_predictions != "loss" and processing_class is None:
+        raise ValueError(
+            f"eval_predictions={args.eval_predictions!r} needs the student's processor as processing_class."
+        )
+
+
 def _check_image_tokens(collator: EVLECGCollator, model: nn.Module, teacher: TeacherSignal | None) -> None:
     """Models and processors must mean the same token by an image."""
     pairs = [(model, collator.student_processor, "student")]
     if isinstance(teacher, OnlineTeacher) and collator.teacher_processor is not None:
         pairs.append((teacher.model, collator.teacher_processor, "teacher"))
     for network, processor, name in pairs:
-        if image_token_id(network) != processor.image_token_id:
+        known = image_tokens(processor)
+        if image_token_id(network) not in known.values():
             raise UnsupportedModelError(
-                f"the {name}'s configuration has image token {image_token_id(network)}, its processor "
-                f"{processor.image_token_id} ({processor.image_token!r}); load both from one place."
+                f"the {name}'s configuration has image token {image_token_id(network)}, its processor {known}; "
+                "load both from one place."
             )
+
+
+def _answer_groups(groups: Mapping[str, Tensor], teacher: TokenFeatures | None) -> AnswerGroups:
+    """Groups of a batch; those of answer tokens that a cached teacher never saw (``teacher_max_length``) are cut."""
+    if teacher is None or teacher.answer_mask is None:
+        return AnswerGroups(**groups)
+    missing = teacher.answer_mask.shape[1] - groups["teacher"].shape[1]
+    return AnswerGroups(nn.functional.pad(groups["teacher"], (0, missing), value=-1), groups["student"])
 
 
 def _counts(labels: Tensor) -> Tensor:

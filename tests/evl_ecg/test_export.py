@@ -11,7 +11,7 @@ from safetensors import safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hf_evl_ecg import export
-from hf_evl_ecg.export import CHECK_QUESTION, PROVENANCE_KEY, _check_input, export_student
+from hf_evl_ecg.export import CHECK_QUESTION, PROVENANCE_KEY, _check_input, _native_copy, export_student
 from hf_evl_ecg.features import UnsupportedModelError
 from hf_evl_ecg.flat_tiles import FlatLlavaNextForConditionalGeneration
 from hf_evl_ecg.reload_check import _SCRIPT, ReloadError, reload_logits
@@ -76,6 +76,16 @@ def test_a_student_with_adapters_and_foreign_weights(tmp_path, tiny_vlm):
     assert tokenizer.convert_tokens_to_ids("<end_of_utterance>") in reloaded.generation_config.eos_token_id
     assert reloaded.generation_config.do_sample is False
     assert AutoProcessor.from_pretrained(folder).chat_template == tiny.processor.chat_template
+
+
+def test_merged_layers_keep_their_own_types(tiny_vlm):
+    model = tiny_vlm("llava_next").load().to(torch.bfloat16)
+    model.model.multi_modal_projector.linear_1.float()
+    types = {name: p.dtype for name, p in model.named_parameters()}
+    assert len(set(types.values())) == 2
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["linear_1", "q_proj"]))
+    copied = _native_copy(adapted)
+    assert {name: p.dtype for name, p in copied.named_parameters()} == types
 
 
 def test_a_checkpoint_folder_with_what_training_leaves(tmp_path, tiny_vlm, monkeypatch):

@@ -10,6 +10,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, TrainingArguments
+from transformers.trainer_pt_utils import LabelSmoother
 
 from hf_evl_ecg.cache_writer import TeacherCacheWriter
 from hf_evl_ecg.collator import EVLECGCollator
@@ -93,7 +94,8 @@ def test_twenty_steps_overfit_a_batch_and_leave_the_teacher_alone(build):
 @pytest.mark.parametrize("mode", ["paper", "anchored"])
 def test_one_step_is_the_loss_by_hand(build, mode):
     """The logged terms equal EVLECGLoss on features read from the two models."""
-    trainer = build(mhca_mode=mode, max_steps=1, teacher_layer=1, student_layer=1, lambda_ot=0.5)
+    layer = 1 if mode == "paper" else -1
+    trainer = build(mhca_mode=mode, max_steps=1, teacher_layer=1, student_layer=layer, lambda_ot=0.5)
     batch = trainer.data_collator(trainer.train_dataset)
     student = trainer._student_features(trainer.model, batch)
     teacher = trainer.teacher.features(batch, trainer._request(1, teacher=True))
@@ -137,6 +139,28 @@ def test_other_pairs_learn_too(tiny_vlm, hand_made_inputs, tmp_path, teacher, st
     assert all(torch.equal(before[n], t) for n, t in weights(large).items())
 
 
+@pytest.mark.parametrize(("teacher", "student"), [("llava_next", "gemma3"), ("gemma3", "idefics3")])
+def test_pairs_with_gemma_through_its_own_processor(tiny_vlm, tmp_path, ecg_examples, teacher, student):
+    """Its chats and its inputs hold different image tokens, and its image tokens see each other."""
+    small, large = tiny_vlm(student), tiny_vlm(teacher)
+    config = EVLECGConfig(
+        str(tmp_path / "out"), max_steps=20, learning_rate=5e-3, lr_scheduler_type="constant", logging_steps=1,
+        report_to="none", save_strategy="no", mhca_num_heads=4, lambda_uld=1.0, disable_tqdm=True, use_cpu=True,
+        per_device_train_batch_size=4, eval_predictions="generate", max_new_tokens=8,
+    )  # fmt: skip
+    trainer = EVLECGTrainer(
+        small.load(), config, teacher=large.load(), processing_class=small.processor,
+        teacher_processing_class=large.processor, train_dataset=ecg_examples[:4], eval_dataset=ecg_examples[:4],
+        compute_metrics=lambda prediction: {"read": float(prediction.predictions.shape[0])},
+    )  # fmt: skip
+    trainer.train()
+    history = [e for e in trainer.state.log_history if "loss" in e]
+    assert history[-1]["ce"] < 0.6 * history[0]["ce"]
+    assert history[-1]["loss"] < 0.7 * history[0]["loss"]
+    assert all(history[0][name] > 0 for name in ("mhca", "ot", "relation", "uld"))
+    assert trainer.evaluate()["eval_read"] == 4
+
+
 def test_gradient_accumulation_changes_nothing(build):
     whole = build(max_steps=3)
     whole.train()
@@ -147,6 +171,60 @@ def test_gradient_accumulation_changes_nothing(build):
         assert parts.state.log_history[1][key] == pytest.approx(whole.state.log_history[1][key], rel=1e-4)
     assert_equal_weights(weights(whole.criterion), weights(parts.criterion), rtol=1e-3, atol=1e-4)
     assert_equal_weights(weights(whole.model), weights(parts.model), rtol=1e-3, atol=1e-4)
+
+
+def test_an_incomplete_last_step_of_an_epoch_counts_what_it_has(build, ecg_examples):
+    """Five examples in steps of four: the fifth makes a step alone, however the steps are cut into micro-batches."""
+    runs = []
+    for size, steps in ((4, 1), (1, 4)):
+        trainer = build(
+            examples=ecg_examples[:5], per_device_train_batch_size=size, gradient_accumulation_steps=steps, max_steps=-1,
+            num_train_epochs=2, train_sampling_strategy="sequential", lambda_uld=1.0,
+        )  # fmt: skip
+        trainer.train()
+        runs.append(losses(trainer))
+    assert len(runs[0]) == 4
+    assert runs[1] == pytest.approx(runs[0], rel=1e-5)
+
+
+def test_label_smoothing_is_that_of_the_host(build):
+    """Equal to `transformers.trainer_pt_utils.LabelSmoother` on the same logits; other terms do not know it."""
+    trainer = build(label_smoothing_factor=0.3, max_steps=1)
+    plain = build(max_steps=1)
+    batch = trainer.data_collator(trainer.train_dataset)
+    own = {k: v for k, v in batch.items() if k.startswith(("input", "attention", "pixel"))}
+    smoother = LabelSmoother(epsilon=0.3)
+    expected = smoother(trainer.model(**own), batch["labels"].clone(), shift_labels=True).item()
+    trainer.train()
+    plain.train()
+    entry, other = trainer.state.log_history[0], plain.state.log_history[0]
+    assert entry["ce"] == pytest.approx(0.5 * expected, rel=1e-5)
+    assert abs(entry["ce"] - other["ce"]) > 0.01
+    assert entry["mhca"] == pytest.approx(other["mhca"], rel=1e-5)
+
+
+def test_a_compiled_student_learns_the_same(build):
+    """The hooks of one step must not be compiled into the next."""
+    plain = build(max_steps=2)
+    plain.train()
+    compiled = build(max_steps=2, torch_compile=True, torch_compile_backend="eager")
+    compiled.train()
+    assert losses(compiled) == pytest.approx(losses(plain), rel=1e-5)
+
+
+def test_the_best_student_is_loaded_at_the_end(build, ecg_examples):
+    """Best is here the largest cross-entropy, so it is not the last."""
+    trainer = build(
+        max_steps=6, eval_strategy="steps", eval_steps=2, save_strategy="best", load_best_model_at_end=True,
+        metric_for_best_model="eval_ce", greater_is_better=True, trainer_kwargs={"eval_dataset": ecg_examples[:2]},
+    )  # fmt: skip
+    trainer.train()
+    values = [e["eval_ce"] for e in trainer.state.log_history if "eval_ce" in e]
+    assert values.index(max(values)) == 0
+    assert trainer.evaluate()["eval_ce"] == pytest.approx(values[0], rel=1e-5)
+    best = Path(trainer.state.best_model_checkpoint)
+    assert best.name == "checkpoint-2"
+    assert set(load_file(best / "distillation.safetensors")) == set(trainer.criterion.state_dict())
 
 
 @pytest.mark.parametrize("lora", [False, True])
@@ -269,7 +347,79 @@ def test_training_from_a_cache_is_training_online(build, tiny_vlm, tmp_path, ecg
     assert losses(cached) == pytest.approx(losses(online), rel=1e-3)
     with pytest.raises(ValueError, match="set uld_top_k=16 or less"):
         build(teacher=CachedTeacher(tmp_path / "cache", expected={}), lambda_uld=1.0)
-    build(teacher=CachedTeacher(tmp_path / "cache", expected={}), lambda_uld=1.0, uld_top_k=16).train()
+    with pytest.raises(ValueError, match="probabilities at temperature 1"):
+        build(teacher=CachedTeacher(tmp_path / "cache", expected={}), lambda_uld=1.0, uld_top_k=16, uld_temperature=2.0)
+    online = build(lambda_uld=1.0, uld_top_k=16)
+    cached = build(teacher=CachedTeacher(tmp_path / "cache", expected={}), lambda_uld=1.0, uld_top_k=16)
+    for trainer in (online, cached):
+        trainer.train()
+    assert losses(cached) == pytest.approx(losses(online), rel=1e-3)
+    missing = build(teacher=CachedTeacher(tmp_path / "cache", expected={}), examples=ecg_examples[2:6])
+    with pytest.raises(ExampleError, match="record 'r4': the teacher's cache does not hold it"):
+        missing.train()
+    late = build(
+        teacher=CachedTeacher(tmp_path / "cache", expected={}), eval_strategy="steps",
+        trainer_kwargs={"eval_dataset": ecg_examples[4:6]},
+    )  # fmt: skip
+    with pytest.raises(ExampleError, match="record 'r4': the teacher's cache does not hold it"):
+        late.train()
+    assert late.state.global_step == 0
+
+
+CONVERSATION = {
+    "conversations": [
+        {"from": "human", "value": "What is the rhythm?"},
+        {"from": "gpt", "value": "atrial fibrillation"},
+        {"from": "human", "value": "And the axis?"},
+        {"from": "gpt", "value": "left axis, as it was before"},
+    ]
+}
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_cache_of_conversations_with_cut_answers(build, tiny_vlm, tmp_path, ecg_examples, side):
+    """The cache saw shorter answers than a chat without an image would show: groups are cut to what it saw."""
+    examples = [{"id": e["id"], "image": e["image"], **CONVERSATION} for e in ecg_examples[:2]] + ecg_examples[2:4]
+    student, teacher = (tiny_vlm(name).processor for name in ("idefics3", "llava_next"))
+    full = EVLECGCollator(teacher, padding_side=side)(examples)
+    limit = int(full["attention_mask"].sum(1).max()) - 4
+    collator = EVLECGCollator(student, teacher, teacher_max_length=limit, padding_side=side)
+    online = build(examples=examples, lambda_uld=1.0, uld_top_k=8, trainer_kwargs={"data_collator": collator})
+    batch = collator(examples)
+    counts = [(batch["teacher"]["labels"] != -100).sum().item(), (full["labels"] != -100).sum().item()]
+    assert counts[1] - counts[0] == 8, "two answers lose four tokens each"
+    layout = CacheLayout(dtype="float32", top_k=8)
+    TeacherCacheWriter(tmp_path / "cache", online.teacher, layout, fingerprint={}).write([batch])
+    cached_collator = EVLECGCollator(
+        student, teacher, teacher_images=False, teacher_max_length=limit, padding_side=side
+    )
+    cached = build(
+        examples=examples, lambda_uld=1.0, uld_top_k=8, teacher=CachedTeacher(tmp_path / "cache", expected={}),
+        trainer_kwargs={"data_collator": cached_collator},
+    )  # fmt: skip
+    for trainer in (online, cached):
+        trainer.train()
+    assert losses(cached) == pytest.approx(losses(online), rel=1e-4)
+
+
+def test_conversations_teach_every_answer_and_are_scored_by_the_first(build, ecg_examples, tiny_vlm):
+    seen = {}
+
+    def keep(prediction):
+        seen.update(predictions=prediction.predictions, labels=prediction.label_ids)
+        return {}
+
+    examples = [{"id": e["id"], "image": e["image"], **CONVERSATION} for e in ecg_examples[:2]] + ecg_examples[2:4]
+    trainer = build(
+        examples=examples, max_steps=60, alpha=0.0, eval_predictions="generate", max_new_tokens=24,
+        trainer_kwargs={"eval_dataset": examples, "compute_metrics": keep},
+    )  # fmt: skip
+    trainer.train()
+    trainer.evaluate()
+    tokenizer = tiny_vlm("idefics3").processor.tokenizer
+    expected = ["atrial fibrillation"] * 2 + [e["answer"] for e in ecg_examples[2:4]]
+    for ids in (np.where(seen["labels"] == -100, tokenizer.pad_token_id, seen["labels"]), seen["predictions"]):
+        assert [t.strip() for t in tokenizer.batch_decode(ids, skip_special_tokens=True)] == expected
 
 
 def test_evaluation_by_loss_generation_and_likelihood(build, ecg_examples, tiny_vlm):
@@ -379,6 +529,10 @@ def test_what_is_refused(build, tiny_vlm, tmp_path):
         build(trainer_kwargs={"teacher_processing_class": None})
     with pytest.raises(ValueError, match="student's processor"):
         build(trainer_kwargs={"processing_class": None})
+    with pytest.raises(ValueError, match="compute_metrics would never be called"):
+        build(trainer_kwargs={"compute_metrics": len})
+    with pytest.raises(ValueError, match="needs the student's processor"):
+        build(eval_predictions="generate", trainer_kwargs={"processing_class": None, "data_collator": list})
     with pytest.raises(ValueError, match="takes an EVLECGConfig"):
         EVLECGTrainer(small.load(), TrainingArguments(str(tmp_path)))
     with pytest.raises(UnsupportedModelError, match="no image_token_id"):
@@ -423,6 +577,11 @@ def test_an_anchored_aligner_needs_answers(tmp_path):
         EVLECGConfig(output_dir=str(tmp_path), mhca_mode="anchored", hidden_tokens="visual")
 
 
+def test_anchored_states_are_those_the_head_reads(tmp_path):
+    with pytest.raises(ValueError, match="set student_layer=-1 or mhca_mode='paper'"):
+        EVLECGConfig(output_dir=str(tmp_path), mhca_mode="anchored", student_layer=1)
+
+
 def own_fields():
     inherited = {f.name: f.default for f in fields(TrainingArguments)}
     return [f for f in fields(EVLECGConfig) if inherited.get(f.name, ...) != f.default]
@@ -463,6 +622,7 @@ CHANGED = {  # field: another value, and what else has to be set for it to matte
     "teacher_system_prompt": ("You are a cardiologist.", {}),
 }
 TESTED_ABOVE = {
+    "ddp_find_unused_parameters",  # in test_trainer_distributed
     *("remove_unused_columns", "aligner_learning_rate", "aligner_weight_decay", "freeze_vision_tower"),
     *("on_bad_example", "preflight_examples", "eval_predictions", "max_new_tokens", "candidate_answers"),
 }

@@ -28,17 +28,18 @@ def run(tiny_vlm, ecg_examples, tmp_path_factory):
         "mhca_mode": "anchored", "per_device_eval_batch_size": 2,
     }  # fmt: skip
 
-    def launch(name: str, processes: int, batch_size: int, resume: str | None = None):
+    def launch(name: str, processes: int, batch_size: int, resume: str | None = None, **changed):
         output = folder / name
         output.mkdir()
         job = {
-            "student": tiny_vlm("idefics3").path,
-            "teacher": tiny_vlm("llava_next").path,
+            "student": tiny_vlm(changed.pop("student", "idefics3")).path,
+            "teacher": tiny_vlm(changed.pop("teacher", "llava_next")).path,
+            "stream": changed.pop("stream", False),
             "images": str(folder),
             "examples": [*examples[:3], broken, examples[4], examples[5], examples[0], examples[1]],
             "eval_examples": examples[:5],
             "output": str(output),
-            "options": {**options, "per_device_train_batch_size": batch_size},
+            "options": {**options, "per_device_train_batch_size": batch_size, **changed},
             "resume": resume,
         }
         (output / "job.json").write_text(json.dumps(job))
@@ -109,3 +110,24 @@ def test_interrupted_is_uninterrupted_on_two_processes(run, two):
     assert logged(report)[-1]["loss"] == pytest.approx(logged(two[0])[-1]["loss"], rel=1e-6)
     for name in ("final.safetensors", "criterion.safetensors"):
         assert_equal_files(two[1] / name, output / name, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0])
+def test_weights_that_the_loss_does_not_need(run, alpha):
+    """The last layer of LLaVA-NeXT's tower and, without cross-entropy, an untied head; with gradient checkpointing."""
+    options = {"student": "llava_next", "teacher": "idefics3", "gradient_checkpointing": True, "mhca_mode": "paper"}
+    options |= {"alpha": alpha, "lambda_uld": 0.0, "save_strategy": "no", "max_steps": 2}
+    alone, _ = run(f"untied_one_{alpha}", processes=1, batch_size=4, **options)
+    both, _ = run(f"untied_two_{alpha}", processes=2, batch_size=2, **options)
+    expected = [entry["loss"] for entry in logged(alone)]
+    assert [entry["loss"] for entry in logged(both)] == pytest.approx(expected, rel=2e-4)
+    assert all(("ce" in entry) == (alpha < 1) for entry in logged(both))
+
+
+def test_a_stream_of_examples(run):
+    """Each process draws its own share of a stream, with texts and batches of different sizes beside the tensors."""
+    options = {"stream": True, "max_steps": 2, "save_strategy": "no"}
+    alone, _ = run("stream_one", processes=1, batch_size=4, **options)
+    both, _ = run("stream_two", processes=2, batch_size=2, **options)
+    expected = [entry["loss"] for entry in logged(alone)]
+    assert [entry["loss"] for entry in logged(both)] == pytest.approx(expected, rel=2e-4)

@@ -9,11 +9,22 @@ from pathlib import Path
 import torch
 from accelerate.utils import gather_object
 from safetensors.torch import save_file
+from torch.utils.data import IterableDataset
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hf_evl_ecg.config import EVLECGConfig
 from hf_evl_ecg.images import ImageFile
 from hf_evl_ecg.trainer import EVLECGTrainer
+
+
+class Stream(IterableDataset):
+    """Examples of unknown number."""
+
+    def __init__(self, examples: list) -> None:
+        self.examples = examples
+
+    def __iter__(self):
+        return iter(self.examples)
 
 
 def main(path: str) -> None:
@@ -27,7 +38,7 @@ def main(path: str) -> None:
         processing_class=AutoProcessor.from_pretrained(job["student"]),
         teacher_processing_class=AutoProcessor.from_pretrained(job["teacher"]),
         load_image=ImageFile(job["images"]),
-        train_dataset=job["examples"],
+        train_dataset=Stream(job["examples"]) if job["stream"] else job["examples"],
         eval_dataset=job["eval_examples"],
     )
     trainer.train(resume_from_checkpoint=job.get("resume"))
