@@ -30,12 +30,12 @@ import numpy as np
 from corpus import Statement, build_tasks, make_corpus, training_pairs
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SentenceTransformerModelCardData
-from transformers import HfArgumentParser
 
 from hf_mic import MICTrainer, MICTrainingArguments
 from hf_mic.adapt import principal_axes
 from hf_mic.card import complete_model_card
 from hf_mic.evaluation import evaluate_model, precomputed, score_embeddings
+from hf_mic.options import parse_options
 from hf_mic.report import markdown_report, plot_scores
 from hf_mic.results import write_atomically, write_results
 
@@ -187,4 +187,4 @@ def check_reload(model: SentenceTransformer, folder: Path, statements: Sequence[
 
 
 if __name__ == "__main__":
-    main(HfArgumentParser(DemoArguments, description=__doc__).parse_args_into_dataclasses()[0])
+    main(parse_options([DemoArguments], sys.argv[1:], __doc__)[0])
