@@ -11,18 +11,18 @@ COMMON = [
     "transformers>=5.18,<6",  # 5.17 loads no Idefics3 or SmolVLM processor unless torchvision is installed
     "accelerate>=1.10,<2",
     "huggingface_hub>=1.31,<3",
-    "numpy>=1.26",
+    "numpy>=1.26.4",
     "safetensors>=0.8",
     "pyyaml>=6",
     "tqdm>=4.66.3",
 ]
 PUBLISHED_DATA = ["datasets>=4,<6", "evaluate>=0.4.6,<1"]
-MIC = ["sentence-transformers>=6.0,<7", "scikit-learn>=1.4", "scipy>=1.11", "matplotlib>=3.8"]
+MIC = ["sentence-transformers>=6.0,<7", "scikit-learn>=1.4", "scipy>=1.13", "matplotlib>=3.8"]
 ECG = [
-    "wfdb>=4.1.1,<5",
+    "wfdb>=4.3.1,<5",
     "pillow>=10.1",
-    "scipy>=1.11",
-    "pandas>=2.1",
+    "scipy>=1.13",
+    "pandas>=2.2.3",
     "pot>=0.9.7,<1",
     "peft>=0.19.1,<1",
     "matplotlib>=3.8",
