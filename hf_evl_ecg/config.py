@@ -156,8 +156,9 @@ class EVLECGConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.accelerator_config.dispatch_batches is None:
-            self.accelerator_config.dispatch_batches = False  # a stream's batches differ in size and hold texts
+        loading: Any = self.accelerator_config
+        if loading.dispatch_batches is None:
+            loading.dispatch_batches = False  # a stream's batches differ in size and hold texts
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r}: choose one of {', '.join(map(repr, allowed))}.")

@@ -324,13 +324,13 @@ class EVLECGTrainer(Trainer):
             raise ValueError("give the student's processor as processing_class, or a data_collator.")
         if self.criterion.needs_teacher and teacher is None and isinstance(self.teacher, OnlineTeacher):
             raise ValueError("give the teacher's processor as teacher_processing_class, or a data_collator.")
-        cached = isinstance(self.teacher, CachedTeacher) and self.criterion.needs_teacher
+        cached = self.teacher if isinstance(self.teacher, CachedTeacher) and self.criterion.needs_teacher else None
         return EVLECGCollator(
             student,
             teacher if self.criterion.needs_teacher else None,
             load_image=load_image or ImageFile(),
             teacher_images=isinstance(self.teacher, OnlineTeacher),
-            cached_keys=self.teacher.keys if cached else None,
+            cached_keys=cached.keys if cached is not None else None,
             **{name: getattr(args, name) for name in _COLLATOR_FIELDS},
         )
 

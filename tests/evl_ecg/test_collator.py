@@ -115,7 +115,8 @@ def test_groups_of_every_answer_of_a_conversation(processors, ecg_examples):
     student, teacher = copy.copy(processors[0]), processors[1]
     student.chat_template = student.chat_template.replace("{{ ': ' }}", "{{ ':\\n' }}")
     student.chat_template = student.chat_template.replace("{{ 'Assistant:' }}", "{{ 'Assistant:\\n' }}")
-    example = {**THREE_TURNS, "image": ecg_examples[0]["image"]}
+    turns = [{**turn, "value": turn["value"].replace(" é", "")} for turn in THREE_TURNS["conversations"]]
+    example = {"id": "m", "conversations": turns, "image": ecg_examples[0]["image"]}
     batch = EVLECGCollator(student, teacher)([example, ecg_examples[3]])
     assert learnt(student, batch).startswith("atrial")
     taught = batch["teacher"]["labels"][0]
@@ -135,7 +136,7 @@ def test_groups_of_every_answer_of_a_conversation(processors, ecg_examples):
     for i in ends:
         texts[0][i] = texts[1][i] = "|"
     assert texts[0] == texts[1]
-    assert "".join(texts[0]).replace(" ", "") == "atrialfibrillation|leftaxis,nodoubté|72|"
+    assert "".join(texts[0]).replace(" ", "") == "atrialfibrillation|leftaxis,nodoubt|72|"
 
 
 def test_the_beginning_of_a_text_is_marked_once(processors, ecg_examples):
