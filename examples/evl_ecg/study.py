@@ -19,7 +19,7 @@ OUTPUT_DIR/STUDY.json, .md, .png. The YAML file holds, by section, the options o
     student_vision: of vision_pretraining.py, for the student; may be left out
     cache:       of cache_teacher.py; may be left out
     student:     of distill.py, common to all methods
-    methods:     name → what is different, such as {sft: {sft_only: true}, evl_ecg: {}}
+    methods:     name → what is different, such as {sft: {sft_only: true}, evl_ecg: {}}; seeds of its own, if it has any
     seeds:       training seeds of the students
     evaluate:    of evaluate.py
 """
@@ -189,9 +189,9 @@ class Study:
             common["teacher_cache"] = self._path("cache")
         kinds = (distill.DistillArguments, ImageOptions, LoraOptions, EVLECGConfig)
         for method in methods or self.config["methods"]:
-            own = self.config["methods"][method]
-            for seed in self.config.get("seeds", [0]):
-                options = {**common, **self.config["student"], **(own or {}), "seed": seed}
+            own = {name: value for name, value in (self.config["methods"][method] or {}).items() if name != "seeds"}
+            for seed in self.seeds(method):
+                options = {**common, **self.config["student"], **own, "seed": seed}
                 self._stage(f"{method}_{seed}", kinds, self._training(options), distill.main)
 
     def evaluate(self) -> list[dict[str, Any]]:
@@ -199,9 +199,10 @@ class Study:
         options = dict(self.config.get("evaluate", {}))
         split, records = options.pop("split", "test"), options.pop("records", None)
         questions = load_questions(self._path("questions"), split, records)
-        seeds = self.config.get("seeds", [0])
         models = {("teacher", self.config["teacher"].get("seed", 0)): "teacher"}
-        models |= {(method, seed): f"{method}_{seed}" for method in self.config["methods"] for seed in seeds}
+        models |= {
+            (method, seed): f"{method}_{seed}" for method in self.config["methods"] for seed in self.seeds(method)
+        }
         rows: list[dict[str, Any]] = []
         for (method, seed), folder in models.items():
             answers = self.output / f"answers_{folder}_{split}.jsonl"
@@ -222,6 +223,10 @@ class Study:
         text = write_report(self.output, self.config["study"], config, rows)
         print(f"\n{text}\nWritten: {self.output / self.config['study']}.json, .md, .png")
         return rows
+
+    def seeds(self, method: str) -> list[int]:
+        """Training seeds of a method: its own, or those of the study."""
+        return (self.config["methods"][method] or {}).get("seeds", self.config.get("seeds", [0]))
 
     def _path(self, stage: str) -> str:
         return str(self.output / stage)

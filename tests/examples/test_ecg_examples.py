@@ -452,3 +452,7 @@ def test_study_files_hold_valid_options(scripts, name, tmp_path, monkeypatch):
     for _, work in seen:
         work()
     assert len(called) == len(seen) >= 6
+    config["methods"] = {"sft": {"sft_only": True}, "other": {"sft_only": True, "seeds": [7]}}
+    seen.clear()
+    study.Study({**config, "seeds": [0, 1]}, tmp_path, str(tmp_path)).train_students()
+    assert [folder for folder, _ in seen if folder[-1].isdigit()] == ["sft_0", "sft_1", "other_7"]
