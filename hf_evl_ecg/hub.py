@@ -113,7 +113,7 @@ def publish_folder(
     with _explained(lambda: branch.state(head)):
         commit = head if tagged else branch.replace(files, head, commit_message)
     state = f"{branch} holds the files at {commit}, unconfirmed and without a tag; do not use that commit."
-    state = f"Nothing was sent; choose another tag than {tag!r}." if tagged else state
+    state = f"Nothing was sent: the tag {tag!r} is there already, and is not moved." if tagged else state
     with _explained(lambda: state), tempfile.TemporaryDirectory() as cache:
         checked = check(branch.read_back(commit, folder, files, Path(cache)))
     if tag is not None and not tagged:
@@ -208,10 +208,8 @@ class _Branch:
         if now == before:
             kept = "Large files that arrived in full are kept there unseen: the same again sends only the others."
             return f"{self} is unchanged at {before}, and holds none of these changes. {kept}"
-        else_theirs = (
-            "if only the Hub's answer was lost, and the same again goes on; else somebody else's, not touched."
-        )
-        return f"{self} has moved from {before} to {now}: this push {else_theirs}"
+        lost = "this push if only the Hub's answer was lost, and then the same again goes on"
+        return f"{self} has moved from {before} to {now}: {lost}; else somebody else's, which was not touched."
 
     def read_back(self, commit: str, folder: Path, names: Iterable[str], cache: Path) -> Path:
         """The files of a commit, downloaded and compared with those of a folder."""
