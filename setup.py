@@ -8,9 +8,9 @@ HERE = Path(__file__).parent
 
 COMMON = [
     "torch>=2.6",
-    "transformers>=5.18,<6",  # 5.17 loads no Idefics3 or SmolVLM processor unless torchvision is installed
+    "transformers>=5.17,<6",  # 5.17 loads no Idefics3 or SmolVLM processor unless torchvision is installed
     "accelerate>=1.10,<2",
-    "huggingface_hub>=1.31,<3",
+    "huggingface_hub>=1.5,<3",
     "numpy>=1.26.4",
     "safetensors>=0.8",
     "pyyaml>=6",
