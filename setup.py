@@ -20,6 +20,7 @@ PUBLISHED_DATA = ["datasets>=4,<6", "evaluate>=0.4.6,<1"]
 MIC = ["sentence-transformers>=6.0,<7", "scikit-learn>=1.4", "scipy>=1.13", "matplotlib>=3.8"]
 ECG = [
     "wfdb>=4.3.1,<5",
+    "soundfile>=0.12.1",
     "pillow>=10.1",
     "scipy>=1.13",
     "pandas>=2.2.3",
