@@ -264,6 +264,9 @@ def main(args: BuildArguments) -> int:
         args.text_layers or default.text_layers,
     )
     build = build_teacher if args.kind == "teacher" else build_student
+    torch.manual_seed(
+        args.seed
+    )  # class embedding and line break of the image are vectors, drawn where the model is made
     texts = list(training_texts(load_questions(args.data, "train")))
     model, processor = build(texts, sizes, seed=args.seed)
     model.save_pretrained(args.output_dir)

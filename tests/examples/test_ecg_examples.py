@@ -140,6 +140,16 @@ def test_records_are_limited_evenly_with_all_their_questions(scripts, work):
 # ---- data -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", ["teacher", "student"])
+def test_the_same_seed_gives_the_same_model(run, work, tmp_path, kind):
+    tiny = ["--vision_width", 16, "--vision_layers", 1, "--text_layers", 1, "--text_width", 24]
+    for name, seed in (("one", 3), ("again", 3), ("other", 4)):
+        given = ["--kind", kind, *tiny, "--data", work / "questions", "--seed", seed]
+        run("small_models", *given, "--output_dir", tmp_path / name)
+    assert distance(tmp_path / "one", tmp_path / "again") == 0
+    assert distance(tmp_path / "one", tmp_path / "other") > 0
+
+
 def test_training_in_conversations_goes_through_every_step(run, work, tmp_path):
     """All questions about a record in one sample for training; what is scored stays single questions."""
     asked = ["--formats", "closed", "fill", "--tasks", "diagnosis", "rhythm", "--balanced", "--turns", 4]
