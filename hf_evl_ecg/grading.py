@@ -1,5 +1,6 @@
 """One question and what a model made of it → what was right, for every format of question."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 
 from .answers import parse_labels, parse_number, parse_option, parse_yes_no
 from .labels import AXIS_LABELS, FINDING_LABELS, LABELS, PTBXL_SUPERCLASSES, RHYTHM_LABELS, label_text
-from .prompts import CHOICE_LETTERS, FORMATS, NO, YES
+from .prompts import CHOICE_LETTERS, FORMATS, MEASUREMENTS, NO, YES
 
 __all__ = ["Grade", "candidate_answers", "grade", "item_kind", "label_family", "label_matrix", "task_name"]
 
@@ -110,6 +111,8 @@ def candidate_answers(item: Mapping[str, Any]) -> tuple[str, ...]:
 def grade(item: Mapping[str, Any], text: str) -> Grade:
     """Grade a generated answer, reading it strictly (see `hf_evl_ecg.answers`).
 
+    A measurement outside `prompts.Measurement.plausible` counts as not read: no number would be an answer either.
+
     Raises:
         ValueError: The item lacks what its format needs.
 
@@ -127,6 +130,11 @@ def grade(item: Mapping[str, Any], text: str) -> Grade:
         return _equal(_right_option(item), parse_option(text, item["options"]))
     if kind == "number":
         value = parse_number(text, item["unit"])
+        low, high = (
+            MEASUREMENTS[task].plausible if (task := item.get("task")) in MEASUREMENTS else (-math.inf, math.inf)
+        )
+        if value is not None and not low <= value <= high:
+            value = None  # a run of digits is no reading, and would drown every other error
         close = value is not None and abs(value - item["value"]) <= item["tolerance"]
         return Grade(float(item["value"]), value, float(close))
     if kind == "text":

@@ -225,6 +225,11 @@ def test_right_answers_score_perfectly_and_constant_ones_at_chance(items):
 
 def test_reports_texts_and_mistakes(items):
     report = items[-1]
+    rate = items[5]
+    assert (grade(rate, "74 bpm").predicted, grade(rate, "74 bpm").correct) == (74, 1)
+    assert (grade(rate, "300 bpm").predicted, grade(rate, "300 bpm").correct) == (300, 0)
+    assert grade(rate, "7222222222 bpm").predicted is None  # no heart rate; as an error it would drown all others
+    assert grade({**rate, "task": "potassium"}, "7222222222 bpm").predicted == 7222222222
     assert grade(report, "Sinus rhythm.").correct == 1
     assert grade(report, "Sinus rhythm, atrial flutter").correct == pytest.approx(2 / 3)
     text = {"record": "t", "question": "Why?", "answer": "Because.", "source": "arena"}
