@@ -252,6 +252,7 @@ class _AnswerFile:
             self._append(json.dumps({"settings": dict(settings), "sha256": self.header}) + "\n")
 
     def add(self, answers: Mapping[str, Answer]) -> None:
+        """Keep answers, on disk too before it returns."""
         self.answers.update(answers)
         if self.path is not None:
             lines = [

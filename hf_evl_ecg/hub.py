@@ -160,6 +160,7 @@ class _Branch:
         return f"{self.repo_id} ({self.revision})"
 
     def head(self) -> str:
+        """The newest commit of the branch."""
         return str(self.api.repo_info(self.repo_id, repo_type=self.repo_type, revision=self.revision).sha)
 
     def open(self, private: bool, parent_commit: str | None) -> str:

@@ -95,6 +95,7 @@ class _Tokens(BaseStreamer):
         self._prompt_seen = False
 
     def put(self, value: Tensor) -> None:
+        """Take new tokens; the first call brings the prompt, which is dropped."""
         if self._prompt_seen:
             self.queue.put(value.flatten().tolist())
         self._prompt_seen = True

@@ -216,10 +216,11 @@ class Study:
                 **options,
             )
             rows += scored
-        config = {
-            **self.config,
-            "questions_report": json.loads((self.output / "questions" / "report.json").read_text()),
-        }
+        report = json.loads((self.output / "questions" / "report.json").read_text(encoding="utf-8"))
+        given = {
+            name: self.config["questions"].get(name) for name in SOURCES
+        }  # as in the file: no folder of one machine
+        config = {**self.config, "questions_report": {**report, "config": {**report["config"], **given}}}
         text = write_report(self.output, self.config["study"], config, rows)
         print(f"\n{text}\nWritten: {self.output / self.config['study']}.json, .md, .png")
         return rows
