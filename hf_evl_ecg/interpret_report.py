@@ -168,6 +168,7 @@ def shown_time(ecg: ECG, layout: str) -> list[str]:
     """What a reader must know where a recording is longer or shorter than its drawing.
 
     Example:
+        >>> import numpy as np
         >>> shown_time(ECG(np.zeros((3000, 12)), 500), "3x4+rhythm")
         ['The recording ends after 6 s: nothing is shown of V4, V5, V6']
     """

@@ -19,6 +19,7 @@ def cut_leads(ecg: ECG, config: RenderConfig) -> tuple[str, ...]:
         config: How it is drawn.
 
     Example:
+        >>> import numpy as np
         >>> tall = ECG(np.full((5000, 12), 4.0, np.float32), fs_hz=500)
         >>> cut_leads(tall, RenderConfig()), cut_leads(tall, RenderConfig(gain_mm_mv=5))
         (('I', 'aVR', 'V1', 'V4'), ())
@@ -39,6 +40,7 @@ def fit_gain(ecg: ECG, config: RenderConfig) -> RenderConfig:
     """The configuration with the largest gain up to its own at which no lead is cut, as carts choose it; at least 5 mm/mV.
 
     Example:
+        >>> import numpy as np
         >>> fit_gain(ECG(np.full((5000, 12), 4.0, np.float32), fs_hz=500), RenderConfig()).gain_mm_mv
         5.0
     """

@@ -84,6 +84,7 @@ def scale_notices(ecg: ECG, config: RenderConfig) -> list[str]:
     """What a reader must know of a drawing's height: that its gain is not 10 mm/mV, and which leads are cut at the edge.
 
     Example:
+        >>> import numpy as np
         >>> scale_notices(ECG(np.zeros((5000, 12)), 500), RenderConfig(gain_mm_mv=5))
         ['Drawn at 5 mm/mV, not at the usual 10']
     """

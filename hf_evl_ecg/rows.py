@@ -216,7 +216,7 @@ def split_by_group(
 
     Example:
         >>> split_by_group(["a", "b", "a"], fractions=(0.5, 0.0, 0.5))
-        ['test', 'train', 'test']
+        ['train', 'test', 'train']
     """
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ValueError(f"fractions are {fractions}; allowed: three shares for {SPLITS}, 0 or more, summing to 1")

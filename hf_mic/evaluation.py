@@ -26,6 +26,7 @@ def precomputed(texts: Sequence[str], embeddings: NDArray) -> Embed:
         A function for the argument ``embed``; it raises a ValueError for a text it does not know.
 
     Example:
+        >>> import numpy as np
         >>> precomputed(["a", "b"], np.array([[1.0, 0.0], [0.0, 1.0]]))(["b"])
         array([[0., 1.]])
     """
@@ -101,6 +102,8 @@ def score_embeddings(
             not finite.
 
     Example:
+        >>> import numpy as np
+        >>> from hf_mic.tasks import STSTask
         >>> task = STSTask("toy", ["a", "a", "a"], ["a", "b", "c"], [5.0, 1.0, 3.0])
         >>> vectors = {"a": [1.0, 0.0], "b": [-1.0, 0.5], "c": [0.5, 1.0]}
         >>> rows = score_embeddings([task], lambda texts: np.array([vectors[t] for t in texts]), [2], method="toy")

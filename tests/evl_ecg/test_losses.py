@@ -1,13 +1,10 @@
 """EVLECGLoss: the terms and weights of the equation, what each mode trains, what a zero weight costs."""
 
-import doctest
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-import hf_evl_ecg.losses
 from hf_evl_ecg.alignment import alignment_loss, anchor_loss
 from hf_evl_ecg.features import TokenFeatures
 from hf_evl_ecg.losses import EVLECGLoss
@@ -59,12 +56,6 @@ def teacher():
 def make(**options):
     torch.manual_seed(0)
     return EVLECGLoss(D_S, D_T, **{"num_heads": 2, **options})
-
-
-def test_example_in_the_documentation():
-    result = doctest.testmod(hf_evl_ecg.losses)
-    assert result.attempted == 5
-    assert result.failed == 0
 
 
 def test_terms_are_those_of_the_equation(student, teacher):

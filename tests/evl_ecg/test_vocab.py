@@ -1,15 +1,11 @@
 """Byte-level grouping of answer tokens, and ULD against a slow reference with unequal vocabularies."""
 
-import doctest
-
 import pytest
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-import hf_evl_ecg.token_groups
-import hf_evl_ecg.vocab
 from hf_evl_ecg.token_groups import (
     AnswerGroups,
     align_tokens,
@@ -73,13 +69,6 @@ def logits(b=2, a_t=4, a_s=6, v_t=11, v_s=17, dtype=torch.float64):
     teacher = 2 * torch.randn(b, a_t, v_t, generator=gen, dtype=dtype)
     student = 2 * torch.randn(b, a_s, v_s, generator=gen, dtype=dtype)
     return teacher, student, torch.ones(b, a_t, dtype=torch.bool), torch.ones(b, a_s, dtype=torch.bool)
-
-
-@pytest.mark.parametrize("module", [hf_evl_ecg.vocab, hf_evl_ecg.token_groups])
-def test_examples_in_the_documentation(module):
-    result = doctest.testmod(module)
-    assert result.attempted > 0
-    assert result.failed == 0
 
 
 @pytest.mark.parametrize("text", TEXTS)

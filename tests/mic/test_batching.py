@@ -1,7 +1,5 @@
 """Batches that meet in one step come from one data set, whatever orders them."""
 
-import doctest
-
 import pytest
 import torch
 from datasets import Dataset
@@ -13,7 +11,6 @@ from sentence_transformers.base.sampler import (
 )
 from torch.utils.data import ConcatDataset, RandomSampler
 
-from hf_mic import batching
 from hf_mic.batching import JoinedBatches, SplitBatches
 
 SIZES = (23, 41, 15)
@@ -73,8 +70,3 @@ def test_epochs_differ_and_repeat():
         every.set_epoch(epoch)
         orders.append(list(every))
     assert orders[0] == orders[2] != orders[1]
-
-
-def test_examples():
-    assert doctest.testmod(batching).attempted == 2
-    assert doctest.testmod(batching).failed == 0
