@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from hf_evl_ecg.features import TokenFeatures
 from hf_evl_ecg.losses import EVLECGLoss
+from hf_evl_ecg.tokens import TokenFeatures
 
 OFF = {"lambda_mhca": 0.0, "lambda_ot": 0.0, "lambda_relation": 0.0, "lambda_uld": 0.0}
 TERMS = {

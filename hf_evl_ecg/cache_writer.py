@@ -13,18 +13,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hf_evl_ecg.features import TokenFeatures, base_model, extract_layers
+from hf_evl_ecg.features import base_model, extract_layers
+from hf_evl_ecg.fingerprints import tensors_sha256
 from hf_evl_ecg.teacher import OnlineTeacher
-from hf_evl_ecg.teacher_cache import (
-    DTYPES,
-    FORMAT,
-    CacheLayout,
-    compare_headers,
-    example_sha256,
-    read_header,
-    read_shards,
-    write_json,
-)
+from hf_evl_ecg.teacher_cache import DTYPES, FORMAT, CacheLayout, compare_headers, read_header, read_shards, write_json
+from hf_evl_ecg.tokens import TokenFeatures
 
 __all__ = ["TeacherCacheWriter"]
 
@@ -145,7 +138,7 @@ class TeacherCacheWriter:
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         save_file({f"{key}/{n}": t for key in keys for n, t in self._pending[key].items()}, temporary)
         os.replace(temporary, path)
-        examples = {key: example_sha256(self._pending[key]) for key in keys}
+        examples = {key: tensors_sha256(self._pending[key]) for key in keys}
         write_json(path.with_suffix(".json"), {"file": path.name, "examples": examples})
         for key in keys:
             del self._pending[key]

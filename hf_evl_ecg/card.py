@@ -35,7 +35,7 @@ from .card_tables import (
     seed_table,
     task_text,
 )
-from .export import PROVENANCE_KEY
+from .model_loading import PROVENANCE_KEY
 from .results import read_results, write_text
 
 __all__ = ["CardSpec", "MissingResultsError", "read_spec", "render_card", "write_card"]

@@ -23,9 +23,9 @@ from hf_evl_ecg.conversations import (
     special_tokens,
 )
 from hf_evl_ecg.encoding import check_processor, encode_chats, image_tokens
-from hf_evl_ecg.features import IGNORE
-from hf_evl_ecg.images import ImageFile
+from hf_evl_ecg.image_file import ImageFile
 from hf_evl_ecg.token_groups import align_turns, collate_groups, token_bytes
+from hf_evl_ecg.tokens import IGNORE
 
 __all__ = [
     "EVLECGCollator",

@@ -12,7 +12,7 @@ from PIL import Image
 
 from .collator import UnreadableImageError
 from .geometry import Layout
-from .images import upright_rgb
+from .image_file import upright_rgb
 from .paper_fit import cut_leads
 from .records import read_record
 from .render import RenderConfig, render

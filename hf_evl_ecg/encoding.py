@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import ProcessorMixin
 
 from hf_evl_ecg.conversations import ChatTemplateError, ChatText, ExampleError, Turn, chat_messages, render_chat
-from hf_evl_ecg.features import IGNORE
+from hf_evl_ecg.tokens import IGNORE
 
 __all__ = [
     "MissingImageTokensError",

@@ -20,11 +20,11 @@ from tqdm.auto import tqdm
 from .collator import EVLECGCollator, example_key, record_name
 from .conversations import ExampleError
 from .features import base_model
+from .fingerprints import model_fingerprint, processor_fingerprint
 from .generation import answer_token_ids, generate_answers
 from .grading import candidate_answers, item_kind
 from .likelihood import option_log_likelihoods
 from .scoring import Answer, score_answers
-from .teacher_cache import model_fingerprint, processor_fingerprint
 
 __all__ = ["AnswerFileError", "Evaluation", "answer_items", "evaluate_model"]
 

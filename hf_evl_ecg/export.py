@@ -20,11 +20,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedM
 from .conversations import Turn, chat_messages, special_tokens
 from .features import UnsupportedModelError, base_model
 from .generation import answer_token_ids
+from .model_loading import PROVENANCE_KEY
 from .reload_check import ReloadError, reload_logits
 
-__all__ = ["PROVENANCE_KEY", "ExportReport", "export_student", "load_student"]
+__all__ = ["ExportReport", "export_student", "load_student"]
 
-PROVENANCE_KEY = "evl_ecg"
 CHECK_QUESTION = "What is the rhythm of this ECG?"
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 _SAME = {torch.float32: 1e-5, torch.float64: 1e-5}  # of the largest logit; other types: half precision below

@@ -13,28 +13,24 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 import transformers
 from packaging.version import Version
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from hf_evl_ecg.gather import gather_tokens, kept_positions, pool_tokens, take_tokens
 from hf_evl_ecg.patch_positions import patch_positions
+from hf_evl_ecg.tokens import IGNORE, TokenFeatures
 
 __all__ = [
     "FeatureRequest",
-    "TokenFeatures",
     "UnsupportedModelError",
-    "answer_cross_entropy",
     "base_model",
     "extract_features",
     "extract_layers",
-    "gather_tokens",
     "image_token_id",
-    "pool_tokens",
 ]
 
-IGNORE = -100
 TokenScope = Literal["all", "visual", "answer"]
 
 LOGITS_PER_SAMPLE = Version(transformers.__version__) >= Version("5.21")
@@ -43,40 +39,6 @@ LOGITS_PER_SAMPLE = Version(transformers.__version__) >= Version("5.21")
 
 class UnsupportedModelError(ValueError):
     """A model that is no native vision-language model, or lacks what the distillation needs."""
-
-
-@dataclass(frozen=True)
-class TokenFeatures:
-    """What one model says about one batch, token by token: the only thing the losses see of a model.
-
-    Student and teacher features of one batch share ``B`` and the answers; every other size may differ.
-
-    Attributes:
-        hidden: Hidden states of the covered tokens, last layer by default. Shape: (B, L, D).
-        mask: True where ``hidden`` holds a token, False on padding. Shape: (B, L), bool.
-        visual: Projector outputs at the image-token positions. Shape: (B, N, D).
-        visual_mask: True where ``visual`` holds a token. Shape: (B, N), bool.
-        visual_positions: Patch centres (x, y) as fractions of the image. Shape: (B, N, 2).
-        answer_hidden: States that predict the answer tokens. Shape: (B, A, D).
-        answer_logits: LM-head outputs of ``answer_hidden``, or the largest of them. Shape: (B, A, V).
-        answer_logsumexp: Log of the sum of the exponentials of all logits, where only the largest are given.
-            Shape: (B, A).
-        answer_ids: Tokens to predict, padding -100. Shape: (B, A), int64.
-        answer_mask: True where ``answer_ids`` holds a token. Shape: (B, A), bool.
-        answer_index: Index within ``L`` of the predicting state, padding -1. Shape: (B, A), int64.
-    """
-
-    hidden: Tensor
-    mask: Tensor
-    visual: Tensor | None
-    visual_mask: Tensor | None
-    visual_positions: Tensor | None = None
-    answer_hidden: Tensor | None = None
-    answer_logits: Tensor | None = None
-    answer_logsumexp: Tensor | None = None
-    answer_ids: Tensor | None = None
-    answer_mask: Tensor | None = None
-    answer_index: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -137,70 +99,6 @@ def image_token_id(model: nn.Module) -> int:
             "cannot be found; use a native vision-language model (LlavaNext, Idefics3, Qwen2-VL, InternVL …)."
         )
     return int(token_id)
-
-
-def gather_tokens(states: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
-    """Move the kept tokens of each sample to the front and cut the rest.
-
-    Args:
-        states: Shape: (B, T, D).
-        keep: Shape: (B, T), bool.
-
-    Returns:
-        The kept states in their order, zero on padding, and their mask. Shapes: (B, N, D) and (B, N), N = the largest
-        count in the batch. Padding gets exactly zero gradient.
-
-    Example:
-        >>> gather_tokens(torch.tensor([[[1.0], [2.0], [3.0]]]), torch.tensor([[True, False, True]]))[0].flatten()
-        tensor([1., 3.])
-    """
-    index, mask = _kept_index(keep)
-    gathered = states.gather(1, index.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
-    return gathered.masked_fill(~mask.unsqueeze(-1), 0), mask
-
-
-def pool_tokens(states: Tensor, mask: Tensor, factor: int) -> tuple[Tensor, Tensor]:
-    """Average runs of ``factor`` consecutive tokens; the last run of a sample may be shorter.
-
-    Args:
-        states: Front-aligned tokens, as `gather_tokens` returns them. Shape: (B, N, D).
-        mask: Shape: (B, N), bool.
-        factor: Tokens per run.
-
-    Returns:
-        Shapes: (B, ⌈N / factor⌉, D) and (B, ⌈N / factor⌉).
-    """
-    if factor == 1:
-        return states, mask
-    batch, length, width = states.shape
-    rest = -length % factor
-    runs = F.pad(states, (0, 0, 0, rest)).view(batch, -1, factor, width)
-    weight = F.pad(mask, (0, rest)).view(batch, -1, factor, 1).to(states.dtype)
-    count = weight.sum(2)
-    return (runs * weight).sum(2) / count.clamp(min=1), count.squeeze(-1) > 0
-
-
-def answer_cross_entropy(
-    features: TokenFeatures, num_items: Tensor | float | None = None, *, label_smoothing: float = 0.0
-) -> Tensor:
-    """Cross-entropy of the answer tokens, in nats per token: the model's own language-modelling loss.
-
-    Args:
-        features: Features with ``answer_logits``.
-        num_items: What to divide the sum by; the number of answer tokens in this batch if None. Under gradient
-            accumulation, the number of answer tokens of the whole step.
-        label_smoothing: Share of each target that is spread evenly over the vocabulary.
-    """
-    if features.answer_logits is None or features.answer_ids is None or features.answer_mask is None:
-        raise ValueError("these features hold no answer logits; extract them with FeatureRequest(logits=True).")
-    total = F.cross_entropy(
-        features.answer_logits.float().flatten(0, 1),
-        features.answer_ids.flatten(),
-        ignore_index=IGNORE,
-        reduction="sum",
-        label_smoothing=label_smoothing,
-    )
-    return total / (features.answer_mask.sum().clamp(min=1) if num_items is None else num_items)
 
 
 def extract_features(
@@ -276,7 +174,7 @@ def extract_layers(
             visual=visual,
             visual_mask=visual_mask,
             visual_positions=centres,
-            answer_hidden=_take(states, positions, answer_mask),
+            answer_hidden=take_tokens(states, positions, answer_mask),
             answer_logits=logits if request.logits else None,
             answer_ids=answer_ids,
             answer_mask=answer_mask,
@@ -316,31 +214,16 @@ def _check_decoder(model: PreTrainedModel, taps: Mapping[str, Any], input_ids: T
         )
 
 
-def _kept_index(keep: Tensor) -> tuple[Tensor, Tensor]:
-    """Positions of the kept tokens, front-aligned, 0 on padding, and their mask. Shapes: (B, N), (B, N)."""
-    counts = keep.sum(1)
-    length = int(counts.max())
-    index = keep.int().argsort(dim=1, descending=True, stable=True)[:, :length]
-    mask = torch.arange(length, device=keep.device) < counts.unsqueeze(1)
-    return index.masked_fill(~mask, 0), mask
-
-
 def _answer_positions(input_ids: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Index of the state that predicts each answer token, the mask, and the tokens; at least one column."""
     if labels is None:
         labels = torch.full_like(input_ids, IGNORE)
-    index, mask = _kept_index(labels[:, 1:] != IGNORE)
+    index, mask = kept_positions(labels[:, 1:] != IGNORE)
     if index.shape[1] == 0:
         index = input_ids.new_zeros(input_ids.shape[0], 1)
         mask = torch.zeros_like(index, dtype=torch.bool)
     ids = labels[:, 1:].gather(1, index).masked_fill(~mask, IGNORE)
     return index, mask, ids
-
-
-def _take(states: Tensor, index: Tensor, mask: Tensor) -> Tensor:
-    """States at the given positions, zero where masked. Shape: (B, A, D)."""
-    taken = states.gather(1, index.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
-    return taken.masked_fill(~mask.unsqueeze(-1), 0)
 
 
 def _layer(hidden_states: tuple[Tensor, ...], layer: int) -> Tensor:
@@ -362,5 +245,5 @@ def _scope(
         return hidden, mask, torch.full_like(positions, -1)
     if tokens == "answer":
         index = torch.arange(positions.shape[1], device=positions.device).expand_as(positions)
-        return _take(states, positions, answer_mask), answer_mask, index.masked_fill(~answer_mask, -1)
+        return take_tokens(states, positions, answer_mask), answer_mask, index.masked_fill(~answer_mask, -1)
     return states, inputs["attention_mask"].bool(), positions.masked_fill(~answer_mask, -1)

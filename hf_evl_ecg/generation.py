@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from hf_evl_ecg.conversations import Turn, chat_messages, render_chat, special_tokens
 from hf_evl_ecg.encoding import encode_chats, select_tokens
-from hf_evl_ecg.features import IGNORE, FeatureRequest, extract_features
+from hf_evl_ecg.features import FeatureRequest, extract_features
+from hf_evl_ecg.tokens import IGNORE
 
 __all__ = [
     "BESIDE_MODEL_INPUTS",

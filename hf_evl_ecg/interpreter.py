@@ -15,12 +15,11 @@ from torch import nn
 
 from .collator import EVLECGCollator, UnreadableImageError
 from .ecg_inputs import ECGPicture, load_picture, training_render_config
-from .export import PROVENANCE_KEY
 from .features import base_model, image_token_id
 from .generation import generate_answers
 from .label_scores import LabelScorer, check_labels
 from .labels import CPSC_CLASSES
-from .model_loading import load_vlm
+from .model_loading import PROVENANCE_KEY, load_vlm
 from .prompts import QUESTIONS
 from .records import ECGRecordError
 from .render import RenderConfig

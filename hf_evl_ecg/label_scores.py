@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from .calibration import option_probabilities
 from .conversations import ChatTemplateError, Turn, chat_messages, render_chat
 from .encoding import encode_chats
-from .features import IGNORE
 from .generation import answer_token_ids
 from .grading import FAMILIES, candidate_answers, task_name
 from .labels import label_text
 from .likelihood import option_log_likelihoods
 from .prompts import closed_question
+from .tokens import IGNORE
 
 __all__ = ["LabelScorer", "answers_after_image", "check_labels", "label_question"]
 

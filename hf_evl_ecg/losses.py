@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from hf_evl_ecg.alignment import CrossAttentionAligner, StudentToTeacherProjector, alignment_loss, anchor_loss
-from hf_evl_ecg.features import TokenFeatures
 from hf_evl_ecg.ot import BACKENDS, ot_matching_loss
 from hf_evl_ecg.relations import relation_loss
-from hf_evl_ecg.token_groups import AnswerGroups
+from hf_evl_ecg.tokens import AnswerGroups, TokenFeatures
 from hf_evl_ecg.vocab import check_uld_options, uld_loss
 
 __all__ = ["EVLECGLoss"]

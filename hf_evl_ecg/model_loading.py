@@ -20,7 +20,9 @@ from transformers import (
 
 from .features import UnsupportedModelError
 
-__all__ = ["QUANTIZATIONS", "ModelLoadError", "load_vlm"]
+__all__ = ["PROVENANCE_KEY", "QUANTIZATIONS", "ModelLoadError", "load_vlm"]
+
+PROVENANCE_KEY = "evl_ecg"  # of config.json: where an exported student says what it was made from
 
 QUANTIZATIONS = ("4bit", "8bit")
 DTYPES = ("float32", "bfloat16", "float16")

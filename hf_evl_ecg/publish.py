@@ -17,9 +17,10 @@ from datasets.table import embed_table_storage
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
-from .export import CHECK_QUESTION, PROVENANCE_KEY
+from .export import CHECK_QUESTION
 from .hub import PublishError, Push, PushOptions, publish_folder
 from .hub_folder import check_card, check_files, write_card
+from .model_loading import PROVENANCE_KEY
 from .reload_check import reload_logits
 from .results import write_text
 

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from hf_evl_ecg.features import FeatureRequest, TokenFeatures, base_model, extract_features, image_token_id
+from hf_evl_ecg.features import FeatureRequest, base_model, extract_features, image_token_id
+from hf_evl_ecg.tokens import TokenFeatures
 
 __all__ = ["OnlineTeacher", "SameModelError", "TeacherSignal", "check_not_same_model"]
 

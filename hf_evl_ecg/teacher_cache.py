@@ -8,7 +8,6 @@ nothing else of its shard has to be.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections import OrderedDict
@@ -19,10 +18,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from hf_evl_ecg.features import IGNORE, FeatureRequest, TokenFeatures, base_model
+from hf_evl_ecg.features import FeatureRequest
+from hf_evl_ecg.fingerprints import tensors_sha256
+from hf_evl_ecg.tokens import IGNORE, TokenFeatures
 
 __all__ = [
     "CacheLayout",
@@ -30,9 +31,6 @@ __all__ = [
     "CachedTeacher",
     "DamagedShardError",
     "compare_headers",
-    "example_sha256",
-    "model_fingerprint",
-    "processor_fingerprint",
     "read_header",
     "read_shards",
     "write_json",
@@ -97,27 +95,6 @@ class CacheLayout:
             visual_pool=self.visual_pool,
             positions=self.positions,
         )
-
-
-def model_fingerprint(model: nn.Module) -> str:
-    """SHA-256 over names, shapes and bytes of a model's weights: its revision, wherever it was loaded from."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(base_model(model).state_dict().items()):
-        _update(digest, name, tensor.detach().cpu())
-    return digest.hexdigest()
-
-
-def _update(digest: Any, name: str, tensor: Tensor) -> None:
-    digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-    digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
-
-
-def processor_fingerprint(processor: Any) -> str:
-    """SHA-256 over a processor's settings, chat template and tokenizer; the same before and after the tokenizer was used."""
-    tokenizer = json.loads(processor.tokenizer.backend_tokenizer.to_str())
-    tokenizer |= {"padding": None, "truncation": None}  # left over from the last call
-    parts = (processor.to_json_string(), processor.chat_template or "", json.dumps(tokenizer, sort_keys=True))
-    return hashlib.sha256("\x1e".join(parts).encode()).hexdigest()
 
 
 class CachedTeacher:
@@ -236,7 +213,7 @@ class CachedTeacher:
         except SafetensorError as error:
             raise _damaged(self.folder / name, str(error)) from error
         if check:
-            if example_sha256(tensors) != digest:
+            if tensors_sha256(tensors) != digest:
                 raise _damaged(self.folder / name, f"the SHA-256 of example {key} differs")
             self._verified.add(key)
         return {n: tensors[n].to(device) for n in names}
@@ -311,14 +288,6 @@ def _damaged(path: Path, why: str) -> DamagedShardError:
     return DamagedShardError(
         f"shard {path} is damaged ({why}); delete {stem}.safetensors and {stem}.json and run the writer again."
     )
-
-
-def example_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and bytes of an example's tensors, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        _update(digest, name, tensor)
-    return digest.hexdigest()
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

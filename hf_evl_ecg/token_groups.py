@@ -3,7 +3,6 @@
 import re
 from bisect import bisect_left
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -11,11 +10,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from hf_evl_ecg.tokens import AnswerGroups
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 __all__ = [
-    "AnswerGroups",
     "align_tokens",
     "align_turns",
     "collate_groups",
@@ -25,20 +25,6 @@ __all__ = [
 ]
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-
-
-@dataclass(frozen=True)
-class AnswerGroups:
-    """Which answer tokens of teacher and student cover the same bytes.
-
-    Attributes:
-        teacher: Group of each teacher answer token, counted from 0 in each sample; -1 at padding and where the answers
-            have no counterpart. Shape: (B, A_t), int64.
-        student: The same for the student, with the same groups. Shape: (B, A_s), int64.
-    """
-
-    teacher: Tensor
-    student: Tensor
 
 
 def token_bytes(tokens: Sequence[str], special_tokens: Collection[str] = ()) -> list[bytes]:

@@ -17,17 +17,9 @@ from hf_evl_ecg.collator import EVLECGCollator
 from hf_evl_ecg.config import EVLECGConfig
 from hf_evl_ecg.conversations import ExampleError
 from hf_evl_ecg.criterion import CriterionCallback, build_criterion, load_criterion, save_criterion
+from hf_evl_ecg.cross_entropy import answer_cross_entropy
 from hf_evl_ecg.encoding import image_tokens
-from hf_evl_ecg.features import (
-    IGNORE,
-    FeatureRequest,
-    TokenFeatures,
-    UnsupportedModelError,
-    answer_cross_entropy,
-    base_model,
-    extract_features,
-    image_token_id,
-)
+from hf_evl_ecg.features import FeatureRequest, UnsupportedModelError, base_model, extract_features, image_token_id
 from hf_evl_ecg.generation import (
     BESIDE_MODEL_INPUTS,
     answer_token_ids,
@@ -35,10 +27,10 @@ from hf_evl_ecg.generation import (
     generate_ids,
     label_likelihoods,
 )
-from hf_evl_ecg.images import ImageFile
+from hf_evl_ecg.image_file import ImageFile
 from hf_evl_ecg.teacher import OnlineTeacher, TeacherSignal, check_not_same_model
 from hf_evl_ecg.teacher_cache import CachedTeacher
-from hf_evl_ecg.token_groups import AnswerGroups
+from hf_evl_ecg.tokens import IGNORE, AnswerGroups, TokenFeatures
 
 __all__ = ["EVLECGTrainer"]
 

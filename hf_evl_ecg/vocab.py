@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_evl_ecg.token_groups import AnswerGroups
+from hf_evl_ecg.tokens import AnswerGroups
 
 __all__ = ["check_uld_options", "uld_loss"]
 

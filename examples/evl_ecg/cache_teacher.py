@@ -35,8 +35,9 @@ from tqdm.auto import tqdm
 
 from hf_evl_ecg.cache_writer import TeacherCacheWriter
 from hf_evl_ecg.collator import EVLECGCollator, example_key
+from hf_evl_ecg.fingerprints import model_fingerprint
 from hf_evl_ecg.teacher import OnlineTeacher
-from hf_evl_ecg.teacher_cache import CacheLayout, model_fingerprint
+from hf_evl_ecg.teacher_cache import CacheLayout
 
 
 @dataclass

@@ -30,9 +30,10 @@ from ecg_options import ImageOptions, parse_arguments
 
 from hf_evl_ecg import EVLECGTrainer
 from hf_evl_ecg.card import write_card as render_and_write_card
-from hf_evl_ecg.export import PROVENANCE_KEY, export_student
+from hf_evl_ecg.export import export_student
 from hf_evl_ecg.hub import Push
 from hf_evl_ecg.hub_folder import check_card, write_card
+from hf_evl_ecg.model_loading import PROVENANCE_KEY
 from hf_evl_ecg.publish import publish_dataset, publish_student, render_dataset
 from hf_evl_ecg.results import current_commit, read_results, write_text
 

@@ -20,7 +20,8 @@ from hf_evl_ecg.conversations import (
     render_chat,
 )
 from hf_evl_ecg.encoding import MissingImageTokensError, TruncatedImageError, encode_chats, select_tokens
-from hf_evl_ecg.images import ImageFile, RenderedECG
+from hf_evl_ecg.image_file import ImageFile
+from hf_evl_ecg.images import RenderedECG
 from hf_evl_ecg.questions import question_dataset
 from hf_evl_ecg.render import RenderConfig
 from hf_evl_ecg.simulated import load_simulated

@@ -31,7 +31,7 @@ from hf_evl_ecg.card_tables import (
 )
 from hf_evl_ecg.config import EVLECGConfig
 from hf_evl_ecg.evaluation import answer_items
-from hf_evl_ecg.export import PROVENANCE_KEY
+from hf_evl_ecg.model_loading import PROVENANCE_KEY
 from hf_evl_ecg.prompts import closed_question, measurement_question, open_question
 from hf_evl_ecg.results import write_results
 from hf_evl_ecg.scoring import Answer, score_answers

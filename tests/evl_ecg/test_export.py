@@ -11,9 +11,10 @@ from safetensors import safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hf_evl_ecg import export
-from hf_evl_ecg.export import CHECK_QUESTION, PROVENANCE_KEY, _check_input, _native_copy, export_student
+from hf_evl_ecg.export import CHECK_QUESTION, _check_input, _native_copy, export_student
 from hf_evl_ecg.features import UnsupportedModelError
 from hf_evl_ecg.flat_tiles import FlatLlavaNextForConditionalGeneration
+from hf_evl_ecg.model_loading import PROVENANCE_KEY
 from hf_evl_ecg.reload_check import _SCRIPT, ReloadError, reload_logits
 
 PROVENANCE = {"teacher": "tiny teacher", "data": ["PTB-XL"], "commit": None, "results": {"macro_auc": 0.75}}

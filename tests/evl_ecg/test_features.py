@@ -3,17 +3,16 @@
 import pytest
 import torch
 
+from hf_evl_ecg.cross_entropy import answer_cross_entropy
 from hf_evl_ecg.features import (
     LOGITS_PER_SAMPLE,
     FeatureRequest,
     UnsupportedModelError,
-    answer_cross_entropy,
     base_model,
     extract_features,
-    gather_tokens,
     image_token_id,
-    pool_tokens,
 )
+from hf_evl_ecg.gather import gather_tokens, pool_tokens
 from hf_evl_ecg.generation import label_likelihoods
 
 NAMES = ["llava_next", "idefics3", "qwen2_vl", "qwen3_vl", "internvl"]

@@ -20,7 +20,7 @@ from hf_evl_ecg.conversations import ChatTemplateError
 from hf_evl_ecg.ecg_inputs import load_picture, training_render_config
 from hf_evl_ecg.features import UnsupportedModelError
 from hf_evl_ecg.generation import generate_answers
-from hf_evl_ecg.images import ImageFile, upright_rgb
+from hf_evl_ecg.image_file import ImageFile, upright_rgb
 from hf_evl_ecg.interpreter import REPORT_QUESTION, Interpretation
 from hf_evl_ecg.model_loading import ModelLoadError, load_vlm
 from hf_evl_ecg.signals import crop

@@ -6,11 +6,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from hf_evl_ecg.alignment import alignment_loss, anchor_loss
-from hf_evl_ecg.features import TokenFeatures
 from hf_evl_ecg.losses import EVLECGLoss
 from hf_evl_ecg.ot import ot_matching_loss
 from hf_evl_ecg.relations import relation_loss
-from hf_evl_ecg.token_groups import AnswerGroups
+from hf_evl_ecg.tokens import AnswerGroups, TokenFeatures
 from hf_evl_ecg.vocab import uld_loss
 
 D_S, D_T, V_S, V_T = 8, 12, 19, 23

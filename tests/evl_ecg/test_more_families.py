@@ -26,7 +26,8 @@ from transformers import (
     SmolVLMForConditionalGeneration,
 )
 
-from hf_evl_ecg.features import FeatureRequest, UnsupportedModelError, answer_cross_entropy, extract_features
+from hf_evl_ecg.cross_entropy import answer_cross_entropy
+from hf_evl_ecg.features import FeatureRequest, UnsupportedModelError, extract_features
 
 IMAGE = 300
 TEXT = {"vocab_size": 400, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "pad_token_id": 0}

@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, TrainingArguments
 
 from hf_evl_ecg import export, publish
-from hf_evl_ecg.export import PROVENANCE_KEY, _check_input, export_student
+from hf_evl_ecg.export import _check_input, export_student
 from hf_evl_ecg.hub import PublishError, publish_folder, take_hub_arguments
 from hf_evl_ecg.hub_folder import check_card, write_card
+from hf_evl_ecg.model_loading import PROVENANCE_KEY
 from hf_evl_ecg.publish import STUDENT_FILES, publish_student
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

@@ -14,7 +14,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hf_evl_ecg import export, publish
 from hf_evl_ecg.ecg_inputs import training_render_config
-from hf_evl_ecg.export import PROVENANCE_KEY
+from hf_evl_ecg.model_loading import PROVENANCE_KEY
 from hf_evl_ecg.questions import question_dataset
 from hf_evl_ecg.render import RenderConfig
 from hf_evl_ecg.simulated import load_simulated

@@ -13,16 +13,10 @@ from hf_evl_ecg import teacher_cache
 from hf_evl_ecg.cache_writer import TeacherCacheWriter
 from hf_evl_ecg.collator import EVLECGCollator, example_key
 from hf_evl_ecg.features import FeatureRequest, UnsupportedModelError
+from hf_evl_ecg.fingerprints import model_fingerprint, processor_fingerprint
 from hf_evl_ecg.losses import EVLECGLoss
 from hf_evl_ecg.teacher import OnlineTeacher, SameModelError, check_not_same_model
-from hf_evl_ecg.teacher_cache import (
-    CachedTeacher,
-    CacheLayout,
-    CacheMismatchError,
-    DamagedShardError,
-    model_fingerprint,
-    processor_fingerprint,
-)
+from hf_evl_ecg.teacher_cache import CachedTeacher, CacheLayout, CacheMismatchError, DamagedShardError
 
 EVERYTHING = FeatureRequest()
 FINGERPRINT = {"teacher": "tiny", "render": "plain", "seed": 0}

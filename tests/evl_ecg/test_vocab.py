@@ -7,7 +7,6 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from hf_evl_ecg.token_groups import (
-    AnswerGroups,
     align_tokens,
     align_turns,
     collate_groups,
@@ -15,6 +14,7 @@ from hf_evl_ecg.token_groups import (
     token_byte_spans,
     token_bytes,
 )
+from hf_evl_ecg.tokens import AnswerGroups
 from hf_evl_ecg.vocab import uld_loss
 
 TEXTS = [

@@ -13,7 +13,7 @@ from torch.utils.data import IterableDataset
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hf_evl_ecg.config import EVLECGConfig
-from hf_evl_ecg.images import ImageFile
+from hf_evl_ecg.image_file import ImageFile
 from hf_evl_ecg.trainer import EVLECGTrainer
 
 
@@ -28,6 +28,7 @@ class Stream(IterableDataset):
 
 
 def main(path: str) -> None:
+    faulthandler.enable()
     faulthandler.dump_traceback_later(900, exit=True)
     torch.set_num_threads(1)
     job = json.loads(Path(path).read_text())
@@ -53,6 +54,7 @@ def main(path: str) -> None:
         report = {"history": trainer.state.log_history, "metrics": metrics, "sums": sums, "skipped": skipped}
         report["processes"] = int(os.environ.get("WORLD_SIZE", "1"))
         (out / "report.json").write_text(json.dumps(report))
+    trainer.accelerator.end_training()  # a process group that is left open may abort the process at its exit
 
 
 if __name__ == "__main__":

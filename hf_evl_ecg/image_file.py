@@ -1,0 +1,64 @@
+"""Picture files, decoded the same way for training and for questions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+__all__ = ["ImageFile", "upright_rgb"]
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """A picture fully decoded in 8-bit RGB, turned as its EXIF data say, transparent parts white; 16-bit grey is scaled down.
+
+    Raises:
+        ValueError: More than one page, or pixels without a fixed white (32-bit whole or floating-point numbers).
+        OSError: The file behind it is damaged.
+
+    Example:
+        >>> upright_rgb(Image.new("LA", (2, 2), (0, 0))).getpixel((0, 0))
+        (255, 255, 255)
+    """
+    if image.format == "TIFF" and (pages := getattr(image, "n_frames", 1)) > 1:
+        raise ValueError(f"{pages} pages; give one page")
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith(("I", "F")):
+        values = np.asarray(upright)
+        if upright.mode == "F" or values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"pixels of mode {upright.mode!r}; give 8 bits per colour, or 16 bits of grey")
+        return Image.fromarray(np.rint(values / 257).astype(np.uint8)).convert("RGB")
+    if not upright.has_transparency_data:
+        return upright.convert("RGB")
+    rgba = upright.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """Reads ``example["image"]``: a PIL image, or a file name inside a folder.
+
+    Attributes:
+        root: The folder; file names that lead out of it are refused. None: PIL images only.
+    """
+
+    root: str | Path | None = None
+
+    def __call__(self, example: Mapping[str, Any]) -> Image.Image:
+        """The image as `upright_rgb` gives it."""
+        image = example.get("image")
+        if isinstance(image, Image.Image):
+            return upright_rgb(image)
+        if not isinstance(image, str | Path):
+            raise ValueError(f"'image' is {type(image).__name__}; a PIL image or a file name is needed.")
+        if self.root is None:
+            raise ValueError(f"'image' is the file name {str(image)!r}; name its folder with ImageFile(root=…).")
+        path = (Path(self.root) / image).resolve()
+        if not path.is_relative_to(Path(self.root).resolve()):
+            raise ValueError(f"the file name {str(image)!r} leads out of {self.root}.")
+        with Image.open(path) as opened:
+            return upright_rgb(opened)

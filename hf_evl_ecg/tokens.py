@@ -1,0 +1,59 @@
+"""What the losses see of a batch: token features of one model, and which answer tokens of two models belong together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+__all__ = ["IGNORE", "AnswerGroups", "TokenFeatures"]
+
+IGNORE = -100  # the label that torch's cross-entropy and every transformers model leave out
+
+
+@dataclass(frozen=True)
+class TokenFeatures:
+    """What one model says about one batch, token by token: the only thing the losses see of a model.
+
+    Student and teacher features of one batch share ``B`` and the answers; every other size may differ.
+
+    Attributes:
+        hidden: Hidden states of the covered tokens, last layer by default. Shape: (B, L, D).
+        mask: True where ``hidden`` holds a token, False on padding. Shape: (B, L), bool.
+        visual: Projector outputs at the image-token positions. Shape: (B, N, D).
+        visual_mask: True where ``visual`` holds a token. Shape: (B, N), bool.
+        visual_positions: Patch centres (x, y) as fractions of the image. Shape: (B, N, 2).
+        answer_hidden: States that predict the answer tokens. Shape: (B, A, D).
+        answer_logits: LM-head outputs of ``answer_hidden``, or the largest of them. Shape: (B, A, V).
+        answer_logsumexp: Log of the sum of the exponentials of all logits, where only the largest are given.
+            Shape: (B, A).
+        answer_ids: Tokens to predict, padding -100. Shape: (B, A), int64.
+        answer_mask: True where ``answer_ids`` holds a token. Shape: (B, A), bool.
+        answer_index: Index within ``L`` of the predicting state, padding -1. Shape: (B, A), int64.
+    """
+
+    hidden: Tensor
+    mask: Tensor
+    visual: Tensor | None
+    visual_mask: Tensor | None
+    visual_positions: Tensor | None = None
+    answer_hidden: Tensor | None = None
+    answer_logits: Tensor | None = None
+    answer_logsumexp: Tensor | None = None
+    answer_ids: Tensor | None = None
+    answer_mask: Tensor | None = None
+    answer_index: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class AnswerGroups:
+    """Which answer tokens of teacher and student cover the same bytes.
+
+    Attributes:
+        teacher: Group of each teacher answer token, counted from 0 in each sample; -1 at padding and where the answers
+            have no counterpart. Shape: (B, A_t), int64.
+        student: The same for the student, with the same groups. Shape: (B, A_s), int64.
+    """
+
+    teacher: Tensor
+    student: Tensor
