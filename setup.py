@@ -15,6 +15,7 @@ COMMON = [
     "safetensors>=0.8",
     "pyyaml>=6",
     "tqdm>=4.66.3",
+    "lazy-loader>=0.4",
 ]
 PUBLISHED_DATA = ["datasets>=4,<6", "evaluate>=0.4.6,<1"]
 MIC = ["sentence-transformers>=6.0,<7", "scikit-learn>=1.4", "scipy>=1.13", "matplotlib>=3.8"]
@@ -51,7 +52,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["hf_mic", "hf_mic.*", "hf_evl_ecg", "hf_evl_ecg.*"]),
-    package_data={"hf_mic": ["py.typed"], "hf_evl_ecg": ["py.typed"]},
+    package_data={"": ["py.typed", "*.pyi"]},
     install_requires=COMMON,
     extras_require={
         "mic": MIC + PUBLISHED_DATA,

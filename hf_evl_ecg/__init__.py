@@ -1,24 +1,16 @@
 """EVL-ECG: small ECG vision-language models by distillation (arXiv 2605.29977)."""
 
-from hf_evl_ecg.config import EVLECGConfig
-from hf_evl_ecg.interpreter import ECGInterpreter, Interpretation
-from hf_evl_ecg.losses import EVLECGLoss
-from hf_evl_ecg.records import ECGRecordError, read_record
-from hf_evl_ecg.render import RenderConfig, render
-from hf_evl_ecg.signals import ECG
-from hf_evl_ecg.trainer import EVLECGTrainer
+import lazy_loader
 
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __version__ = "0.1.0"
 
-__all__ = [
-    "ECG",
-    "ECGInterpreter",
-    "ECGRecordError",
-    "EVLECGConfig",
-    "EVLECGLoss",
-    "EVLECGTrainer",
-    "Interpretation",
-    "RenderConfig",
-    "read_record",
-    "render",
-]
+
+def __getattr__(name: str) -> object:
+    """A public name, imported when it is first asked for; a missing dependency says what to install."""
+    try:
+        return _load(name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{__name__}.{name} needs {error.name}: pip install 'hf-mic-evl-ecg[ecg]'", name=error.name
+        ) from error

@@ -1,9 +1,16 @@
 """MIC: text embeddings that survive truncation (arXiv 2605.29987)."""
 
-from hf_mic.losses import MICLoss
-from hf_mic.trainer import MICTrainer
-from hf_mic.training_args import MICTrainingArguments
+import lazy_loader
 
-__all__ = ["MICLoss", "MICTrainer", "MICTrainingArguments", "__version__"]
-
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """A public name, imported when it is first asked for; a missing dependency says what to install."""
+    try:
+        return _load(name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{__name__}.{name} needs {error.name}: pip install 'hf-mic-evl-ecg[mic]'", name=error.name
+        ) from error
