@@ -1,4 +1,4 @@
-"""Images per second of `hf_evl_ecg.render` against matplotlib's Agg drawing the same page, in interleaved repeats.
+"""Images per second of `hf_evl_ecg.drawing.rendering` against matplotlib's Agg drawing the same page, in interleaved repeats.
 
 Matplotlib gets every strip, lead name, pulse and grid line at the pixel where ours lies, in two ways: a new figure per record,
 as ecg_plot and ECG-Image-Kit do, and, its strongest, one figure whose background is kept and whose lines are only given new
@@ -25,10 +25,10 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from PIL import Image
 
-from hf_evl_ecg.geometry import LAYOUTS
-from hf_evl_ecg.render import RenderConfig, render
-from hf_evl_ecg.signals import ECG
-from hf_evl_ecg.simulate import LABELS, simulate
+from hf_evl_ecg.drawing.geometry import LAYOUTS
+from hf_evl_ecg.drawing.rendering import RenderConfig, render
+from hf_evl_ecg.signals.ecg import ECG
+from hf_evl_ecg.signals.simulation import LABELS, simulate
 
 DPI = 100.0
 POINTS_PER_PX = 72.0 / DPI

@@ -1,10 +1,11 @@
 from .config import EVLECGConfig
-from .interpreter import ECGInterpreter, Interpretation
+from .distillation.trainer import EVLECGTrainer
+from .drawing.rendering import RenderConfig, render
+from .interpret.interpreter import ECGInterpreter, Interpretation
 from .losses import EVLECGLoss
-from .records import ECGRecordError, read_record
-from .render import RenderConfig, render
-from .signals import ECG
-from .trainer import EVLECGTrainer
+from .records.header import ECGRecordError
+from .records.reader import read_record
+from .signals.ecg import ECG
 
 __all__ = [
     "ECG",

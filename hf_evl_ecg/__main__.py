@@ -18,16 +18,16 @@ from pathlib import Path
 
 from transformers import HfArgumentParser
 
-from hf_evl_ecg.ecg_inputs import is_image_file, load_picture
-from hf_evl_ecg.interpret_report import DISCLAIMER, ECGReport, Opinion, describe_model
-from hf_evl_ecg.interpreter import REPORT_QUESTION, ECGInterpreter
-from hf_evl_ecg.label_scores import check_labels
-from hf_evl_ecg.labels import label_text
-from hf_evl_ecg.plausibility import ECGRecordWarning
-from hf_evl_ecg.records import read_record
-from hf_evl_ecg.report_page import report_page, true_scale
+from hf_evl_ecg.inference.label_scores import check_labels
+from hf_evl_ecg.interpret.interpreter import REPORT_QUESTION, ECGInterpreter
+from hf_evl_ecg.interpret.page import report_page, true_scale
+from hf_evl_ecg.interpret.pictures import is_image_file, load_picture
+from hf_evl_ecg.interpret.report import DISCLAIMER, ECGReport, Opinion, describe_model
+from hf_evl_ecg.qa.labels import label_text
+from hf_evl_ecg.records.plausibility import ECGRecordWarning
+from hf_evl_ecg.records.reader import read_record
 from hf_evl_ecg.results import write_text
-from hf_evl_ecg.signals import ECG
+from hf_evl_ecg.signals.ecg import ECG
 
 __all__ = ["InterpretArguments", "interpret", "main"]
 

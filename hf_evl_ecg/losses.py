@@ -10,7 +10,7 @@ from hf_evl_ecg.alignment import CrossAttentionAligner, StudentToTeacherProjecto
 from hf_evl_ecg.ot import BACKENDS, ot_matching_loss
 from hf_evl_ecg.relations import relation_loss
 from hf_evl_ecg.tokens import AnswerGroups, TokenFeatures
-from hf_evl_ecg.vocab import check_uld_options, uld_loss
+from hf_evl_ecg.uld import check_uld_options, uld_loss
 
 __all__ = ["EVLECGLoss"]
 

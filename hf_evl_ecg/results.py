@@ -56,7 +56,7 @@ def write_results(
         path: Where to write; folders are created.
         study: Name of the study, such as ``ecg_small``.
         config: Settings that produced the rows; values that json does not know are written as text.
-        rows: Rows of `hf_evl_ecg.evaluation.score_answers`, possibly of many calls.
+        rows: Rows of `hf_evl_ecg.inference.evaluation.score_answers`, possibly of many calls.
 
     Returns:
         What was written.

@@ -20,9 +20,9 @@ from sentence_transformers.sentence_transformer.losses import (
 )
 from torch import Tensor, nn
 
-from .capture import columns_of, encoder_passes, transformer_of, unwrap
-from .losses import MICLoss, matryoshka_config
-from .training_args import MICTrainingArguments
+from hf_mic.capture import columns_of, encoder_passes, transformer_of, unwrap
+from hf_mic.losses import MICLoss, matryoshka_config
+from hf_mic.training_args import MICTrainingArguments
 
 __all__ = ["METHODS", "MatryoshkaGORLoss", "base_loss", "ese_loss", "method_loss"]
 

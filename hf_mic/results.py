@@ -72,7 +72,7 @@ def write_results(path: str | Path, study: str, config: Mapping[str, Any], rows:
         path: Where to write; folders are created.
         study: Name of the study, such as ``mic_minilm``.
         config: Settings that produced the rows; values that json does not know are written as text.
-        rows: Rows of :func:`hf_mic.evaluation.score_embeddings`, possibly of many calls.
+        rows: Rows of :func:`hf_mic.evaluation.evaluation.score_embeddings`, possibly of many calls.
 
     Returns:
         What was written.

@@ -16,11 +16,11 @@ from torch import Generator, Tensor, nn
 from torch.utils.data import BatchSampler, ConcatDataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from .baselines import method_loss
-from .batching import EpochOrder, JoinedBatches, SplitBatches
-from .checkpoints import AtomicCheckpointTrainer
-from .losses import MICLoss
-from .training_args import MICTrainingArguments
+from hf_mic.baselines import method_loss
+from hf_mic.batching import EpochOrder, JoinedBatches, SplitBatches
+from hf_mic.checkpoints import AtomicCheckpointTrainer
+from hf_mic.losses import MICLoss
+from hf_mic.training_args import MICTrainingArguments
 
 __all__ = ["GammaWarmup", "MICTrainer", "is_scored"]
 
@@ -43,7 +43,7 @@ class MICTrainer(AtomicCheckpointTrainer):
     Args:
         method: Method whose loss is built when none is given, one of :data:`hf_mic.baselines.METHODS`.
         finish_card: Called with the folder after each writing of the model and its README.md, in the main process, such as
-            :func:`hf_mic.card.complete_model_card` with its options bound.
+            :func:`hf_mic.cards.card.complete_model_card` with its options bound.
         **kwargs: Arguments of SentenceTransformerTrainer.
 
     Raises:
@@ -221,6 +221,6 @@ def is_scored(dataset: Dataset | IterableDataset, label_columns: list[str], name
     elif len(texts) < 2:
         raise ValueError(
             f"{name} has the columns {columns}: a pair needs at least two text columns, such as anchor and positive. Single "
-            "texts become pairs with hf_mic.data.simcse_pairs."
+            "texts become pairs with hf_mic.evaluation.tables.simcse_pairs."
         )
     return bool(labels)

@@ -12,9 +12,9 @@ import pytest
 import torch
 import wfdb
 
-from hf_evl_ecg.export import export_student
-from hf_evl_ecg.signals import STANDARD_LEADS
-from hf_evl_ecg.simulate import simulate
+from hf_evl_ecg.hub.export import export_student
+from hf_evl_ecg.signals.ecg import STANDARD_LEADS
+from hf_evl_ecg.signals.simulation import simulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import doc_pages
@@ -161,7 +161,7 @@ def test_options_are_those_of_the_usage_line():
     assert "--kind" not in doc_pages.known_options(program)
     assert "--texts" in doc_pages.known_options(("-m", "hf_mic", "inspect"))
     assert "--num_processes" in doc_pages.launcher_options(("accelerate", "launch"))
-    assert "--metrics" in doc_pages.known_options(("-m", "hf_mic.report"))
+    assert "--metrics" in doc_pages.known_options(("-m", "hf_mic.evaluation.score_tables"))
 
 
 def test_marks_decide_what_runs(tmp_path):

@@ -1,180 +1,132 @@
-"""The layers: packages are independent, imports never point up, nothing heavy is imported too low."""
+"""The house: every file stands in a room, a room imports only what lies below it, and light rooms load nothing heavy."""
 
 import ast
+import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("hf_evl_ecg", "hf_mic")
 
-LAYERS = {
-    "hf_mic": [
-        {"functional", "gram", "diagnostics", "matrices", "rotations"},
-        {"batching", "data", "metrics", "options", "tasks", "text_tasks", "scoring", "prefix_map"},
-        {"capture", "head", "layers", "losses"},
-        {"training_args", "adapt", "evaluation", "geometry_callback"},
-        {"trainer", "baselines", "checkpoints", "plots", "results", "report"},
-        {
-            "card",
-            "card_parts",
-            "study_card",
-            "study_sections",
-            "hub",
-            "publish",
-            "inspection",
-            "inspection_inputs",
-            "inspection_pictures",
-            "inspection_report",
-            "pages",
-        },
-        {"__init__", "__main__"},
-    ],
-    "hf_evl_ecg": [
-        {
-            "tokens",
-            "cross_entropy",
-            "gather",
-            "ot",
-            "relations",
-            "geometry",
-            "signals",
-            "labels",
-            "simulate",
-            "strokes",
-            "vcg",
-            "morphology",
-        },
-        {
-            "features",
-            "fingerprints",
-            "image_file",
-            "patch_positions",
-            "alignment",
-            "vocab",
-            "token_groups",
-            "records",
-            "render",
-            "paper_fit",
-            "augment",
-            "prompts",
-            "answers",
-            "metrics",
-            "calibration",
-            "ecgbench",
-            "wfdb_header",
-            "wfdb_samples",
-            "conversations",
-            "encoding",
-            "plausibility",
-            "comments",
-            "zscored",
-        },
-        {
-            "losses",
-            "generation",
-            "images",
-            "criterion",
-            "teacher_cache",
-            "cache_writer",
-            "teacher",
-            "collator",
-            "datasets",
-            "config",
-            "rows",
-            "ptbxl",
-            "ludb",
-            "cinc",
-            "instruct",
-            "folder",
-            "questions",
-            "simulated",
-            "grading",
-            "likelihood",
-            "scoring",
-            "flat_tiles",
-            "llava_layout",
-            "results",
-            "ecg_inputs",
-            "label_scores",
-            "model_loading",
-            "streaming",
-        },
-        {"trainer", "evaluation", "ecg_metric"},
-        {
-            "convert",
-            "checkpoint_files",
-            "export",
-            "hub",
-            "hub_folder",
-            "publish",
-            "publish_metric",
-            "reload_check",
-            "interpreter",
-            "interpret_report",
-            "report_page",
-        },
-        {
-            "card",
-            "card_facts",
-            "card_findings",
-            "card_pictures",
-            "card_sections",
-            "card_sources",
-            "card_spec",
-            "card_tables",
-        },
-        {"__init__", "__main__"},
-    ],
+# Floor of each room; the package's own modules, the method, are on floor 0. A room imports lower floors only.
+FLOORS = {
+    "hf_evl_ecg": {
+        "signals": 1,
+        "qa": 1,
+        "models": 1,
+        "records": 2,
+        "drawing": 2,
+        "llava": 2,
+        "data": 3,
+        "chat": 3,
+        "inference": 4,
+        "cards": 4,
+        "interpret": 5,
+        "hub": 5,
+        "distillation": 6,
+    },
+    "hf_mic": {
+        "evaluation": 1,
+        "geometry": 2,
+        "hub": 2,
+        "frozen": 3,
+        "inspection": 4,
+        "cards": 4,
+    },
 }
-FORBIDDEN = {  # third-party packages a module or package must do without
-    "hf_mic": {"wfdb", "ot", "PIL", "hf_evl_ecg"},
-    "hf_evl_ecg": {"sentence_transformers", "hf_mic"},
-}
-TORCH_ONLY = {"hf_mic": {"functional", "gram"}, "hf_evl_ecg": {"ot", "relations"}}
+DOORS = {"__init__", "__main__"}  # they may open any room
+FORBIDDEN = {"hf_mic": {"wfdb", "ot", "PIL", "hf_evl_ecg"}, "hf_evl_ecg": {"sentence_transformers", "hf_mic"}}
+LIGHT = [  # what is imported → what it must not load
+    ("hf_evl_ecg", {"torch", "numpy", "transformers", "pandas"}),
+    ("hf_evl_ecg.signals.ecg", {"torch", "transformers", "pandas", "wfdb", "datasets"}),
+    ("hf_evl_ecg.signals.simulation", {"torch", "transformers", "pandas", "wfdb", "datasets"}),
+    ("hf_evl_ecg.qa.scoring", {"torch", "transformers", "pandas", "datasets"}),
+    ("hf_evl_ecg.records.reader", {"torch", "transformers", "datasets"}),
+    ("hf_evl_ecg.drawing.rendering", {"torch", "transformers", "pandas", "wfdb"}),
+    ("hf_evl_ecg.ot", {"transformers", "pandas", "ot"}),
+    ("hf_evl_ecg.relations", {"transformers", "pandas"}),
+    ("hf_evl_ecg.losses", {"transformers", "pandas"}),
+    ("hf_mic", {"torch", "numpy", "transformers", "sentence_transformers"}),
+    ("hf_mic.functional", {"transformers", "sentence_transformers", "sklearn"}),
+]
 
 
-def imports(path: Path, package: str) -> tuple[set[str], set[str]]:
-    """Modules of the same package and top-level third-party names that a file imports, also inside functions."""
-    own, other = set(), set()
+def modules(package: str) -> dict[str, Path]:
+    """Every module of a package by its dotted name inside it."""
+    found = {
+        ".".join(path.relative_to(ROOT / package).with_suffix("").parts): path
+        for path in (ROOT / package).rglob("*.py")
+    }
+    assert len(found) > 30
+    return found
+
+
+def room(module: str) -> str:
+    return module.split(".")[0] if "." in module else ""
+
+
+def floor(package: str, module: str) -> int:
+    return FLOORS[package][room(module)] if room(module) else 0
+
+
+def imports(package: str, module: str, path: Path) -> tuple[set[str], set[str]]:
+    """Modules of the same package (dotted, inside it) and top-level third-party names that a file imports, wherever."""
+    own, other, here = set(), set(), module.split(".")[:-1]
+    known = modules(package)
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom):
-            module = node.module or ""
-            if node.level or module.split(".")[0] == package:
-                inner = module if node.level else module[len(package) + 1 :]
-                own |= {inner.split(".")[0]} if inner else {alias.name for alias in node.names}
-            else:
-                other.add(module.split(".")[0])
-        elif isinstance(node, ast.Import):
-            for alias in node.names:
-                parts = alias.name.split(".")
-                if parts[0] == package:
-                    own |= set(parts[1:2])
-                else:
-                    other.add(parts[0])
+        if isinstance(node, ast.Import):
+            names = [(alias.name.split("."), None) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            assert node.level <= len(here) + 1, f"{path} imports from outside of {package}"
+            base = [package, *here[: len(here) - node.level + 1], *(node.module or "").split(".")]
+            names = [([part for part in base if part], alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [((node.module or "").split("."), alias.name) for alias in node.names]
+        else:
+            continue
+        for parts, name in names:
+            if parts[0] != package:
+                other.add(parts[0])
+                continue
+            inner = ".".join(parts[1:])
+            full = ".".join(filter(None, (inner, name)))
+            target = next(t for t in (full, f"{full}.__init__", inner, f"{inner}.__init__", "__init__") if t in known)
+            if target != "__init__" or name != "__version__":
+                own.add(target)
     return own, other
 
 
-@pytest.mark.parametrize("package", sorted(LAYERS))
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_file_stands_in_a_room(package):
+    assert {room(name) for name in modules(package)} - {""} == set(FLOORS[package])
+    assert all(name.count(".") <= 1 for name in modules(package)), "rooms have no rooms inside"
+    for name in FLOORS[package]:
+        assert (ROOT / package / name / "__init__.py").is_file()
+
+
+@pytest.mark.parametrize("package", PACKAGES)
 def test_imports_never_point_up(package):
-    level = {name: i for i, names in enumerate(LAYERS[package]) for name in names}
-    files = sorted((ROOT / package).glob("*.py"))
-    assert files
-    for path in files:
-        assert path.stem in level, f"{path.name} has no layer: add it to LAYERS"
-        own, other = imports(path, package)
-        for name in own - {"__version__"}:
-            assert level.get(name, -1) <= level[path.stem], f"{package}/{path.name} imports {name}, a layer above it"
+    for name, path in modules(package).items():
+        own, other = imports(package, name, path)
         assert not other & FORBIDDEN[package], f"{package}/{path.name} imports {other & FORBIDDEN[package]}"
+        if name in DOORS:
+            continue
+        for target in own:
+            below = floor(package, target) < floor(package, name) or room(target) == room(name)
+            assert below, f"{package}.{name} imports {target}, which does not lie below it"
 
 
-@pytest.mark.parametrize("package", sorted(LAYERS))
+@pytest.mark.parametrize("package", PACKAGES)
 def test_imports_have_no_cycle(package):
-    graph = {path.stem: imports(path, package)[0] for path in (ROOT / package).glob("*.py")}
+    graph = {name: imports(package, name, path)[0] for name, path in modules(package).items()}
     done: set[str] = set()
 
     def visit(name: str, trail: tuple[str, ...]) -> None:
         assert name not in trail, " -> ".join((*trail, name))
-        for other in sorted(graph.get(name, set()) - done):
+        for other in sorted(graph[name] - done):
             visit(other, (*trail, name))
         done.add(name)
 
@@ -182,13 +134,30 @@ def test_imports_have_no_cycle(package):
         visit(name, ())
 
 
-def test_maths_needs_torch_only():
-    for package, names in TORCH_ONLY.items():
-        for name in names:
-            path = ROOT / package / f"{name}.py"
-            if path.exists():
-                _, other = imports(path, package)
-                assert other <= {"torch", "__future__", "math", "collections", "typing", "dataclasses", "ot"}, (
-                    name,
-                    other,
-                )
+@pytest.mark.parametrize(("module", "heavy"), LIGHT)
+def test_light_modules_load_nothing_heavy(module, heavy):
+    """In a new interpreter, where no other test has imported anything."""
+    code = f"import sys, {module}; print(*sorted({sorted(heavy)!r} & sys.modules.keys()))".replace("['", "{'").replace("']", "'}")  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_what_a_room_offers_is_there(package):
+    """Each name of a room's ``__all__`` can be had from it, and none hides a module of the room."""
+    for name in ("", *FLOORS[package]):
+        module = importlib.import_module(".".join(filter(None, (package, name))))
+        assert module.__doc__
+        assert module.__all__
+        files = {path.stem for path in (ROOT / package / name).glob("*.py")}
+        assert not files & set(module.__all__)
+        for offered in module.__all__:
+            assert getattr(module, offered) is not None
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_rooms_are_small(package):
+    for folder in ("", *FLOORS[package]):
+        inside = [name for name in modules(package) if room(name) == folder and not name.endswith("__init__")]
+        assert len(inside) <= 14, f"{package}/{folder} holds {len(inside)} modules"

@@ -25,9 +25,9 @@ from app_html import answer_card, ecg_figure, message, scores_table
 from app_uploads import GivenECG, read_uploads, simulated_ecg
 from transformers import HfArgumentParser
 
-from hf_evl_ecg.interpreter import REPORT_QUESTION, ECGInterpreter
-from hf_evl_ecg.labels import label_text
-from hf_evl_ecg.simulate import LABELS
+from hf_evl_ecg.interpret.interpreter import REPORT_QUESTION, ECGInterpreter
+from hf_evl_ecg.qa.labels import label_text
+from hf_evl_ecg.signals.simulation import LABELS
 
 TITLE = "Ask about an ECG"
 DISCLAIMER = (

@@ -10,12 +10,12 @@ from html import escape
 from app_uploads import GivenECG
 from PIL import Image
 
-from hf_evl_ecg.interpret_report import shown_time
-from hf_evl_ecg.labels import label_text
-from hf_evl_ecg.paper_fit import fit_gain
-from hf_evl_ecg.render import RenderConfig, render
-from hf_evl_ecg.report_page import scale_notices
-from hf_evl_ecg.signals import ECG
+from hf_evl_ecg.drawing.fit import fit_gain
+from hf_evl_ecg.drawing.rendering import RenderConfig, render
+from hf_evl_ecg.interpret.page import scale_notices
+from hf_evl_ecg.interpret.report import shown_time
+from hf_evl_ecg.qa.labels import label_text
+from hf_evl_ecg.signals.ecg import ECG
 
 __all__ = ["answer_card", "ecg_figure", "message", "picture_tag", "scores_table"]
 

@@ -13,14 +13,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from hf_evl_ecg.ecg_inputs import IMAGE_SUFFIXES, is_image_file, load_picture
-from hf_evl_ecg.labels import label_text
-from hf_evl_ecg.plausibility import ECGRecordWarning
-from hf_evl_ecg.records import check_record, read_record
-from hf_evl_ecg.render import RenderConfig
-from hf_evl_ecg.signals import ECG
-from hf_evl_ecg.simulate import simulate
-from hf_evl_ecg.wfdb_header import Header
+from hf_evl_ecg.drawing.rendering import RenderConfig
+from hf_evl_ecg.interpret.pictures import IMAGE_SUFFIXES, is_image_file, load_picture
+from hf_evl_ecg.qa.labels import label_text
+from hf_evl_ecg.records.header import Header
+from hf_evl_ecg.records.plausibility import ECGRecordWarning
+from hf_evl_ecg.records.reader import check_record, read_record
+from hf_evl_ecg.signals.ecg import ECG
+from hf_evl_ecg.signals.simulation import simulate
 
 __all__ = ["ALLOWED_SUFFIXES", "GivenECG", "UploadError", "main_file", "read_uploads", "simulated_ecg"]
 
@@ -124,7 +124,7 @@ def read_uploads(
 
 
 def simulated_ecg(label: str, seed: int) -> GivenECG:
-    """A simulated ECG of one of `hf_evl_ecg.simulate.LABELS`.
+    """A simulated ECG of one of `hf_evl_ecg.signals.simulation.LABELS`.
 
     Raises:
         ValueError: An unknown label or a negative seed.

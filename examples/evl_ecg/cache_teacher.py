@@ -33,11 +33,11 @@ from ecg_options import ImageOptions, load_model, load_questions, parse_argument
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from hf_evl_ecg.cache_writer import TeacherCacheWriter
-from hf_evl_ecg.collator import EVLECGCollator, example_key
-from hf_evl_ecg.fingerprints import model_fingerprint
-from hf_evl_ecg.teacher import OnlineTeacher
-from hf_evl_ecg.teacher_cache import CacheLayout
+from hf_evl_ecg.chat.collator import EVLECGCollator, example_key
+from hf_evl_ecg.distillation.cache import CacheLayout
+from hf_evl_ecg.distillation.cache_writer import TeacherCacheWriter
+from hf_evl_ecg.distillation.teacher import OnlineTeacher
+from hf_evl_ecg.models.fingerprints import model_fingerprint
 
 
 @dataclass

@@ -4,7 +4,7 @@ After `study.py` has written its results:
 
     python examples/evl_ecg/card_data.py --study_dir outputs/ecg_small --method evl_ecg --seed 0 \
         --output model_cards/results/ecg_small_card.json --pictures model_cards
-    python -m hf_evl_ecg.card model_cards/ecg_small.yaml
+    python -m hf_evl_ecg.cards.card model_cards/ecg_small.yaml
 
 Reads the questions, the answers (answers_*.jsonl), the models and the seconds of the stages in the study's folder; no model is run.
 Writes one json, and a small picture of each failure case as the model saw it. Takes seconds, on a CPU.
@@ -20,7 +20,7 @@ from typing import Any
 
 from ecg_options import ImageOptions, load_questions, parse_arguments
 
-from hf_evl_ecg.card_facts import describe_model, failure_cases, read_answers, reliability_tables
+from hf_evl_ecg.cards.facts import describe_model, failure_cases, read_answers, reliability_tables
 from hf_evl_ecg.results import current_commit, write_text
 
 

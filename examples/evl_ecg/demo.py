@@ -34,11 +34,11 @@ from matplotlib.figure import Figure
 from study import Study, shrink
 from transformers.utils import logging
 
-from hf_evl_ecg.collator import example_key
-from hf_evl_ecg.export import export_student
-from hf_evl_ecg.render import RenderConfig, render
-from hf_evl_ecg.rows import load_ecg
-from hf_evl_ecg.scoring import Answer
+from hf_evl_ecg.chat.collator import example_key
+from hf_evl_ecg.data.rows import load_ecg
+from hf_evl_ecg.drawing.rendering import RenderConfig, render
+from hf_evl_ecg.hub.export import export_student
+from hf_evl_ecg.qa.scoring import Answer
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "ecg_demo.yaml"
 DATA = os.environ.get("REAL_DATA_DIR", str(Path(__file__).resolve().parents[3] / "shared" / "data"))

@@ -44,11 +44,11 @@ from train_teacher import save
 from transformers import AutoProcessor, EvalPrediction
 
 from hf_evl_ecg import EVLECGConfig, EVLECGTrainer
-from hf_evl_ecg.fingerprints import model_fingerprint, processor_fingerprint
-from hf_evl_ecg.hub import take_hub_arguments
-from hf_evl_ecg.images import RenderedECG
+from hf_evl_ecg.data.rendered import RenderedECG
+from hf_evl_ecg.distillation.cache import CachedTeacher
+from hf_evl_ecg.hub.push import take_hub_arguments
+from hf_evl_ecg.models.fingerprints import model_fingerprint, processor_fingerprint
 from hf_evl_ecg.results import current_commit
-from hf_evl_ecg.teacher_cache import CachedTeacher
 
 
 @dataclass

@@ -13,9 +13,9 @@ from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, HfArgumentParser, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from hf_evl_ecg.augment import AugmentConfig
-from hf_evl_ecg.images import RenderedECG
-from hf_evl_ecg.render import RenderConfig
+from hf_evl_ecg.data.rendered import RenderedECG
+from hf_evl_ecg.drawing.augment import AugmentConfig
+from hf_evl_ecg.drawing.rendering import RenderConfig
 
 
 @dataclass

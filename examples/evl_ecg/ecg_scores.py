@@ -19,10 +19,10 @@ from datasets import Dataset
 from ecg_options import ImageOptions, load_model, parse_arguments
 from matplotlib.figure import Figure
 
-from hf_evl_ecg.evaluation import answer_items
-from hf_evl_ecg.grading import item_kind
+from hf_evl_ecg.inference.evaluation import answer_items
+from hf_evl_ecg.qa.grading import item_kind
+from hf_evl_ecg.qa.scoring import Answer, score_answers
 from hf_evl_ecg.results import read_results, write_results, write_text
-from hf_evl_ecg.scoring import Answer, score_answers
 
 HEADLINES = (
     *("balanced_accuracy", "auc", "accuracy", "within_tolerance", "mean_absolute_error", "macro_f1", "macro_auc"),
@@ -61,7 +61,7 @@ def score_model(
         n_bootstrap: Resamples for the intervals.
         min_per_class: A class gets a row of its own from this many positive items on.
         device: Where the model runs.
-        options: Further options of `hf_evl_ecg.evaluation.answer_items`.
+        options: Further options of `hf_evl_ecg.inference.evaluation.answer_items`.
 
     Returns:
         Rows of a results json, whose tasks begin with the source of the records (``ludb:rhythm_closed``) or, for all

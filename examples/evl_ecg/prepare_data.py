@@ -30,7 +30,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict, concatenate_datasets
 from ecg_options import parse_arguments
 
-from hf_evl_ecg.datasets import (
+from hf_evl_ecg.data import (
     LoadReport,
     conversation_dataset,
     load_cinc,
@@ -41,10 +41,10 @@ from hf_evl_ecg.datasets import (
     load_simulated,
     question_dataset,
 )
-from hf_evl_ecg.labels import CPSC_CLASSES
-from hf_evl_ecg.prompts import FORMATS, TASKS
+from hf_evl_ecg.data.rows import SPLITS
+from hf_evl_ecg.qa.labels import CPSC_CLASSES
+from hf_evl_ecg.qa.prompts import FORMATS, TASKS
 from hf_evl_ecg.results import write_text
-from hf_evl_ecg.rows import SPLITS
 
 
 @dataclass

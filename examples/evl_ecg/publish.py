@@ -29,12 +29,12 @@ from datasets import DatasetDict, load_from_disk
 from ecg_options import ImageOptions, parse_arguments
 
 from hf_evl_ecg import EVLECGTrainer
-from hf_evl_ecg.card import write_card as render_and_write_card
-from hf_evl_ecg.export import export_student
-from hf_evl_ecg.hub import Push
-from hf_evl_ecg.hub_folder import check_card, write_card
-from hf_evl_ecg.model_loading import PROVENANCE_KEY
-from hf_evl_ecg.publish import publish_dataset, publish_student, render_dataset
+from hf_evl_ecg.cards.card import write_card as render_and_write_card
+from hf_evl_ecg.hub.checks import check_card, write_card
+from hf_evl_ecg.hub.export import export_student
+from hf_evl_ecg.hub.publish import publish_dataset, publish_student, render_dataset
+from hf_evl_ecg.hub.push import Push
+from hf_evl_ecg.models.loading import PROVENANCE_KEY
 from hf_evl_ecg.results import current_commit, read_results, write_text
 
 
@@ -51,7 +51,7 @@ class PublishArguments:
         default=None,
         metadata={
             "help": "Card: README.md with its pictures beside it, or, for a student, a description in YAML that "
-            "hf_evl_ecg.card renders. Default: the README.md of an export."
+            "hf_evl_ecg.cards.card renders. Default: the README.md of an export."
         },
     )
     results: str | None = field(
@@ -128,7 +128,7 @@ def publish_trained(
     Args:
         trainer: After training.
         processor: The student's processor.
-        hub: What `hf_evl_ecg.hub.take_hub_arguments` returned.
+        hub: What `hf_evl_ecg.hub.push.take_hub_arguments` returned.
         card: README.md.
         provenance: What ``config.json`` is to tell.
     """

@@ -32,9 +32,9 @@ from transformers import (
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
-from hf_evl_ecg.conversations import read_turns
-from hf_evl_ecg.labels import LABELS
-from hf_evl_ecg.prompts import MEASUREMENTS, NO, NOTHING_FOUND, YES
+from hf_evl_ecg.chat.conversations import read_turns
+from hf_evl_ecg.qa.labels import LABELS
+from hf_evl_ecg.qa.prompts import MEASUREMENTS, NO, NOTHING_FOUND, YES
 
 IMAGE_SIZE = (448, 224)
 """Width and height of a page (px): 1.7 px per mm for the layout 3x4+rhythm."""

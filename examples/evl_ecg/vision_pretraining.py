@@ -22,10 +22,10 @@ from ecg_options import ImageOptions, load_model, parse_arguments
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from hf_evl_ecg.features import base_model
-from hf_evl_ecg.images import RenderedECG
-from hf_evl_ecg.labels import CPSC_CLASSES
-from hf_evl_ecg.simulate import simulate
+from hf_evl_ecg.data.rendered import RenderedECG
+from hf_evl_ecg.models.features import base_model
+from hf_evl_ecg.qa.labels import CPSC_CLASSES
+from hf_evl_ecg.signals.simulation import simulate
 
 # Typical mean and spread of what the regression head predicts: rate (1/min), QRS and QT (ms), and PR (ms), which AF lacks.
 MEASURED = {"heart_rate_bpm": (80.0, 20.0), "qrs_ms": (105.0, 25.0), "qt_ms": (380.0, 30.0), "pr_ms": (170.0, 35.0)}

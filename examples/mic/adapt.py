@@ -7,7 +7,7 @@ CPU core for 384 dimensions, then about 1 s per 200,000 vectors); the adapted in
 
 writes outputs/mic_adapt/map.safetensors and index.npy there. Queries go through the same map:
 
-    from hf_mic.adapt import PrefixMap
+    from hf_mic.frozen.fit import PrefixMap
     queries = PrefixMap.load("outputs/mic_adapt/map.safetensors").apply(query_vectors, dim=32)
 
 A sentence-transformers model and a file of texts like those it will see; the result is a model that loads with
@@ -41,8 +41,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
-from hf_mic.adapt import AdaptConfig, PrefixMap, append_to_model, fit_map
-from hf_mic.data import read_columns
+from hf_mic.evaluation.tables import read_columns
+from hf_mic.frozen.fit import AdaptConfig, PrefixMap, append_to_model, fit_map
 from hf_mic.options import parse_options
 
 

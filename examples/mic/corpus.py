@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from datasets import Dataset
 
-from hf_mic.tasks import ClassificationTask, RetrievalTask, STSTask, Task
+from hf_mic.evaluation.tasks import ClassificationTask, RetrievalTask, STSTask, Task
 
 __all__ = ["Statement", "build_tasks", "load_findings", "make_corpus", "training_pairs"]
 

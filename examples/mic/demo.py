@@ -32,11 +32,11 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SentenceTransformerModelCardData
 
 from hf_mic import MICTrainer, MICTrainingArguments
-from hf_mic.adapt import principal_axes
-from hf_mic.card import complete_model_card
-from hf_mic.evaluation import evaluate_model, precomputed, score_embeddings
+from hf_mic.cards.card import complete_model_card
+from hf_mic.evaluation.evaluation import evaluate_model, precomputed, score_embeddings
+from hf_mic.evaluation.score_tables import markdown_report, plot_scores
+from hf_mic.frozen.fit import principal_axes
 from hf_mic.options import parse_options
-from hf_mic.report import markdown_report, plot_scores
 from hf_mic.results import write_atomically, write_results
 
 STUDY = "demo_mic"

@@ -34,15 +34,15 @@ from sentence_transformers import SentenceTransformer
 from transformers import HfArgumentParser, set_seed
 
 from hf_mic import MICTrainer, MICTrainingArguments
-from hf_mic.data import load_training_data
-from hf_mic.diagnostics import geometry_report
-from hf_mic.evaluation import score_embeddings
-from hf_mic.head import KeepOrthogonal, add_dense_head
+from hf_mic.evaluation.evaluation import score_embeddings
+from hf_mic.evaluation.score_tables import markdown_report, plot_scores
+from hf_mic.evaluation.tables import load_training_data
+from hf_mic.evaluation.tasks import STSTask, Task
+from hf_mic.evaluation.text_tasks import load_text_tasks
+from hf_mic.frozen.head import KeepOrthogonal, add_dense_head
+from hf_mic.geometry.diagnostics import geometry_report
 from hf_mic.options import HelpFormatter
-from hf_mic.report import markdown_report, plot_scores
 from hf_mic.results import write_atomically, write_results
-from hf_mic.tasks import STSTask, Task
-from hf_mic.text_tasks import load_text_tasks
 
 GEOMETRY = ("cross_correlation", "eigen_cv", "residual_r2_adjusted", "effective_rank", "knn_overlap")
 

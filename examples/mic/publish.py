@@ -25,9 +25,9 @@ from pathlib import Path
 from huggingface_hub import ModelCard
 from sentence_transformers import SentenceTransformer
 
-from hf_mic import study_card
+from hf_mic.cards import study_card
+from hf_mic.hub.publish import PublishReport, publish_encoder, write_card
 from hf_mic.options import parse_options
-from hf_mic.publish import PublishReport, publish_encoder, write_card
 from hf_mic.results import read_results
 
 
@@ -40,7 +40,7 @@ class PublishArguments:
     card: str | None = field(
         default=None,
         metadata={
-            "help": "Card: README.md with its pictures beside it, or a description in YAML that hf_mic.study_card renders. "
+            "help": "Card: README.md with its pictures beside it, or a description in YAML that hf_mic.cards.study_card renders. "
             "Default: the README.md of the folder."
         },
     )

@@ -54,17 +54,17 @@ from sentence_transformers import SentenceTransformer
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_mic import MICTrainer, MICTrainingArguments
-from hf_mic.card import complete_model_card
-from hf_mic.data import KINDS, load_training_data, read_table
-from hf_mic.evaluation import evaluate_model
-from hf_mic.head import KeepOrthogonal, add_dense_head
-from hf_mic.hub import take_hub_arguments
+from hf_mic.cards.card import complete_model_card
+from hf_mic.evaluation.evaluation import evaluate_model
+from hf_mic.evaluation.score_tables import markdown_report, plot_scores
+from hf_mic.evaluation.tables import KINDS, load_training_data, read_table
+from hf_mic.evaluation.tasks import Task
+from hf_mic.evaluation.text_tasks import load_task, load_text_tasks
+from hf_mic.frozen.head import KeepOrthogonal, add_dense_head
+from hf_mic.hub.publish import publish_encoder
+from hf_mic.hub.push import take_hub_arguments
 from hf_mic.options import parse_options
-from hf_mic.publish import publish_encoder
-from hf_mic.report import markdown_report, plot_scores
 from hf_mic.results import write_atomically, write_results
-from hf_mic.tasks import Task
-from hf_mic.text_tasks import load_task, load_text_tasks
 
 logger = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3I
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
 from hf_evl_ecg import ECGInterpreter, RenderConfig
-from hf_evl_ecg.simulate import simulate
+from hf_evl_ecg.signals.simulation import simulate
 
 CORPUS = [
     "What is the heart rhythm in this ECG? sinus rhythm, atrial fibrillation, left bundle branch block.",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_evl_ecg.augment import (
+from hf_evl_ecg.drawing.augment import (
     Augmentation,
     AugmentConfig,
     Crease,
@@ -15,8 +15,8 @@ from hf_evl_ecg.augment import (
     restyle,
     sample_augmentation,
 )
-from hf_evl_ecg.render import PALETTES, RenderConfig, render
-from hf_evl_ecg.simulate import simulate
+from hf_evl_ecg.drawing.rendering import PALETTES, RenderConfig, render
+from hf_evl_ecg.signals.simulation import simulate
 
 SMALL = RenderConfig(width_px=660, height_px=510)
 OFF = AugmentConfig(

@@ -8,9 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_evl_ecg.augment import AugmentConfig
-from hf_evl_ecg.collator import EVLECGCollator, UnreadableImageError, example_key, record_name
-from hf_evl_ecg.conversations import (
+from hf_evl_ecg.chat.collator import EVLECGCollator, UnreadableImageError, example_key, record_name
+from hf_evl_ecg.chat.conversations import (
     ChatTemplateError,
     ExampleError,
     MissingAnswerError,
@@ -19,12 +18,13 @@ from hf_evl_ecg.conversations import (
     read_turns,
     render_chat,
 )
-from hf_evl_ecg.encoding import MissingImageTokensError, TruncatedImageError, encode_chats, select_tokens
-from hf_evl_ecg.image_file import ImageFile
-from hf_evl_ecg.images import RenderedECG
-from hf_evl_ecg.questions import question_dataset
-from hf_evl_ecg.render import RenderConfig
-from hf_evl_ecg.simulated import load_simulated
+from hf_evl_ecg.chat.encoding import MissingImageTokensError, TruncatedImageError, encode_chats, select_tokens
+from hf_evl_ecg.data.questions import question_dataset
+from hf_evl_ecg.data.rendered import RenderedECG
+from hf_evl_ecg.data.simulated import load_simulated
+from hf_evl_ecg.drawing.augment import AugmentConfig
+from hf_evl_ecg.drawing.image_file import ImageFile
+from hf_evl_ecg.drawing.rendering import RenderConfig
 
 THREE_TURNS = {
     "id": "m",

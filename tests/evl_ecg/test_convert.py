@@ -18,13 +18,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from hf_evl_ecg.checkpoint_files import ShardWriter, checkpoint_shards, iterate_tensors
-from hf_evl_ecg.collator import EVLECGCollator
-from hf_evl_ecg.conversations import Turn, chat_messages
-from hf_evl_ecg.convert import convert_llava, main
-from hf_evl_ecg.flat_tiles import FlatLlavaNextForConditionalGeneration, load_llava_next
-from hf_evl_ecg.llava_layout import CheckpointKeyError, native_key
-from hf_evl_ecg.prompts import pulse_prompt
+from hf_evl_ecg.chat.collator import EVLECGCollator
+from hf_evl_ecg.chat.conversations import Turn, chat_messages
+from hf_evl_ecg.llava.convert import convert_llava, main
+from hf_evl_ecg.llava.flat_tiles import FlatLlavaNextForConditionalGeneration, load_llava_next
+from hf_evl_ecg.llava.layout import CheckpointKeyError, native_key
+from hf_evl_ecg.models.weights import ShardWriter, checkpoint_shards, iterate_tensors
+from hf_evl_ecg.qa.prompts import pulse_prompt
 
 EDGE, PATCH = 28, 14
 PINPOINTS = [[28, 56], [56, 28], [56, 56], [84, 28], [28, 84]]  # (width, height), as LLaVA writes them

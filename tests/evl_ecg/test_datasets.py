@@ -11,10 +11,9 @@ import pytest
 import wfdb
 from scipy.signal import butter, sosfiltfilt
 
-import hf_evl_ecg.datasets
-from hf_evl_ecg.cinc import cpsc_labels
-from hf_evl_ecg.conversations import read_turns
-from hf_evl_ecg.datasets import (
+import hf_evl_ecg.data
+from hf_evl_ecg.chat.conversations import read_turns
+from hf_evl_ecg.data import (
     conversation_dataset,
     load_cinc,
     load_ecg,
@@ -24,16 +23,17 @@ from hf_evl_ecg.datasets import (
     load_simulated,
     question_dataset,
 )
-from hf_evl_ecg.instruct import iterate_json
-from hf_evl_ecg.labels import CPSC_CLASSES, label_text
-from hf_evl_ecg.ludb import Wave, measure, read_delineation
-from hf_evl_ecg.prompts import MEASUREMENTS
-from hf_evl_ecg.ptbxl import parse_scp_codes
-from hf_evl_ecg.records import ECGRecordError
-from hf_evl_ecg.rows import FEATURES, collect_rows, make_row, split_by_group
-from hf_evl_ecg.signals import STANDARD_LEADS
-from hf_evl_ecg.simulate import simulate
-from hf_evl_ecg.zscored import restore_millivolts
+from hf_evl_ecg.data.cinc import cpsc_labels
+from hf_evl_ecg.data.instructions import iterate_json
+from hf_evl_ecg.data.ludb import Wave, measure, read_delineation
+from hf_evl_ecg.data.ptbxl import parse_scp_codes
+from hf_evl_ecg.data.rows import FEATURES, collect_rows, make_row, split_by_group
+from hf_evl_ecg.data.zscored import restore_millivolts
+from hf_evl_ecg.qa.labels import CPSC_CLASSES, label_text
+from hf_evl_ecg.qa.prompts import MEASUREMENTS
+from hf_evl_ecg.records.reader import ECGRecordError
+from hf_evl_ecg.signals.ecg import STANDARD_LEADS
+from hf_evl_ecg.signals.simulation import simulate
 
 
 def write_record(path: Path, seed: int = 0, comments=(), fs: int = 100) -> None:
@@ -63,7 +63,7 @@ def folder(tmp_path):
 
 
 def test_all_names_exist():
-    assert all(getattr(hf_evl_ecg.datasets, name) is not None for name in hf_evl_ecg.datasets.__all__)
+    assert all(getattr(hf_evl_ecg.data, name) is not None for name in hf_evl_ecg.data.__all__)
 
 
 def test_own_folder(folder):
@@ -286,7 +286,7 @@ def test_instructions_with_images_and_waveforms(tmp_path):
 def test_json_is_read_piece_by_piece(tmp_path, monkeypatch):
     items = [conversation(i, "ä" * (i % 50)) for i in range(200)]
     for chunk in (1, 7, 1000, 1 << 20):
-        monkeypatch.setattr("hf_evl_ecg.instruct.CHUNK", chunk)
+        monkeypatch.setattr("hf_evl_ecg.data.instructions.CHUNK", chunk)
         (tmp_path / "list.json").write_text(json.dumps(items, indent=1, ensure_ascii=False))
         (tmp_path / "lines.json").write_text("\n".join(json.dumps(item) for item in items) + "\n")
         count = 20 if chunk < 100 else 200

@@ -13,14 +13,13 @@ from huggingface_hub import EvalResult, ModelCard, parse_eval_result_entries
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 from PIL import Image
 
-from hf_evl_ecg import card
-from hf_evl_ecg.calibration import expected_calibration_error
-from hf_evl_ecg.card import CardSpec, MissingResultsError, read_spec, render_card, write_card
-from hf_evl_ecg.card_facts import describe_model, failure_cases, read_answers, reliability_tables
-from hf_evl_ecg.card_findings import verdict
-from hf_evl_ecg.card_pictures import plot_reliability, pool_reliability
-from hf_evl_ecg.card_sources import find_source
-from hf_evl_ecg.card_tables import (
+from hf_evl_ecg.cards import card
+from hf_evl_ecg.cards.card import CardSpec, MissingResultsError, read_spec, render_card, write_card
+from hf_evl_ecg.cards.facts import describe_model, failure_cases, read_answers, reliability_tables
+from hf_evl_ecg.cards.findings import verdict
+from hf_evl_ecg.cards.pictures import plot_reliability, pool_reliability
+from hf_evl_ecg.cards.sources import find_source
+from hf_evl_ecg.cards.tables import (
     class_table,
     headline_rows,
     main_lines,
@@ -30,11 +29,12 @@ from hf_evl_ecg.card_tables import (
     task_text,
 )
 from hf_evl_ecg.config import EVLECGConfig
-from hf_evl_ecg.evaluation import answer_items
-from hf_evl_ecg.model_loading import PROVENANCE_KEY
-from hf_evl_ecg.prompts import closed_question, measurement_question, open_question
+from hf_evl_ecg.inference.evaluation import answer_items
+from hf_evl_ecg.models.loading import PROVENANCE_KEY
+from hf_evl_ecg.qa.calibration import expected_calibration_error
+from hf_evl_ecg.qa.prompts import closed_question, measurement_question, open_question
+from hf_evl_ecg.qa.scoring import Answer, score_answers
 from hf_evl_ecg.results import write_results
-from hf_evl_ecg.scoring import Answer, score_answers
 
 FIXED = "20 95 97.5 100 12 2.0 1.0 2605.29977 4 2020 2021 2026 1"  # numbers of the card's own sentences and names
 SPEC = CardSpec("ECG-small", "evl_ecg", seed=0)

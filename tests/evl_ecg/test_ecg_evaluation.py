@@ -9,14 +9,14 @@ import torch
 from PIL import Image
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from hf_evl_ecg.collator import EVLECGCollator
-from hf_evl_ecg.conversations import ExampleError
-from hf_evl_ecg.ecg_metric import ECGAnswerMetric
-from hf_evl_ecg.evaluation import AnswerFileError, answer_items, evaluate_model
-from hf_evl_ecg.generation import answer_token_ids, generate_answers, label_likelihoods
-from hf_evl_ecg.grading import candidate_answers, grade, task_name
-from hf_evl_ecg.likelihood import option_log_likelihoods
-from hf_evl_ecg.prompts import (
+from hf_evl_ecg.chat.collator import EVLECGCollator
+from hf_evl_ecg.chat.conversations import ExampleError
+from hf_evl_ecg.inference.evaluation import AnswerFileError, answer_items, evaluate_model
+from hf_evl_ecg.inference.generation import answer_token_ids, generate_answers, label_likelihoods
+from hf_evl_ecg.inference.likelihood import option_log_likelihoods
+from hf_evl_ecg.qa.evaluate_metric import ECGAnswerMetric
+from hf_evl_ecg.qa.grading import candidate_answers, grade, task_name
+from hf_evl_ecg.qa.prompts import (
     class_list_question,
     closed_question,
     measurement_question,
@@ -24,8 +24,8 @@ from hf_evl_ecg.prompts import (
     qa_item,
     report_question,
 )
+from hf_evl_ecg.qa.scoring import Answer, fit_temperatures, score_answers
 from hf_evl_ecg.results import read_results, write_results
-from hf_evl_ecg.scoring import Answer, fit_temperatures, score_answers
 
 CLASSES = ("NORM", "AF", "LBBB")
 

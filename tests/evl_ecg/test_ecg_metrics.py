@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from hf_evl_ecg.calibration import (
+from hf_evl_ecg.qa.calibration import (
     best_thresholds,
     expected_calibration_error,
     fit_temperature,
     option_probabilities,
     reliability_bins,
 )
-from hf_evl_ecg.metrics import (
+from hf_evl_ecg.qa.metrics import (
     accuracy,
     balanced_accuracy,
     best_constant,

@@ -10,12 +10,12 @@ from peft import LoraConfig, get_peft_model
 from safetensors import safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from hf_evl_ecg import export
-from hf_evl_ecg.export import CHECK_QUESTION, _check_input, _native_copy, export_student
-from hf_evl_ecg.features import UnsupportedModelError
-from hf_evl_ecg.flat_tiles import FlatLlavaNextForConditionalGeneration
-from hf_evl_ecg.model_loading import PROVENANCE_KEY
-from hf_evl_ecg.reload_check import _SCRIPT, ReloadError, reload_logits
+from hf_evl_ecg.hub import export
+from hf_evl_ecg.hub.export import CHECK_QUESTION, _check_input, _native_copy, export_student
+from hf_evl_ecg.hub.reload_check import _SCRIPT, ReloadError, reload_logits
+from hf_evl_ecg.llava.flat_tiles import FlatLlavaNextForConditionalGeneration
+from hf_evl_ecg.models.features import UnsupportedModelError
+from hf_evl_ecg.models.loading import PROVENANCE_KEY
 
 PROVENANCE = {"teacher": "tiny teacher", "data": ["PTB-XL"], "commit": None, "results": {"macro_auc": 0.75}}
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from hf_evl_ecg.cross_entropy import answer_cross_entropy
-from hf_evl_ecg.features import (
+from hf_evl_ecg.inference.generation import label_likelihoods
+from hf_evl_ecg.models.features import (
     LOGITS_PER_SAMPLE,
     FeatureRequest,
     UnsupportedModelError,
@@ -12,8 +13,7 @@ from hf_evl_ecg.features import (
     extract_features,
     image_token_id,
 )
-from hf_evl_ecg.gather import gather_tokens, pool_tokens
-from hf_evl_ecg.generation import label_likelihoods
+from hf_evl_ecg.models.gather import gather_tokens, pool_tokens
 
 NAMES = ["llava_next", "idefics3", "qwen2_vl", "qwen3_vl", "internvl"]
 
@@ -49,7 +49,7 @@ def test_older_hosts_that_keep_positions_for_the_whole_batch(case, make_inputs, 
     name, model = case
     inputs, labels = make_inputs(name, model)
     expected = extract_features(model, inputs, labels).answer_logits
-    monkeypatch.setattr("hf_evl_ecg.features.LOGITS_PER_SAMPLE", False)
+    monkeypatch.setattr("hf_evl_ecg.models.features.LOGITS_PER_SAMPLE", False)
     torch.testing.assert_close(extract_features(model, inputs, labels).answer_logits, expected)
 
 

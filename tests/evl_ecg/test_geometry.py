@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from hf_evl_ecg.geometry import GAINS_MM_MV, LAYOUTS, SPEEDS_MM_S, Layout, PaperScale, arrange
-from hf_evl_ecg.signals import STANDARD_LEADS
+from hf_evl_ecg.drawing.geometry import GAINS_MM_MV, LAYOUTS, SPEEDS_MM_S, Layout, PaperScale, arrange
+from hf_evl_ecg.signals.ecg import STANDARD_LEADS
 
 FOUR_PX_PER_MM = 101.6  # dpi
 

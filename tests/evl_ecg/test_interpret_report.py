@@ -16,13 +16,13 @@ from transformers import BitsAndBytesConfig
 
 from hf_evl_ecg import ECG, ECGInterpreter, RenderConfig, render
 from hf_evl_ecg.__main__ import main
-from hf_evl_ecg.interpret_report import DISCLAIMER, ECGReport, Opinion, describe_model
-from hf_evl_ecg.interpreter import Interpretation
-from hf_evl_ecg.labels import CPSC_CLASSES
-from hf_evl_ecg.paper_fit import fit_gain
-from hf_evl_ecg.report_page import report_page, scale_notices, true_scale
-from hf_evl_ecg.signals import crop
-from hf_evl_ecg.simulate import simulate
+from hf_evl_ecg.drawing.fit import fit_gain
+from hf_evl_ecg.interpret.interpreter import Interpretation
+from hf_evl_ecg.interpret.page import report_page, scale_notices, true_scale
+from hf_evl_ecg.interpret.report import DISCLAIMER, ECGReport, Opinion, describe_model
+from hf_evl_ecg.qa.labels import CPSC_CLASSES
+from hf_evl_ecg.signals.ecg import crop
+from hf_evl_ecg.signals.simulation import simulate
 
 SMALL = RenderConfig(width_px=440, height_px=340)
 RHYTHM = "What is the rhythm of this ECG?"

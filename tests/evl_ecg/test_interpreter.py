@@ -15,17 +15,17 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, pipeline
 
 from hf_evl_ecg import ECGInterpreter, ECGRecordError, RenderConfig, render
-from hf_evl_ecg.collator import UnreadableImageError
-from hf_evl_ecg.conversations import ChatTemplateError
-from hf_evl_ecg.ecg_inputs import load_picture, training_render_config
-from hf_evl_ecg.features import UnsupportedModelError
-from hf_evl_ecg.generation import generate_answers
-from hf_evl_ecg.image_file import ImageFile, upright_rgb
-from hf_evl_ecg.interpreter import REPORT_QUESTION, Interpretation
-from hf_evl_ecg.model_loading import ModelLoadError, load_vlm
-from hf_evl_ecg.signals import crop
-from hf_evl_ecg.simulate import simulate
-from hf_evl_ecg.streaming import stream_answer
+from hf_evl_ecg.chat.collator import UnreadableImageError
+from hf_evl_ecg.chat.conversations import ChatTemplateError
+from hf_evl_ecg.drawing.image_file import ImageFile, upright_rgb
+from hf_evl_ecg.inference.generation import generate_answers
+from hf_evl_ecg.inference.streaming import stream_answer
+from hf_evl_ecg.interpret.interpreter import REPORT_QUESTION, Interpretation
+from hf_evl_ecg.interpret.pictures import load_picture, training_render_config
+from hf_evl_ecg.models.features import UnsupportedModelError
+from hf_evl_ecg.models.loading import ModelLoadError, load_vlm
+from hf_evl_ecg.signals.ecg import crop
+from hf_evl_ecg.signals.simulation import simulate
 
 SMALL = RenderConfig(width_px=440, height_px=340)
 RHYTHM = "What is the rhythm of this ECG?"
@@ -168,7 +168,7 @@ def test_half_characters_wait_for_their_other_half(tiny_vlm, monkeypatch):
         for token in ([0], *([i] for i in ids)):
             streamer.put(torch.tensor(token))
 
-    monkeypatch.setattr("hf_evl_ecg.streaming.generate_ids", speak)
+    monkeypatch.setattr("hf_evl_ecg.inference.streaming.generate_ids", speak)
     pieces = list(stream_answer(tiny.load(), {"input_ids": torch.ones(1, 3).long()}, tokenizer))
     assert "".join(pieces) == text.strip()
     assert "\ufffd" not in "".join(pieces)

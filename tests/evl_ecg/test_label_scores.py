@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from hf_evl_ecg import ECGInterpreter, RenderConfig
-from hf_evl_ecg.calibration import option_probabilities
-from hf_evl_ecg.conversations import ChatTemplateError
-from hf_evl_ecg.ecg_inputs import load_picture
-from hf_evl_ecg.evaluation import answer_items
-from hf_evl_ecg.label_scores import LabelScorer, answers_after_image, label_question
-from hf_evl_ecg.labels import LABELS
+from hf_evl_ecg.chat.conversations import ChatTemplateError
+from hf_evl_ecg.inference.evaluation import answer_items
+from hf_evl_ecg.inference.label_scores import LabelScorer, answers_after_image, label_question
+from hf_evl_ecg.interpret.pictures import load_picture
+from hf_evl_ecg.qa.calibration import option_probabilities
+from hf_evl_ecg.qa.labels import LABELS
 
 SMALL = RenderConfig(width_px=440, height_px=340)
 RHYTHM = "What is the rhythm of this ECG?"

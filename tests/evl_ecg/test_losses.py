@@ -10,7 +10,7 @@ from hf_evl_ecg.losses import EVLECGLoss
 from hf_evl_ecg.ot import ot_matching_loss
 from hf_evl_ecg.relations import relation_loss
 from hf_evl_ecg.tokens import AnswerGroups, TokenFeatures
-from hf_evl_ecg.vocab import uld_loss
+from hf_evl_ecg.uld import uld_loss
 
 D_S, D_T, V_S, V_T = 8, 12, 19, 23
 LAMBDAS = ("lambda_mhca", "lambda_ot", "lambda_relation", "lambda_uld")

@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_evl_ecg.collator import EVLECGCollator
-from hf_evl_ecg.features import FeatureRequest, extract_features
-from hf_evl_ecg.patch_positions import UnknownLayoutError, _tiles, patch_positions
+from hf_evl_ecg.chat.collator import EVLECGCollator
+from hf_evl_ecg.models.features import FeatureRequest, extract_features
+from hf_evl_ecg.models.patch_positions import UnknownLayoutError, _tiles, patch_positions
 
 ASK = FeatureRequest(logits=False, positions=True)
 

@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 
-from hf_evl_ecg import labels, prompts
-from hf_evl_ecg.labels import AXIS_LABELS, CPSC_CLASSES, LABELS, RHYTHM_LABELS, label_names, label_text, main_rhythm
-from hf_evl_ecg.prompts import (
+from hf_evl_ecg.qa import labels, prompts
+from hf_evl_ecg.qa.labels import AXIS_LABELS, CPSC_CLASSES, LABELS, RHYTHM_LABELS, label_names, label_text, main_rhythm
+from hf_evl_ecg.qa.prompts import (
     CHOICE_LETTERS,
     MEASUREMENTS,
     NOTHING_FOUND,

@@ -14,12 +14,12 @@ from PIL import Image as PILImage
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, TrainingArguments
 
-from hf_evl_ecg import export, publish
-from hf_evl_ecg.export import _check_input, export_student
-from hf_evl_ecg.hub import PublishError, publish_folder, take_hub_arguments
-from hf_evl_ecg.hub_folder import check_card, write_card
-from hf_evl_ecg.model_loading import PROVENANCE_KEY
-from hf_evl_ecg.publish import STUDENT_FILES, publish_student
+from hf_evl_ecg.hub import export, publish
+from hf_evl_ecg.hub.checks import check_card, write_card
+from hf_evl_ecg.hub.export import _check_input, export_student
+from hf_evl_ecg.hub.publish import STUDENT_FILES, publish_student
+from hf_evl_ecg.hub.push import PublishError, publish_folder, take_hub_arguments
+from hf_evl_ecg.models.loading import PROVENANCE_KEY
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from hub_server import go_online, run_clean, running_hub

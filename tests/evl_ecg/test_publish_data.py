@@ -10,15 +10,15 @@ from datasets import Dataset, DatasetDict, Features, Image, List, Value
 from huggingface_hub import HfApi
 from PIL import Image as PILImage
 
-from hf_evl_ecg import publish
-from hf_evl_ecg import publish_metric as publish_metric_module
-from hf_evl_ecg.hub import PublishError
-from hf_evl_ecg.images import RenderedECG
-from hf_evl_ecg.publish import publish_dataset, render_dataset
-from hf_evl_ecg.publish_metric import publish_metric
-from hf_evl_ecg.questions import question_dataset
-from hf_evl_ecg.render import RenderConfig
-from hf_evl_ecg.simulated import load_simulated
+from hf_evl_ecg.data.questions import question_dataset
+from hf_evl_ecg.data.rendered import RenderedECG
+from hf_evl_ecg.data.simulated import load_simulated
+from hf_evl_ecg.drawing.rendering import RenderConfig
+from hf_evl_ecg.hub import metric_space as publish_metric_module
+from hf_evl_ecg.hub import publish
+from hf_evl_ecg.hub.metric_space import publish_metric
+from hf_evl_ecg.hub.publish import publish_dataset, render_dataset
+from hf_evl_ecg.hub.push import PublishError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from hub_server import go_online, run_clean, running_hub

@@ -12,12 +12,12 @@ from datasets import Dataset, DatasetDict
 from safetensors.torch import load
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from hf_evl_ecg import export, publish
-from hf_evl_ecg.ecg_inputs import training_render_config
-from hf_evl_ecg.model_loading import PROVENANCE_KEY
-from hf_evl_ecg.questions import question_dataset
-from hf_evl_ecg.render import RenderConfig
-from hf_evl_ecg.simulated import load_simulated
+from hf_evl_ecg.data.questions import question_dataset
+from hf_evl_ecg.data.simulated import load_simulated
+from hf_evl_ecg.drawing.rendering import RenderConfig
+from hf_evl_ecg.hub import export, publish
+from hf_evl_ecg.interpret.pictures import training_render_config
+from hf_evl_ecg.models.loading import PROVENANCE_KEY
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from hub_server import go_online, running_hub

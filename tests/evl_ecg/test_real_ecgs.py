@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import wfdb
 
-from hf_evl_ecg.datasets import load_cinc, load_ecg, load_ludb, load_ptbxl, load_ptbxl_filtered, question_dataset
-from hf_evl_ecg.labels import CPSC_CLASSES, LABELS, PTBXL_SUPERCLASSES
-from hf_evl_ecg.ludb import Wave, read_delineation
-from hf_evl_ecg.prompts import MEASUREMENTS
-from hf_evl_ecg.records import ECGRecordError, ImplausibleAmplitudeWarning, read_header, read_record
-from hf_evl_ecg.signals import einthoven_error_mv
-from hf_evl_ecg.zscored import restore_millivolts
+from hf_evl_ecg.data import load_cinc, load_ecg, load_ludb, load_ptbxl, load_ptbxl_filtered, question_dataset
+from hf_evl_ecg.data.ludb import Wave, read_delineation
+from hf_evl_ecg.data.zscored import restore_millivolts
+from hf_evl_ecg.qa.labels import CPSC_CLASSES, LABELS, PTBXL_SUPERCLASSES
+from hf_evl_ecg.qa.prompts import MEASUREMENTS
+from hf_evl_ecg.records.reader import ECGRecordError, ImplausibleAmplitudeWarning, read_header, read_record
+from hf_evl_ecg.signals.ecg import einthoven_error_mv
 
 
 @pytest.mark.real_data

@@ -14,12 +14,13 @@ import pytest
 import scipy.io
 import wfdb
 
-import hf_evl_ecg.plausibility
-import hf_evl_ecg.records
-import hf_evl_ecg.wfdb_header
-import hf_evl_ecg.wfdb_samples
-from hf_evl_ecg.comments import read_diagnoses, read_person
-from hf_evl_ecg.records import (
+import hf_evl_ecg.records.header
+import hf_evl_ecg.records.plausibility
+import hf_evl_ecg.records.reader
+import hf_evl_ecg.records.samples
+from hf_evl_ecg.records.comments import read_diagnoses, read_person
+from hf_evl_ecg.records.header import parse_header_text
+from hf_evl_ecg.records.reader import (
     ECGRecordError,
     ECGRecordWarning,
     ImplausibleAmplitudeWarning,
@@ -29,8 +30,7 @@ from hf_evl_ecg.records import (
     read_record,
     resolve_inside,
 )
-from hf_evl_ecg.signals import INDEPENDENT_LEADS, STANDARD_LEADS, derive_limb_leads, einthoven_error_mv
-from hf_evl_ecg.wfdb_header import parse_header_text
+from hf_evl_ecg.signals.ecg import INDEPENDENT_LEADS, STANDARD_LEADS, derive_limb_leads, einthoven_error_mv
 
 FS = 500
 GAIN = 200.0
@@ -66,7 +66,12 @@ def header_line(record: Path, index: int) -> str:
 
 
 def test_all_names_exist():
-    for module in (hf_evl_ecg.records, hf_evl_ecg.plausibility, hf_evl_ecg.wfdb_header, hf_evl_ecg.wfdb_samples):
+    for module in (
+        hf_evl_ecg.records.reader,
+        hf_evl_ecg.records.plausibility,
+        hf_evl_ecg.records.header,
+        hf_evl_ecg.records.samples,
+    ):
         assert all(getattr(module, name) is not None for name in module.__all__)
 
 
@@ -433,7 +438,7 @@ def test_missing_gain_warns(tmp_path):
     header = read_header(record)
     bare = replace(header, signals=(replace(header.signals[0], gain=None), *header.signals[1:]))
     with pytest.warns(ECGRecordWarning, match=r"no gain for \['I'\]"):
-        hf_evl_ecg.plausibility.warn_about_scale(read_record(record), bare)
+        hf_evl_ecg.records.plausibility.warn_about_scale(read_record(record), bare)
 
 
 def test_fuzzed_headers_raise_nothing_but_record_errors(tmp_path):
@@ -505,11 +510,11 @@ def test_what_wfdb_cannot_read_is_a_record_error(tmp_path, monkeypatch):
     with pytest.raises(
         ECGRecordError, match=r"r\.dat: signal bytes is .*; allowed: 1000 frames of 12 signals"
     ) as caught:
-        hf_evl_ecg.wfdb_samples.read_physical(header, {"r.dat": tmp_path / "r.dat"}, 1000)
+        hf_evl_ecg.records.samples.read_physical(header, {"r.dat": tmp_path / "r.dat"}, 1000)
     assert caught.value.file == str(tmp_path / "r.dat")
     (tmp_path / "r.dat").unlink()
     with pytest.raises(ECGRecordError, match=r"FileNotFoundError"):
-        hf_evl_ecg.wfdb_samples.read_physical(header, {"r.dat": tmp_path / "r.dat"}, 1000)
+        hf_evl_ecg.records.samples.read_physical(header, {"r.dat": tmp_path / "r.dat"}, 1000)
     assert not os.listdir(tmp_path / "scratch")
 
 

@@ -9,11 +9,11 @@ import pytest
 import wfdb
 from scipy.signal import correlate
 
-from hf_evl_ecg.geometry import LAYOUTS, Layout
-from hf_evl_ecg.paper_fit import cut_leads, fit_gain
-from hf_evl_ecg.render import PALETTES, Palette, RenderConfig, render
-from hf_evl_ecg.signals import ECG, STANDARD_LEADS
-from hf_evl_ecg.simulate import SimulationConfig, simulate
+from hf_evl_ecg.drawing.fit import cut_leads, fit_gain
+from hf_evl_ecg.drawing.geometry import LAYOUTS, Layout
+from hf_evl_ecg.drawing.rendering import PALETTES, Palette, RenderConfig, render
+from hf_evl_ecg.signals.ecg import ECG, STANDARD_LEADS
+from hf_evl_ecg.signals.simulation import SimulationConfig, simulate
 
 FINE_PEN = {"width_px": 2200, "height_px": 1700, "trace_mm": 0.12}
 QUIET = SimulationConfig(wander_mv=0, mains_mv=0, muscle_mv=0)

@@ -5,8 +5,8 @@ import pickle
 import numpy as np
 import pytest
 
-from hf_evl_ecg import signals
-from hf_evl_ecg.signals import (
+from hf_evl_ecg.signals import ecg as signals
+from hf_evl_ecg.signals.ecg import (
     ECG,
     STANDARD_LEADS,
     canonical_lead,

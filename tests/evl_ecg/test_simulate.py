@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy.signal import butter, find_peaks, sosfiltfilt
 
-from hf_evl_ecg.signals import STANDARD_LEADS, einthoven_error_mv
-from hf_evl_ecg.simulate import LABELS, SimulationConfig, simulate
-from hf_evl_ecg.vcg import DOWER, Wave, add_plateau, fit_to_span, leads_from_vcg, span
+from hf_evl_ecg.signals.ecg import STANDARD_LEADS, einthoven_error_mv
+from hf_evl_ecg.signals.heart_vector import DOWER, Wave, add_plateau, fit_to_span, leads_from_vcg, span
+from hf_evl_ecg.signals.simulation import LABELS, SimulationConfig, simulate
 
 QUIET = SimulationConfig(wander_mv=0, mains_mv=0, muscle_mv=0)
 SEEDS = range(6)

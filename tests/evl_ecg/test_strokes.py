@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hf_evl_ecg.strokes import box_coverage, line_coverage, stroke_coverage
+from hf_evl_ecg.drawing.strokes import box_coverage, line_coverage, stroke_coverage
 
 WIDTH, HEIGHT = 40, 30
 

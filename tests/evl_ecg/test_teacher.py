@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from hf_evl_ecg import teacher_cache
-from hf_evl_ecg.cache_writer import TeacherCacheWriter
-from hf_evl_ecg.collator import EVLECGCollator, example_key
-from hf_evl_ecg.features import FeatureRequest, UnsupportedModelError
-from hf_evl_ecg.fingerprints import model_fingerprint, processor_fingerprint
+from hf_evl_ecg.chat.collator import EVLECGCollator, example_key
+from hf_evl_ecg.distillation import cache as teacher_cache
+from hf_evl_ecg.distillation.cache import CachedTeacher, CacheLayout, CacheMismatchError, DamagedShardError
+from hf_evl_ecg.distillation.cache_writer import TeacherCacheWriter
+from hf_evl_ecg.distillation.teacher import OnlineTeacher, SameModelError, check_not_same_model
 from hf_evl_ecg.losses import EVLECGLoss
-from hf_evl_ecg.teacher import OnlineTeacher, SameModelError, check_not_same_model
-from hf_evl_ecg.teacher_cache import CachedTeacher, CacheLayout, CacheMismatchError, DamagedShardError
+from hf_evl_ecg.models.features import FeatureRequest, UnsupportedModelError
+from hf_evl_ecg.models.fingerprints import model_fingerprint, processor_fingerprint
 
 EVERYTHING = FeatureRequest()
 FINGERPRINT = {"teacher": "tiny", "render": "plain", "seed": 0}

@@ -12,16 +12,16 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, TrainingArguments
 from transformers.trainer_pt_utils import LabelSmoother
 
-from hf_evl_ecg.cache_writer import TeacherCacheWriter
-from hf_evl_ecg.collator import EVLECGCollator
+from hf_evl_ecg.chat.collator import EVLECGCollator
+from hf_evl_ecg.chat.conversations import ExampleError, MissingAnswerError
+from hf_evl_ecg.chat.encoding import TruncatedImageError
 from hf_evl_ecg.config import EVLECGConfig
-from hf_evl_ecg.conversations import ExampleError, MissingAnswerError
-from hf_evl_ecg.encoding import TruncatedImageError
-from hf_evl_ecg.features import UnsupportedModelError
-from hf_evl_ecg.generation import answer_token_ids, generate_answers, label_likelihoods, prompt_inputs
-from hf_evl_ecg.teacher import SameModelError
-from hf_evl_ecg.teacher_cache import CachedTeacher, CacheLayout
-from hf_evl_ecg.trainer import EVLECGTrainer
+from hf_evl_ecg.distillation.cache import CachedTeacher, CacheLayout
+from hf_evl_ecg.distillation.cache_writer import TeacherCacheWriter
+from hf_evl_ecg.distillation.teacher import SameModelError
+from hf_evl_ecg.distillation.trainer import EVLECGTrainer
+from hf_evl_ecg.inference.generation import answer_token_ids, generate_answers, label_likelihoods, prompt_inputs
+from hf_evl_ecg.models.features import UnsupportedModelError
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from hf_evl_ecg.token_groups import (
+from hf_evl_ecg.chat.token_groups import (
     align_tokens,
     align_turns,
     collate_groups,
@@ -15,7 +15,7 @@ from hf_evl_ecg.token_groups import (
     token_bytes,
 )
 from hf_evl_ecg.tokens import AnswerGroups
-from hf_evl_ecg.vocab import uld_loss
+from hf_evl_ecg.uld import uld_loss
 
 TEXTS = [
     "Sinus rhythm, rate 72/min. Normal ECG.",

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from hf_evl_ecg.wfdb_header import FORMATS, ECGRecordError, parse_header_text
-from hf_evl_ecg.wfdb_samples import check_sizes, read_physical
+from hf_evl_ecg.records.header import FORMATS, ECGRecordError, parse_header_text
+from hf_evl_ecg.records.samples import check_sizes, read_physical
 
 NAN = float("nan")
 HAND_MADE = {  # blocks of bytes, and their samples by the format's definition; the most negative one is "missing"

@@ -13,8 +13,8 @@ from torch.utils.data import IterableDataset
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hf_evl_ecg.config import EVLECGConfig
-from hf_evl_ecg.image_file import ImageFile
-from hf_evl_ecg.trainer import EVLECGTrainer
+from hf_evl_ecg.distillation.trainer import EVLECGTrainer
+from hf_evl_ecg.drawing.image_file import ImageFile
 
 
 class Stream(IterableDataset):

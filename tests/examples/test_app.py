@@ -14,10 +14,10 @@ from huggingface_hub import SpaceCard
 from packaging.specifiers import SpecifierSet
 from PIL import Image
 
-from hf_evl_ecg.collator import UnreadableImageError
-from hf_evl_ecg.records import ECGRecordError
-from hf_evl_ecg.signals import ECG, STANDARD_LEADS, crop
-from hf_evl_ecg.simulate import LABELS, simulate
+from hf_evl_ecg.chat.collator import UnreadableImageError
+from hf_evl_ecg.records.reader import ECGRecordError
+from hf_evl_ecg.signals.ecg import ECG, STANDARD_LEADS, crop
+from hf_evl_ecg.signals.simulation import LABELS, simulate
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "evl_ecg"
 EVIL = "<script>alert(1)</script> {{value}} ${1+1}"

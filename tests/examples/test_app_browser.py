@@ -20,9 +20,9 @@ import pytest
 import wfdb
 from PIL import Image
 
-from hf_evl_ecg.render import RenderConfig, render
-from hf_evl_ecg.signals import STANDARD_LEADS
-from hf_evl_ecg.simulate import simulate
+from hf_evl_ecg.drawing.rendering import RenderConfig, render
+from hf_evl_ecg.signals.ecg import STANDARD_LEADS
+from hf_evl_ecg.signals.simulation import simulate
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "examples" / "evl_ecg"

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from hf_evl_ecg.card import write_card
+from hf_evl_ecg.cards.card import write_card
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "evl_ecg"
 IMAGES = {"image_width": 448, "image_height": 224, "grid": "thick", "footer": False}

@@ -18,11 +18,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from hf_evl_ecg.records import ECGRecordError
+from hf_evl_ecg.distillation.cache import CacheMismatchError
+from hf_evl_ecg.records.reader import ECGRecordError
 from hf_evl_ecg.results import read_results, write_results
-from hf_evl_ecg.signals import STANDARD_LEADS
-from hf_evl_ecg.simulate import simulate
-from hf_evl_ecg.teacher_cache import CacheMismatchError
+from hf_evl_ecg.signals.ecg import STANDARD_LEADS
+from hf_evl_ecg.signals.simulation import simulate
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "evl_ecg"
 CONFIGS = FOLDER.parent / "configs"
@@ -347,7 +347,7 @@ def test_evaluation_writes_valid_results_and_asks_once(scripts, run, work, tmp_p
     assert "not patients" in table
     with Image.open(tmp_path / "ecg_scores.png") as picture:
         assert len(picture.convert("RGB").getcolors(1 << 24)) > 10
-    monkeypatch.setattr("hf_evl_ecg.evaluation._Asker.__call__", None)
+    monkeypatch.setattr("hf_evl_ecg.inference.evaluation._Asker.__call__", None)
     assert run("evaluate", *given, "--output_dir", tmp_path, "--min_per_class", 1) == rows
 
 

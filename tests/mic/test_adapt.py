@@ -13,10 +13,10 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import BoW, Normalize
 from torch import nn
 
-from hf_mic.adapt import AdaptConfig, append_to_model, fit_map, principal_axes
+from hf_mic.frozen.fit import AdaptConfig, append_to_model, fit_map, principal_axes
+from hf_mic.frozen.prefix_map import PrefixMap, unit_rows
+from hf_mic.frozen.rotations import CayleyAdam, cayley_step, nearest_orthogonal
 from hf_mic.functional import similarity_distillation_loss
-from hf_mic.prefix_map import PrefixMap, unit_rows
-from hf_mic.rotations import CayleyAdam, cayley_step, nearest_orthogonal
 
 WIDTH = 24
 QUICK = AdaptConfig(dims=[2, 4, 8], batch_size=64, pool_size=256, steps=15)

@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 from torch.utils.data import DataLoader
 
-from hf_mic.data import KINDS, load_training_data, parse_scores, read_columns, read_table, simcse_pairs
+from hf_mic.evaluation.tables import KINDS, load_training_data, parse_scores, read_columns, read_table, simcse_pairs
 
 ROWS = [{"anchor": 'A "quoted", text', "positive": "null"}, {"anchor": "line\nbreak", "positive": "NA  é"}]
 

@@ -15,8 +15,11 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
 from sklearn.neighbors import NearestNeighbors
 
-from hf_mic import diagnostics, matrices, plots, results
-from hf_mic.diagnostics import (
+from hf_mic import results
+from hf_mic.geometry import diagnostics
+from hf_mic.geometry import linalg as matrices
+from hf_mic.geometry import report as plots
+from hf_mic.geometry.diagnostics import (
     alignment,
     cross_correlation_energy,
     diagonal_cv,
@@ -31,7 +34,7 @@ from hf_mic.diagnostics import (
     spectrum,
     uniformity,
 )
-from hf_mic.plots import geometry_table, plot_spectra, write_geometry_report
+from hf_mic.geometry.report import geometry_table, plot_spectra, write_geometry_report
 
 ONE_MATRIX = [effective_rank, participation_ratio, eigenvalue_cv, diagonal_cv, isoscore, uniformity, mean_cosine]
 WITH_DIM = [cross_correlation_energy, residual_r2, knn_overlap]

@@ -10,11 +10,11 @@ from scipy import stats
 from sentence_transformers.util import quantize_embeddings
 from sklearn.linear_model import LogisticRegression
 
-from hf_mic import evaluation, metrics, scoring
-from hf_mic.evaluation import evaluate_model, precomputed, score_embeddings
-from hf_mic.scoring import bytes_per_vector, quantize
-from hf_mic.tasks import ClassificationTask, PairClassificationTask, RetrievalTask, STSTask
-from hf_mic.text_tasks import load_text_tasks
+from hf_mic.evaluation import evaluation, metrics, scoring
+from hf_mic.evaluation.evaluation import evaluate_model, precomputed, score_embeddings
+from hf_mic.evaluation.scoring import bytes_per_vector, quantize
+from hf_mic.evaluation.tasks import ClassificationTask, PairClassificationTask, RetrievalTask, STSTask
+from hf_mic.evaluation.text_tasks import load_text_tasks
 
 WIDTH = 20
 

@@ -9,8 +9,8 @@ from sentence_transformers import SentenceTransformerTrainer, SentenceTransforme
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from transformers import TrainerCallback
 
-from hf_mic.diagnostics import geometry_report
-from hf_mic.geometry_callback import GeometryCallback
+from hf_mic.geometry.callback import GeometryCallback
+from hf_mic.geometry.diagnostics import geometry_report
 
 DIMS = [8, 32]
 
@@ -19,7 +19,7 @@ import json, os, sys
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-from hf_mic.geometry_callback import GeometryCallback
+from hf_mic.geometry.callback import GeometryCallback
 
 folder, output, texts = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 model = SentenceTransformer(folder, device="cpu")

@@ -6,7 +6,7 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
 from hf_mic import MICTrainer, MICTrainingArguments
-from hf_mic.head import KeepOrthogonal, add_dense_head
+from hf_mic.frozen.head import KeepOrthogonal, add_dense_head
 
 
 @pytest.mark.parametrize("normalize", [False, True])

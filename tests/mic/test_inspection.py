@@ -10,13 +10,13 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Router, StaticEmbedding
 
 from hf_mic.__main__ import main
-from hf_mic.evaluation import encoders, evaluate_model
-from hf_mic.head import add_dense_head
-from hf_mic.inspection import Inspection, inspect_model, measure_embeddings
-from hf_mic.inspection_inputs import InspectionError, InspectionSettings, default_dims, load_encoder, read_texts
-from hf_mic.inspection_report import inspection_json, inspection_markdown, verdict, write_inspection
-from hf_mic.pages import markdown_page
-from hf_mic.tasks import RetrievalTask, STSTask
+from hf_mic.evaluation.evaluation import encoders, evaluate_model
+from hf_mic.evaluation.tasks import RetrievalTask, STSTask
+from hf_mic.frozen.head import add_dense_head
+from hf_mic.inspection.inputs import InspectionError, InspectionSettings, default_dims, load_encoder, read_texts
+from hf_mic.inspection.inspection import Inspection, inspect_model, measure_embeddings
+from hf_mic.inspection.page import markdown_page
+from hf_mic.inspection.report import inspection_json, inspection_markdown, verdict, write_inspection
 
 QUICK = InspectionSettings(k=5, max_queries=40, n_bootstrap=20)
 
@@ -267,7 +267,7 @@ def test_a_failure_leaves_the_older_report(make_model, texts, tmp_path, monkeypa
     def fail(*args):
         raise OSError("disk full")
 
-    monkeypatch.setattr("hf_mic.inspection_report.plot_geometry", fail)
+    monkeypatch.setattr("hf_mic.inspection.report.plot_geometry", fail)
     with pytest.raises(OSError, match="disk full"):
         write_inspection(inspect_model(make_model(), texts[:50], settings=QUICK), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

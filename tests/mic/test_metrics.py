@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import average_precision_score
 
-from hf_mic import metrics
+from hf_mic.evaluation import metrics
 
 
 def expand(values, counts):

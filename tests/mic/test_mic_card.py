@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import CoSENTLoss, MatryoshkaLoss, MultipleNegativesRankingLoss
 
 from hf_mic import MICLoss, MICTrainer, MICTrainingArguments
-from hf_mic.card import complete_model_card, describe_loss
+from hf_mic.cards.card import complete_model_card, describe_loss
 
 
 def row(method, dim, value, *, task="stsb", metric="spearman", seed=0, precision="float32"):

@@ -11,10 +11,10 @@ import torch
 from huggingface_hub import HfApi
 from sentence_transformers import SentenceTransformer
 
-from hf_mic import publish
-from hf_mic.head import add_dense_head
-from hf_mic.hub import PublishError
-from hf_mic.publish import CHECK_TEXTS, publish_encoder, reload_embeddings
+from hf_mic.frozen.head import add_dense_head
+from hf_mic.hub import publish
+from hf_mic.hub.publish import CHECK_TEXTS, publish_encoder, reload_embeddings
+from hf_mic.hub.push import PublishError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from hub_server import go_online, run_clean, running_hub

@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load
 from sentence_transformers import SentenceTransformer
 
-from hf_mic import publish
+from hf_mic.hub import publish
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from hub_server import go_online, running_hub

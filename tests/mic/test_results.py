@@ -12,8 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_mic import report, results
-from hf_mic.report import fill_section, markdown_report, markdown_size_table, markdown_table, plot_scores
+from hf_mic import results
+from hf_mic.evaluation import score_tables as report
+from hf_mic.evaluation.score_tables import (
+    fill_section,
+    markdown_report,
+    markdown_size_table,
+    markdown_table,
+    plot_scores,
+)
 from hf_mic.results import read_results, summarize_machine, write_atomically, write_results
 
 

@@ -12,9 +12,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
 from hf_mic import MICLoss, MICTrainingArguments
-from hf_mic.losses import MIC_BIBTEX
-from hf_mic.results import read_results
-from hf_mic.study_card import (
+from hf_mic.cards.study_card import (
     CardSpec,
     MissingResultsError,
     _main,
@@ -23,7 +21,9 @@ from hf_mic.study_card import (
     render_card,
     write_card,
 )
-from hf_mic.study_sections import loss_settings
+from hf_mic.cards.study_sections import loss_settings
+from hf_mic.losses import MIC_BIBTEX
+from hf_mic.results import read_results
 
 DIMS = (8, 16, 32)
 FIXED = {"4.0", "95", "100", "1", "2605.29987", "2026", "2"}  # numbers of the card's own sentences

@@ -1,0 +1,288 @@
+"""One ECG image with questions and answers → student inputs, labels and teacher inputs, through two processors."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+from torch import Tensor
+
+from hf_evl_ecg.drawing.image_file import ImageFile
+from hf_evl_ecg.tokens import IGNORE
+
+from .conversations import (
+    ChatTemplateError,
+    ChatText,
+    ExampleError,
+    Turn,
+    chat_messages,
+    read_turns,
+    render_chat,
+    special_tokens,
+)
+from .encoding import check_processor, encode_chats, image_tokens
+from .token_groups import align_turns, collate_groups, token_bytes
+
+__all__ = [
+    "EVLECGCollator",
+    "UnreadableImageError",
+    "example_key",
+    "record_name",
+]
+
+logger = logging.getLogger(__name__)
+
+_PROCESSOR_FAILURES = (ValueError, TypeError, LookupError, ArithmeticError)  # of an odd image or text
+
+
+class UnreadableImageError(ExampleError):
+    """An image or record that cannot be opened, decoded or drawn."""
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """An example that is ready for the processors."""
+
+    record: str
+    key: str
+    turns: tuple[Turn, ...]
+    image: Image.Image
+
+
+class EVLECGCollator:
+    """Turns examples into one batch for a student and, where wanted, its teacher.
+
+    An example is a mapping with an ``id``, whatever ``load_image`` reads, and its turns in one of the forms of
+    `hf_evl_ecg.chat.conversations.read_turns`. The batch holds the student's inputs and ``labels`` at the top level,
+    the teacher's inputs with labels of their own under ``"teacher"``, and beside them ``"keys"`` (one per example:
+    what a teacher cache is looked up by), ``"groups"`` (answer tokens of both tokenizers that cover the same bytes)
+    and ``"skipped"`` (what was left out, and why).
+
+    Args:
+        student_processor: Processor of the student, with a chat template and a fast tokenizer.
+        teacher_processor: Processor of the teacher; None: no teacher.
+        load_image: Example → PIL image, in the data loader's workers: `ImageFile` (default), `RenderedECG` or your own.
+        teacher_images: Prepare the teacher's images; False when its features come from a cache.
+        cached_keys: Keys of the examples that a teacher cache holds; others are bad examples. None: no cache.
+        system_prompt: System message of the student's chats.
+        teacher_system_prompt: System message of the teacher's chats.
+        max_length: Longest student input in tokens, image tokens included; longer answers are cut at their end.
+        teacher_max_length: The same for the teacher.
+        padding_side: ``"right"`` or ``"left"``.
+        on_bad_example: ``"skip"``: leave the example out, and say so in the batch and in the log; ``"stop"``: raise.
+
+    Raises:
+        ChatTemplateError: At construction, if a processor cannot encode a test question so that its answer is found.
+
+    Example:
+        >>> collator = EVLECGCollator(student_processor, teacher_processor)  # doctest: +SKIP
+        >>> collator([{"id": "1", "image": image, "question": "Rhythm?", "answer": "sinus"}])["labels"]  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        student_processor: Any,
+        teacher_processor: Any = None,
+        *,
+        load_image: Callable[[Mapping[str, Any]], Image.Image] = ImageFile(),  # noqa: B008 - frozen
+        teacher_images: bool = True,
+        cached_keys: Container[str] | None = None,
+        system_prompt: str | None = None,
+        teacher_system_prompt: str | None = None,
+        max_length: int | None = None,
+        teacher_max_length: int | None = None,
+        padding_side: Literal["right", "left"] = "right",
+        on_bad_example: Literal["skip", "stop"] = "skip",
+    ) -> None:
+        if padding_side not in ("right", "left"):
+            raise ValueError(f"padding_side={padding_side!r}: choose 'right' or 'left'.")
+        if on_bad_example not in ("skip", "stop"):
+            raise ValueError(f"on_bad_example={on_bad_example!r}: choose 'skip' or 'stop'.")
+        for name, length in (("max_length", max_length), ("teacher_max_length", teacher_max_length)):
+            if length is not None and length < 8:
+                raise ValueError(f"{name}={length}: at least 8 tokens are needed (None for no limit).")
+        self.student_processor = student_processor
+        self.teacher_processor = teacher_processor
+        self.load_image = load_image
+        self.teacher_images = teacher_images
+        self.cached_keys = cached_keys
+        self.system_prompt = system_prompt
+        self.teacher_system_prompt = teacher_system_prompt
+        self.max_length = max_length
+        self.teacher_max_length = teacher_max_length
+        self.padding_side = padding_side
+        self.on_bad_example = on_bad_example
+        self._last_good: _Prepared | None = None
+        check_processor(student_processor, system_prompt)
+        if teacher_processor is not None:
+            check_processor(teacher_processor, teacher_system_prompt)
+
+    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Collate examples; a batch that would be empty repeats the last good example, so that ranks stay in step.
+
+        Raises:
+            ExampleError: For a bad example if ``on_bad_example="stop"``, or if no example so far was good.
+        """
+        prepared: list[_Prepared] = []
+        skipped: list[str] = []
+        for example in examples:
+            try:
+                prepared.append(self._prepare(example))
+            except ExampleError as error:
+                self._leave_out(error, skipped)
+        while True:
+            if not prepared and self._last_good is not None:
+                prepared = [self._last_good]
+            if not prepared:
+                raise ExampleError(", ".join(record_name(e) for e in examples), f"no usable example: {skipped}")
+            try:
+                batch = self._encode(prepared)
+            except _PROCESSOR_FAILURES as error:
+                culprit = self._culprit(prepared, error)
+                assert culprit.row is not None
+                del prepared[culprit.row]
+                self._leave_out(culprit, skipped)
+                continue
+            self._last_good = prepared[-1]
+            return {**batch, "keys": [p.key for p in prepared], "skipped": skipped}
+
+    def check(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Collate examples and raise on the first bad one, whatever ``on_bad_example`` says: a test before training.
+
+        Raises:
+            ExampleError: Naming the record and what is wrong with it.
+        """
+        prepared = [self._prepare(example) for example in examples]
+        try:
+            batch = self._encode(prepared)
+        except ExampleError:
+            raise
+        except _PROCESSOR_FAILURES as error:
+            raise self._culprit(prepared, error) from error
+        self._last_good = prepared[-1]
+        return batch
+
+    def _culprit(self, prepared: Sequence[_Prepared], error: Exception) -> ExampleError:
+        """Which example a processor cannot encode; ``error`` itself is raised if each can be encoded alone."""
+        if isinstance(error, ExampleError):
+            return error
+        for row, example in enumerate(prepared):
+            try:
+                self._encode([example])
+            except _PROCESSOR_FAILURES as own:
+                return ExampleError(example.record, f"a processor fails: {type(own).__name__}: {own}", row)
+        raise error
+
+    def _leave_out(self, error: ExampleError, skipped: list[str]) -> None:
+        if self.on_bad_example == "stop":
+            raise error
+        logger.warning("skipped %s", error)
+        skipped.append(str(error))
+
+    def _prepare(self, example: Mapping[str, Any]) -> _Prepared:
+        """Read the turns and the image of one example."""
+        record = record_name(example)
+        turns = read_turns(example, record)
+        for processor in filter(None, (self.student_processor, self.teacher_processor)):
+            for token in image_tokens(processor):
+                if any(token in text for turn in turns for text in (turn.question, turn.answer)):
+                    raise ExampleError(record, f"its text contains the image token {token!r}; remove it.")
+        key = _key(record, turns)
+        if self.cached_keys is not None and key not in self.cached_keys:
+            raise ExampleError(
+                record,
+                f"the teacher's cache does not hold it (key {key}); write it with the same questions and answers.",
+            )
+        try:
+            image = self.load_image(example)
+        except (OSError, ValueError, KeyError, TypeError, SyntaxError, Image.DecompressionBombError) as error:
+            raise UnreadableImageError(record, f"no image: {type(error).__name__}: {error}") from error
+        return _Prepared(record, key, turns, image)
+
+    def _encode(self, prepared: list[_Prepared]) -> dict[str, Any]:
+        """Student inputs and labels, teacher inputs and labels, groups of answer tokens."""
+        records = [p.record for p in prepared]
+        images = [p.image for p in prepared]
+        chats = _chats(self.student_processor, prepared, self.system_prompt)
+        batch = encode_chats(
+            self.student_processor,
+            chats,
+            images,
+            records=records,
+            max_length=self.max_length,
+            padding_side=self.padding_side,
+        )
+        if self.teacher_processor is None:
+            return batch
+        with_images = images if self.teacher_images else None
+        chats = _chats(self.teacher_processor, prepared, self.teacher_system_prompt, images=int(self.teacher_images))
+        teacher = encode_chats(
+            self.teacher_processor,
+            chats,
+            with_images,
+            records=records,
+            max_length=self.teacher_max_length,
+            padding_side=self.padding_side,
+        )
+        groups = collate_groups(
+            [
+                align_turns(
+                    _answer_bytes(self.teacher_processor, teacher["labels"][i]),
+                    _answer_bytes(self.student_processor, batch["labels"][i]),
+                )
+                for i in range(len(prepared))
+            ]
+        )
+        return {**batch, "teacher": teacher, "groups": {"teacher": groups.teacher, "student": groups.student}}
+
+
+def record_name(example: Mapping[str, Any]) -> str:
+    """What an example is called in messages and in a cache: its ``id``, else its record or file name, with its source."""
+    for field in ("id", "record", "image"):
+        if isinstance(example.get(field), str | int | Path):
+            source = example.get("source")
+            return f"{source}:{example[field]}" if source else str(example[field])
+    return "<no id>"
+
+
+def example_key(example: Mapping[str, Any]) -> str:
+    """What a teacher cache knows an example by: 32 hexadecimal digits of its name, questions and answers.
+
+    Raises:
+        MissingAnswerError: If the example has no turns to learn from.
+    """
+    record = record_name(example)
+    return _key(record, read_turns(example, record))
+
+
+def _key(record: str, turns: tuple[Turn, ...]) -> str:
+    text = "\x1f".join(part for turn in turns for part in (turn.question, turn.answer))
+    return hashlib.sha256(f"{record}\x1e{text}".encode()).hexdigest()[:32]
+
+
+def _chats(processor: Any, prepared: Sequence[_Prepared], system: str | None, images: int = 1) -> list[ChatText]:
+    chats = []
+    for row, example in enumerate(prepared):
+        try:
+            chats.append(render_chat(processor, chat_messages(example.turns, system=system, images=images)))
+        except ChatTemplateError as error:
+            raise ExampleError(example.record, str(error), row) from error
+    return chats
+
+
+def _answer_bytes(processor: Any, labels: Tensor) -> list[list[bytes]]:
+    """Bytes of the labelled tokens, answer by answer: between two answers stands a question."""
+    tokenizer = processor.tokenizer
+    at = (labels != IGNORE).nonzero().flatten().tolist()
+    pieces = token_bytes(tokenizer.convert_ids_to_tokens(labels[at].tolist()), special_tokens(tokenizer))
+    answers: list[list[bytes]] = []
+    for position, before, piece in zip(at, [None, *at], pieces, strict=False):
+        if before is None or position != before + 1:
+            answers.append([])
+        answers[-1].append(piece)
+    return answers

@@ -1,0 +1,24 @@
+from .cinc import load_cinc
+from .folder import load_folder
+from .instructions import load_instructions
+from .ludb import load_ludb
+from .ptbxl import load_ptbxl, load_ptbxl_filtered
+from .questions import conversation_dataset, question_dataset
+from .rendered import RenderedECG
+from .rows import LoadReport, load_ecg
+from .simulated import load_simulated
+
+__all__ = [
+    "LoadReport",
+    "RenderedECG",
+    "conversation_dataset",
+    "load_cinc",
+    "load_ecg",
+    "load_folder",
+    "load_instructions",
+    "load_ludb",
+    "load_ptbxl",
+    "load_ptbxl_filtered",
+    "load_simulated",
+    "question_dataset",
+]

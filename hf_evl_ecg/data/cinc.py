@@ -1,0 +1,155 @@
+"""PhysioNet/CinC Challenge 2020 and 2021 folders (Perez Alday et al. 2020, Reyna et al. 2021; doi 10.13026/34va-7q14).
+
+Records are `.mat` + `.hea` with SNOMED CT codes in the `#Dx:` comment. The headers name no patient and there is no public
+test set, so records are split one by one.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from datasets import Dataset
+
+from hf_evl_ecg.qa.labels import AXIS_LABELS, CPSC_CLASSES, main_rhythm
+from hf_evl_ecg.records.comments import read_diagnoses, read_person
+from hf_evl_ecg.records.reader import ECGRecordError, read_header
+
+from .rows import LoadReport, collect_rows, make_row, read_table, split_by_group
+
+__all__ = ["SNOMED_LABELS", "cpsc_labels", "load_cinc", "read_dx_mapping"]
+
+SINUS_RHYTHM = "426783006"
+SNOMED_LABELS = {
+    **{"164889003": "AF", "270492004": "I-AVB", "195042002": "II-AVB", "27885002": "III-AVB"},
+    **{"164909002": "LBBB", "733534002": "LBBB", "59118001": "RBBB", "713427006": "RBBB", "251120003": "ILBBB"},
+    **{"713426002": "IRBBB", "445118002": "LAFB", "445211001": "LPFB", "698252002": "IVCD", "74390002": "WPW"},
+    **{
+        "195060002": "WPW",
+        "284470004": "PAC",
+        "63593006": "PAC",
+        "427172004": "PVC",
+        "164884008": "PVC",
+        "17338001": "PVC",
+    },
+    **{
+        "429622005": "STD",
+        "164931005": "STE",
+        "164934002": "TAB",
+        "59931005": "TINV",
+        "164873001": "LVH",
+        "89792004": "RVH",
+    },
+    **{"67741000119109": "LAE", "446813000": "LAE", "446358003": "RAE", "251146004": "LVOLT", "111975006": "LQT"},
+    **{SINUS_RHYTHM: "SR", "426177001": "SBRAD", "427084000": "STACH", "427393009": "SARRH", "164890007": "AFLT"},
+    **{"426761007": "SVTAC", "10370003": "PACE", "39732003": "LAD", "47665007": "RAD", "164865005": "MI"},
+}
+# What each source's annotators labelled at all; elsewhere the absence of a code says nothing.
+CPSC_SOURCES = ("cpsc_2018",)
+COMMON_KNOWN = ("AF", "I-AVB", "LBBB", "RBBB", "SBRAD", "STACH", "SR")
+NOTES = (
+    "no patients in the headers and no public test set: split by record, so a patient may be in two splits",
+    "NORM means that sinus rhythm is the only code; it is the class 'normal' of CPSC-2018 and an approximation elsewhere",
+)
+
+
+def load_cinc(
+    root: str | os.PathLike[str],
+    *,
+    sources: Sequence[str] | None = None,
+    dx_mapping: str | os.PathLike[str] | None = None,
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+    seed: int = 0,
+    on_bad: Literal["skip", "raise"] = "skip",
+    check: Literal["header", "signal", "none"] = "header",
+) -> tuple[Dataset, LoadReport]:
+    """Read Challenge folders into rows: labels from SNOMED codes, among them the nine CPSC-2018 classes.
+
+    Args:
+        root: Folder that holds one folder per source (`cpsc_2018`, `georgia` …), at any depth; the 2021 layout with
+            groups `g1`, `g2` … below a source is read too.
+        sources: Names of sources to read; None reads all but `ptb-xl`, whose records are PTB-XL's under other names and
+            belong to its folds.
+        dx_mapping: The Challenge's `dx_mapping.csv`; with it `diagnoses` holds names, else SNOMED codes.
+        fractions: Shares of train, validation and test.
+        seed: Seed of the split.
+        on_bad: As in `collect_rows`.
+        check: As in `collect_rows`.
+
+    Raises:
+        ValueError: No record is there, a source is absent, or the mapping lacks a column.
+        ECGRecordError: A bad record, with `on_bad="raise"`.
+    """
+    root = Path(root).resolve()
+    names = read_dx_mapping(dx_mapping) if dx_mapping is not None else {}
+    found: dict[str, list[str]] = {}
+    for path in sorted(root.rglob("*.hea")):
+        folder = path.parent
+        while folder.name.startswith("g") and folder.name[1:].isdigit():
+            folder = folder.parent
+        found.setdefault(folder.name, []).append(str(path.relative_to(root).with_suffix("")))
+    wanted = [name for name in found if name != "ptb-xl"] if sources is None else list(sources)
+    absent = [name for name in wanted if name not in found]
+    if absent or not wanted:
+        raise ValueError(f"{root} has no records of {absent or 'any source'}; it has {sorted(found)}")
+    records = [(source, record) for source in wanted for record in found[source]]
+    splits = split_by_group([record for _, record in records], fractions=fractions, seed=seed)
+    failed: list[tuple[str, str]] = []
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for (source, record), split in zip(records, splits, strict=True):
+            try:
+                yield _row(root, source, record, split, names)
+            except ECGRecordError as error:
+                if on_bad == "raise":
+                    raise
+                failed.append((record, str(error)))
+
+    dataset, report = collect_rows(rows(), "cinc", on_bad=on_bad, check=check, notes=NOTES)
+    report.skipped += failed
+    return dataset, report
+
+
+def cpsc_labels(codes: Sequence[str]) -> list[str]:
+    """Return the nine CPSC-2018 classes that SNOMED codes amount to, in the order of `CPSC_CLASSES`.
+
+    Example:
+        >>> cpsc_labels(["426783006"]), cpsc_labels(["164889003", "59118001"])
+        (['NORM'], ['AF', 'RBBB'])
+    """
+    found = {SNOMED_LABELS[code] for code in codes if code in SNOMED_LABELS}
+    if set(codes) == {SINUS_RHYTHM}:
+        found.add("NORM")
+    return [name for name in CPSC_CLASSES if name in found]
+
+
+def read_dx_mapping(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Read the Challenge's table of SNOMED CT codes and names.
+
+    Raises:
+        ValueError: The file is missing or lacks a column.
+    """
+    table = read_table(Path(path), ("dx", "snomed_ct_code"))
+    return {entry["snomed_ct_code"].strip(): entry["dx"].strip() for entry in table}
+
+
+def _row(root: Path, source: str, record: str, split: str, names: dict[str, str]) -> dict[str, Any]:
+    header = read_header(root / record, root=root)
+    codes = list(read_diagnoses(header.comments))
+    labels = list(
+        dict.fromkeys([*cpsc_labels(codes), *(SNOMED_LABELS[code] for code in codes if code in SNOMED_LABELS)])
+    )
+    axis = [label for label in labels if label in AXIS_LABELS]
+    known = CPSC_CLASSES if source in CPSC_SOURCES else COMMON_KNOWN
+    return make_row(
+        record,
+        f"cinc/{source}",
+        root,
+        split,
+        labels=labels,
+        known_labels=list(known),
+        rhythm=main_rhythm(labels),
+        axis=axis[0] if len(axis) == 1 else None,
+        diagnoses=[names.get(code, code) for code in codes],
+        **read_person(header.comments),
+    )

@@ -1,0 +1,110 @@
+"""My own folder: WFDB records and a CSV that says what they show."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from datasets import Dataset
+
+from hf_evl_ecg.qa.labels import AXIS_LABELS, LABELS, main_rhythm, unknown_labels
+from hf_evl_ecg.qa.prompts import MEASUREMENTS
+
+from .rows import SPLITS, LoadReport, collect_rows, make_row, number, read_table, split_by_group
+
+__all__ = ["load_folder"]
+
+SEPARATORS = ";|"
+
+
+def load_folder(
+    root: str | os.PathLike[str],
+    table: str | os.PathLike[str] = "records.csv",
+    *,
+    known_labels: list[str] | None = None,
+    gain_per_mv: float | None = None,
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+    seed: int = 0,
+    on_bad: Literal["skip", "raise"] = "skip",
+    check: Literal["header", "signal", "none"] = "header",
+) -> tuple[Dataset, LoadReport]:
+    """Read a folder of WFDB records with a table.
+
+    The table needs the column `record` (path relative to the folder, without suffix). It may have `patient`, `split`
+    (train, validation, test), `labels` (codes of `hf_evl_ecg.qa.labels.LABELS`, separated by `;` or `|`), `report`, `age`,
+    `sex`, and the measurements `heart_rate` (beats per minute), `pr_interval`, `qrs_duration`, `qt_interval` (ms). Where
+    no split is given, patients are kept together; where no patient is given either, records are split one by one and
+    the report says so.
+
+    Args:
+        root: The data folder; nothing outside it is read for a record.
+        table: The CSV, relative to the folder.
+        known_labels: Labels whose absence means "not there", for yes/no questions; None takes all that occur.
+        gain_per_mv: As in `read_record`, for all records.
+        fractions: Shares of train, validation and test.
+        seed: Seed of the split.
+        on_bad: As in `collect_rows`.
+        check: As in `collect_rows`.
+
+    Raises:
+        ValueError: The table is missing, names an unknown label or split, or gives splits for some records only.
+        ECGRecordError: A bad record, with `on_bad="raise"`.
+    """
+    root = Path(root).resolve()
+    entries = list(read_table(root / table, ("record",)))
+    if not entries:
+        raise ValueError(f"{root / table} has no rows")
+    labels = [_labels(entry) for entry in entries]
+    known = list(dict.fromkeys(label for found in labels for label in found)) if known_labels is None else known_labels
+    splits, note = _splits(entries, fractions, seed)
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for entry, found, split in zip(entries, labels, splits, strict=True):
+            axis = [label for label in found if label in AXIS_LABELS]
+            yield make_row(
+                entry["record"].strip(),
+                root.name,
+                root,
+                split,
+                gain_per_mv=gain_per_mv,
+                patient=(entry.get("patient") or "").strip() or None,
+                age=number(entry.get("age")),
+                sex={"m": "male", "f": "female"}.get((entry.get("sex") or "").strip()[:1].lower()),
+                labels=found,
+                known_labels=known,
+                rhythm=main_rhythm(found),
+                axis=axis[0] if len(axis) == 1 else None,
+                report=(entry.get("report") or "").strip() or None,
+                **{name: number(entry.get(name)) for name in MEASUREMENTS},
+            )
+
+    return collect_rows(rows(), root.name, on_bad=on_bad, check=check, notes=(note,))
+
+
+def _labels(entry: dict[str, str]) -> list[str]:
+    text = entry.get("labels") or ""
+    for separator in SEPARATORS[1:]:
+        text = text.replace(separator, SEPARATORS[0])
+    found = list(dict.fromkeys(part.strip() for part in text.split(SEPARATORS[0]) if part.strip()))
+    unknown = unknown_labels(found)
+    if unknown:
+        raise ValueError(f"record {entry['record']!r}: unknown labels {unknown}; allowed: {sorted(LABELS)}")
+    return found
+
+
+def _splits(entries: list[dict[str, str]], fractions: tuple[float, float, float], seed: int) -> tuple[list[str], str]:
+    given = [(entry.get("split") or "").strip() for entry in entries]
+    if all(given):
+        wrong = sorted(set(given) - set(SPLITS))
+        if wrong:
+            raise ValueError(f"splits {wrong} in the table; allowed: {SPLITS}")
+        return given, "splits as the table gives them"
+    if any(given):
+        raise ValueError(f"{sum(map(bool, given))} of {len(given)} records have a split; give it for all or for none")
+    patients = [(entry.get("patient") or "").strip() for entry in entries]
+    groups = [f"patient {p}" if p else f"record {entry['record']}" for p, entry in zip(patients, entries, strict=True)]
+    unknown = patients.count("")
+    note = "split by patient"
+    if unknown:
+        note += f"; {unknown} of {len(entries)} records name no patient and are split by record"
+    return split_by_group(groups, fractions=fractions, seed=seed), note

@@ -1,0 +1,60 @@
+"""ECGs drawn when they are needed: a row of a data set → its picture."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+
+from hf_evl_ecg.drawing.augment import AugmentConfig, render_augmented
+from hf_evl_ecg.drawing.rendering import RenderConfig, render
+
+from .rows import load_ecg
+
+__all__ = ["RenderedECG"]
+
+
+@dataclass(frozen=True)
+class RenderedECG:
+    """Reads the ECG that an example names and draws it; runs in the data loader's workers, so no images are stored.
+
+    Attributes:
+        config: Paper and layout; the default `RenderConfig` if None.
+        augment: Artefacts to draw from; None draws clean paper.
+        seed: The artefacts of a record follow from this number and the record's name, so they are the same each time.
+            None draws new ones each time, from torch's random state; a teacher cache needs a number.
+
+    Example:
+        >>> EVLECGCollator(student_processor, load_image=RenderedECG())  # doctest: +SKIP
+    """
+
+    config: RenderConfig | None = None
+    augment: AugmentConfig | None = None
+    seed: int | None = 0
+
+    def __call__(self, example: Mapping[str, Any]) -> Image.Image:
+        """The picture of the ECG that `hf_evl_ecg.data.rows.load_ecg` reads, in RGB."""
+        ecg, config = load_ecg(example), self.config or RenderConfig()
+        if self.augment is None:
+            return render(ecg, config).convert("RGB")
+        seed = int(torch.randint(2**31, ())) if self.seed is None else self.seed
+        name = zlib.crc32(str(example["record"]).encode())
+        return render_augmented(ecg, config, self.augment, (seed, name)).convert("RGB")
+
+    def fingerprint(self) -> str:
+        """What a teacher cache is told about the images.
+
+        Raises:
+            ValueError: If the images are drawn anew each time, so that cached features would belong to others.
+        """
+        if self.augment is not None and self.seed is None:
+            raise ValueError("artefacts that are new each time cannot be cached; give RenderedECG a seed.")
+        augment = None if self.augment is None else asdict(self.augment)
+        parts = [(self.config or RenderConfig()).fingerprint(), augment, self.seed if augment else None]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,297 @@
+"""Teacher features on disk: safetensors shards, memory-mapped, checked, written so that a kill loses one shard at most.
+
+A cache is a folder with ``cache.json`` (what the features are and what they were computed from) and, for each shard,
+``NNN-NNNNN-XXXXXXXX.safetensors`` and a ``.json`` beside it that lists the examples and the SHA-256 of each. The
+``.json`` is written last: a shard without one does not count. An example is checked when it is first read, so that
+nothing else of its shard has to be.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from hf_evl_ecg.models.features import FeatureRequest
+from hf_evl_ecg.models.fingerprints import tensors_sha256
+from hf_evl_ecg.tokens import IGNORE, TokenFeatures
+
+__all__ = [
+    "CacheLayout",
+    "CacheMismatchError",
+    "CachedTeacher",
+    "DamagedShardError",
+    "compare_headers",
+    "read_header",
+    "read_shards",
+    "write_json",
+]
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+FORMAT = 2
+_OPEN_SHARDS = 64
+
+
+class CacheMismatchError(ValueError):
+    """A cache that was made from something else, or does not hold what is asked for."""
+
+
+class DamagedShardError(ValueError):
+    """A shard that is missing, cut short or altered."""
+
+
+@dataclass(frozen=True)
+class CacheLayout:
+    """What a cache holds for each example.
+
+    Attributes:
+        layers: Hidden states to keep; -1 is the last one, after the final norm.
+        tokens: Tokens they cover: ``"all"``, ``"visual"`` or ``"answer"``.
+        visual: Keep the projector's outputs.
+        visual_pool: Average this many consecutive image tokens into one.
+        positions: Keep where on the image each visual token lies.
+        top_k: Answer log-probabilities to keep per token; 0 keeps none.
+        dtype: ``"float16"``, ``"bfloat16"`` or ``"float32"``; log-probabilities are always float32.
+    """
+
+    layers: tuple[int, ...] = (-1,)
+    tokens: str = "all"
+    visual: bool = True
+    visual_pool: int = 1
+    top_k: int = 64
+    dtype: str = "bfloat16"
+    positions: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", tuple(self.layers))
+        if not self.layers or self.top_k < 0 or self.dtype not in DTYPES:
+            raise ValueError(f"{self}: at least one layer, top_k >= 0 and a dtype of {sorted(DTYPES)} are needed.")
+        self.request(self.layers[0])
+
+    def tensors(self) -> list[str]:
+        """Names of the tensors of an example."""
+        names = [f"hidden.{layer}" for layer in self.layers] + ["answer_ids", "answer_index"]
+        names += ["visual"] if self.visual else []
+        names += ["visual_positions"] if self.positions else []
+        names += ["top_log_probs", "top_ids"] if self.top_k else []
+        return names
+
+    def request(self, layer: int) -> FeatureRequest:
+        """The request that a cache of this layout answers."""
+        return FeatureRequest(
+            tokens=self.tokens,  # type: ignore[arg-type]
+            layer=layer,
+            visual=self.visual,
+            logits=self.top_k > 0,
+            visual_pool=self.visual_pool,
+            positions=self.positions,
+        )
+
+
+class CachedTeacher:
+    """A teacher that answers from a cache, so that its weights are needed no more.
+
+    Args:
+        folder: A folder that `hf_evl_ecg.distillation.cache_writer.TeacherCacheWriter` wrote.
+        expected: What the features must have been computed from; every entry must equal the cache's fingerprint.
+        verify: Compare each example's SHA-256 when it is first read.
+
+    Raises:
+        CacheMismatchError: If an entry of ``expected`` differs, naming it.
+        DamagedShardError: When features of a damaged shard are asked for, naming the shard.
+    """
+
+    def __init__(self, folder: str | Path, *, expected: Mapping[str, Any], verify: bool = True) -> None:
+        self.folder = Path(folder)
+        self.verify = verify
+        self.header = read_header(self.folder)
+        self.layout = CacheLayout(**self.header["layout"])
+        compare_headers({"fingerprint": self.header["fingerprint"]}, {"fingerprint": dict(expected)}, self.folder)
+        self._place = {
+            key: (shard["file"], digest)
+            for shard in read_shards(self.folder)
+            for key, digest in shard["examples"].items()
+        }
+        self._open: OrderedDict[str, Any] = OrderedDict()
+        self._verified: set[str] = set()
+
+    @property
+    def hidden_dim(self) -> int:
+        """Width of the teacher's hidden states and visual tokens."""
+        return int(self.header["hidden_dim"])
+
+    @property
+    def exact_ranks(self) -> int | None:
+        """How many of the largest answer probabilities are exact; None: all."""
+        return None if self.layout.top_k >= self.header["vocab_size"] else self.layout.top_k
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """Keys of the examples."""
+        return frozenset(self._place)
+
+    def __len__(self) -> int:
+        return len(self._place)
+
+    def features(self, batch: Mapping[str, Any], request: FeatureRequest) -> TokenFeatures:
+        """Features of ``batch["keys"]``, padded, in the cache's dtype.
+
+        Answer logits are the ``top_k`` largest log-probabilities in descending order, not in that of the vocabulary:
+        all that universal logit distillation over at most ``top_k`` ranks needs.
+
+        Raises:
+            CacheMismatchError: If the cache does not hold what is asked for.
+        """
+        self._check(request)
+        device = batch["input_ids"].device
+        rows = [self._read(key, request, device) for key in batch["keys"]]
+        hidden, mask = _pad([row[f"hidden.{request.layer}"] for row in rows])
+        answer_ids, answer_mask = _pad([row["answer_ids"].long() for row in rows], IGNORE)
+        answer_index, _ = _pad([row["answer_index"].long() for row in rows], -1)
+        visual, visual_mask = _pad([row["visual"] for row in rows]) if request.visual else (None, None)
+        centres, _ = _pad([row["visual_positions"] for row in rows]) if request.positions else (None, None)
+        logits, normaliser = None, None
+        if request.logits:
+            logits, _ = _pad([row["top_log_probs"] for row in rows])
+            normaliser = None if self.exact_ranks is None else torch.zeros_like(logits[..., 0])
+        return TokenFeatures(
+            hidden=hidden,
+            mask=mask,
+            visual=visual,
+            visual_mask=visual_mask,
+            visual_positions=centres,
+            answer_logits=logits,
+            answer_logsumexp=normaliser,
+            answer_ids=answer_ids,
+            answer_mask=answer_mask,
+            answer_index=answer_index,
+        )
+
+    def _check(self, request: FeatureRequest) -> None:
+        layout = self.layout
+        wrong = [
+            (f"layer {request.layer}", request.layer in layout.layers, f"layers {list(layout.layers)}"),
+            (f"tokens={request.tokens!r}", request.tokens == layout.tokens, f"tokens={layout.tokens!r}"),
+            ("visual tokens", layout.visual or not request.visual, "none"),
+            (
+                f"visual_pool={request.visual_pool}",
+                not request.visual or request.visual_pool == layout.visual_pool,
+                f"visual_pool={layout.visual_pool}",
+            ),
+            ("visual positions", layout.positions or not request.positions, "none (positions=False)"),
+            ("answer logits", layout.top_k > 0 or not request.logits, "none (top_k=0)"),
+        ]
+        for wanted, fits, held in wrong:
+            if not fits:
+                raise CacheMismatchError(f"{wanted} wanted, but the cache {self.folder} holds {held}; write it anew.")
+
+    def _read(self, key: str, request: FeatureRequest, device: torch.device) -> dict[str, Tensor]:
+        """The stored tensors of one example that the request needs."""
+        if key not in self._place:
+            raise CacheMismatchError(
+                f"example {key} is not among the {len(self)} of the cache {self.folder}; write it with the same "
+                "examples, questions and answers."
+            )
+        name, digest = self._place[key]
+        names = [f"hidden.{request.layer}", "answer_ids", "answer_index"]
+        names += ["visual"] if request.visual else []
+        names += ["visual_positions"] if request.positions else []
+        names += ["top_log_probs"] if request.logits else []
+        check = self.verify and key not in self._verified
+        shard = self._shard(name)
+        try:
+            tensors = {n: shard.get_tensor(f"{key}/{n}") for n in (self.layout.tensors() if check else names)}
+        except SafetensorError as error:
+            raise _damaged(self.folder / name, str(error)) from error
+        if check:
+            if tensors_sha256(tensors) != digest:
+                raise _damaged(self.folder / name, f"the SHA-256 of example {key} differs")
+            self._verified.add(key)
+        return {n: tensors[n].to(device) for n in names}
+
+    def _shard(self, name: str) -> Any:
+        """An open, memory-mapped shard."""
+        if name in self._open:
+            self._open.move_to_end(name)
+            return self._open[name]
+        try:
+            self._open[name] = safe_open(self.folder / name, framework="pt")
+        except (SafetensorError, OSError) as error:
+            raise _damaged(self.folder / name, str(error)) from error
+        if len(self._open) > _OPEN_SHARDS:
+            self._open.popitem(last=False)
+        return self._open[name]
+
+
+def _pad(rows: Sequence[Tensor], value: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Stack rows of different lengths, at least one column, and their mask."""
+    padded = pad_sequence(list(rows), batch_first=True, padding_value=value)
+    if padded.shape[1] == 0:
+        padded = padded.new_full((padded.shape[0], 1, *padded.shape[2:]), value)
+    lengths = torch.tensor([len(row) for row in rows], device=padded.device)
+    return padded, torch.arange(padded.shape[1], device=padded.device) < lengths.unsqueeze(1)
+
+
+def compare_headers(cached: Mapping[str, Any], expected: Mapping[str, Any], folder: Path) -> None:
+    """Raise `CacheMismatchError` on the first expected entry that a cache does not have."""
+    for name, value in expected.items():
+        held = cached.get(name)
+        if isinstance(value, Mapping) and isinstance(held, Mapping):
+            compare_headers(held, value, folder)
+        elif held != value:
+            raise CacheMismatchError(
+                f"the cache {folder} was made with {name}={held!r}, expected is {value!r}; use another folder or write "
+                "the cache anew."
+            )
+
+
+def read_header(folder: Path) -> dict[str, Any]:
+    """``cache.json`` of a cache."""
+    path = folder / "cache.json"
+    try:
+        header = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CacheMismatchError(f"{folder} holds no readable teacher cache: {error}") from error
+    if header.get("format") != FORMAT:
+        raise CacheMismatchError(
+            f"{path} has format {header.get('format')!r}; this version reads format {FORMAT}: write the cache anew."
+        )
+    return header
+
+
+def read_shards(folder: Path) -> list[dict[str, Any]]:
+    """The lists of examples of all complete shards; a file name must be the list's own."""
+    shards = []
+    for path in sorted(folder.glob("[0-9]*-[0-9]*-*.json")):
+        try:
+            shard = json.loads(path.read_text(encoding="utf-8"))
+            complete = shard["file"] == path.with_suffix(".safetensors").name and dict(shard["examples"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise _damaged(path, str(error)) from error
+        if not complete:
+            raise _damaged(path, "it lists another file or nothing")
+        shards.append(shard)
+    return shards
+
+
+def _damaged(path: Path, why: str) -> DamagedShardError:
+    stem = path.with_suffix("")
+    return DamagedShardError(
+        f"shard {path} is damaged ({why}); delete {stem}.safetensors and {stem}.json and run the writer again."
+    )
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a json file at once: it is there whole or not at all."""
+    temporary = path.with_suffix(f"{path.suffix}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)

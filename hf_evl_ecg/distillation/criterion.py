@@ -1,0 +1,115 @@
+"""Aligner and projector, which are trained beside the student: their start, gradients and checkpoints."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import TrainerCallback
+
+from hf_evl_ecg.config import EVLECGConfig
+from hf_evl_ecg.losses import EVLECGLoss
+from hf_evl_ecg.models.features import base_model
+
+from .teacher import TeacherSignal
+
+__all__ = ["SIDE_FILE", "CriterionCallback", "build_criterion", "load_criterion", "save_criterion"]
+
+logger = logging.getLogger(__name__)
+
+SIDE_FILE = "distillation.safetensors"
+
+
+def build_criterion(model: nn.Module, teacher: TeacherSignal | None, args: EVLECGConfig) -> EVLECGLoss:
+    """The loss for a student and its teacher, the same on every process; the random state stays as it is.
+
+    Raises:
+        ValueError: If a term needs a teacher that is missing, or more of its answer probabilities than it knows.
+    """
+    width = base_model(model).config.get_text_config().hidden_size
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(args.seed)
+        criterion = EVLECGLoss(width, teacher.hidden_dim if teacher else width, **args.loss_options())
+    if criterion.needs_teacher and teacher is None:
+        raise ValueError("terms with positive weight need a teacher; give one, or set alpha=0 for answers alone.")
+    if criterion.needs_logits and teacher is not None and teacher.exact_ranks is not None:
+        ranks = args.uld_top_k or float("inf")
+        if ranks > teacher.exact_ranks:
+            raise ValueError(
+                f"uld_top_k={args.uld_top_k}, but the teacher's cache holds the {teacher.exact_ranks} largest answer "
+                f"probabilities; set uld_top_k={teacher.exact_ranks} or less."
+            )
+        if args.uld_temperature != 1:
+            raise ValueError(
+                f"uld_temperature={args.uld_temperature}, but the teacher's cache holds probabilities at temperature 1 "
+                "and not all of them; set uld_temperature=1, or cache every one (top_k of at least the vocabulary)."
+            )
+    if teacher is not None and not criterion.needs_teacher:
+        logger.warning("every term that reads the teacher has weight zero: the teacher is not run.")
+    return criterion
+
+
+def save_criterion(criterion: EVLECGLoss, folder: str | Path) -> None:
+    """Write aligner and projector to ``distillation.safetensors`` in a folder."""
+    path = Path(folder) / SIDE_FILE
+    temporary = path.with_suffix(".tmp")
+    save_file({name: p.detach().cpu().contiguous() for name, p in criterion.state_dict().items()}, temporary)
+    os.replace(temporary, path)
+
+
+def load_criterion(criterion: EVLECGLoss, folder: str | Path) -> None:
+    """Read what `save_criterion` wrote.
+
+    Raises:
+        ValueError: If it is not there, or belongs to other terms or models.
+    """
+    path = Path(folder) / SIDE_FILE
+    if not path.is_file():
+        raise ValueError(
+            f"{folder} has no {SIDE_FILE}, so aligner and projector cannot be resumed; choose an earlier checkpoint."
+        )
+    try:
+        criterion.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        raise ValueError(f"{path} belongs to a run with other terms or other models: {error}") from error
+
+
+class CriterionCallback(TrainerCallback):
+    """Keeps aligner and projector in step with the student: gradients and their clipping.
+
+    They stand outside the distributed wrapper around the student, so their gradients are averaged here, once per
+    optimizer step and in one message. That also holds where a process had no use for a term in this step.
+
+    Args:
+        criterion: The loss with its parameters.
+        accelerator: The trainer's.
+    """
+
+    def __init__(self, criterion: EVLECGLoss, accelerator: Accelerator) -> None:
+        self.criterion = criterion
+        self.accelerator = accelerator
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Average the gradients over the processes, then clip them by themselves."""
+        parameters = [p for p in self.criterion.parameters() if p.requires_grad]
+        if not parameters:
+            return
+        if self.accelerator.num_processes > 1:
+            for p in parameters:  # a process whose batch had no such term counts with zero
+                p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+            flat = torch.cat([p.grad.flatten() for p in parameters])  # type: ignore[union-attr]
+            flat = self.accelerator.reduce(flat, "mean")
+            for p, grad in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+                p.grad = grad.view_as(p)
+        if args.max_grad_norm and args.max_grad_norm > 0:
+            nn.utils.clip_grad_norm_(parameters, args.max_grad_norm)
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Clear the gradients, which the student's ``zero_grad`` does not reach."""
+        self.criterion.zero_grad(set_to_none=True)

@@ -1,0 +1,52 @@
+"""Does a recording fit on its paper? What a drawing cuts off, and the gain at which it cuts off nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hf_evl_ecg.signals.ecg import ECG
+
+from .geometry import GAINS_MM_MV
+from .rendering import RenderConfig
+
+__all__ = ["cut_leads", "fit_gain"]
+
+
+def cut_leads(ecg: ECG, config: RenderConfig) -> tuple[str, ...]:
+    """Leads of which a part is not drawn: it lies beyond the edge of the paper or, where traces are clamped, of its row.
+
+    Args:
+        ecg: The record, in mV.
+        config: How it is drawn.
+
+    Example:
+        >>> import numpy as np
+        >>> tall = ECG(np.full((5000, 12), 4.0, np.float32), fs_hz=500)
+        >>> cut_leads(tall, RenderConfig()), cut_leads(tall, RenderConfig(gain_mm_mv=5))
+        (('I', 'aVR', 'V1', 'V4'), ())
+    """
+    page, cut = config.page(), []
+    for strip in page.strips:
+        begin, stop = strip.samples(ecg.fs_hz, len(ecg))
+        signal = ecg.lead(strip.lead)[begin:stop]
+        top, bottom = 0.0, float(page.height_px)
+        if config.overflow == "clamp":
+            top, bottom = (strip.baseline_px + side * page.pitch_px / 2 for side in (-1, 1))
+        if len(signal) and (page.y_px(strip, signal.max()) < top or page.y_px(strip, signal.min()) > bottom):
+            cut.append(strip.lead)
+    return tuple(dict.fromkeys(cut))
+
+
+def fit_gain(ecg: ECG, config: RenderConfig) -> RenderConfig:
+    """The configuration with the largest gain up to its own at which no lead is cut, as carts choose it; at least 5 mm/mV.
+
+    Example:
+        >>> import numpy as np
+        >>> fit_gain(ECG(np.full((5000, 12), 4.0, np.float32), fs_hz=500), RenderConfig()).gain_mm_mv
+        5.0
+    """
+    for gain in sorted((gain for gain in GAINS_MM_MV if gain <= config.gain_mm_mv), reverse=True):
+        fitted = replace(config, gain_mm_mv=gain)
+        if not cut_leads(ecg, fitted):
+            break
+    return fitted

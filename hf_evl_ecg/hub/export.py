@@ -1,0 +1,247 @@
+"""A trained student → a folder that loads anywhere with `from_pretrained`: merged, stripped, checked in a new process."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_evl_ecg.chat.conversations import Turn, chat_messages, special_tokens
+from hf_evl_ecg.inference.generation import answer_token_ids
+from hf_evl_ecg.models.features import UnsupportedModelError, base_model
+from hf_evl_ecg.models.loading import PROVENANCE_KEY
+
+from .reload_check import ReloadError, reload_logits
+
+__all__ = ["ExportReport", "export_student", "load_student"]
+
+CHECK_QUESTION = "What is the rhythm of this ECG?"
+_PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
+_SAME = {torch.float32: 1e-5, torch.float64: 1e-5}  # of the largest logit; other types: half precision below
+_MERGED = {torch.float32: 1e-3, torch.float64: 1e-3}
+_SAME_HALF, _MERGED_HALF = 1e-3, 5e-2
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export contains and how it was checked.
+
+    Attributes:
+        folder: The exported folder.
+        parameters: Parameters of the student.
+        dropped: Weights of the given model that are not the student's.
+        reload_difference: Largest difference of logits between this process and the new one, over the largest logit.
+        merge_difference: The same between the model with adapters and the merged one; 0 without adapters.
+    """
+
+    folder: Path
+    parameters: int
+    dropped: tuple[str, ...]
+    reload_difference: float
+    merge_difference: float
+
+
+def export_student(
+    model: nn.Module | str | Path,
+    output_dir: str | Path,
+    *,
+    processor: Any = None,
+    provenance: Mapping[str, Any] | None = None,
+    check_inputs: Mapping[str, Tensor] | None = None,
+) -> ExportReport:
+    """Write a student as a native checkpoint, and prove that it loads without this package and computes the same.
+
+    LoRA adapters are merged (in float32, on a copy), weights that the native architecture does not know are left out,
+    weights are safetensors and nothing is pickled. The generation settings become greedy and stop at the end of a turn.
+    The folder is written under another name, loaded by ``AutoModelForImageTextToText`` and ``AutoProcessor`` in a new
+    process that cannot import this package, and takes its name only if the logits agree.
+
+    Args:
+        model: The student, a PEFT model around it, or a checkpoint folder of either.
+        output_dir: New folder.
+        processor: Its processor, or a tokenizer alone if `check_inputs` are given; None: from the checkpoint folder.
+        provenance: What is worth knowing (teacher, data, method, commit, results); json under "evl_ecg" in ``config.json``.
+        check_inputs: Model inputs to compare logits on, instead of a picture and a question through the processor.
+
+    Raises:
+        ReloadError: The export does not load, or computes something else.
+        UnsupportedModelError: The model is no native architecture of transformers.
+        ValueError: The folder exists, there is no processor or chat template, or the provenance is no json.
+
+    Example:
+        >>> export_student("outputs/checkpoint-500", "ecg-student", provenance={"teacher": "PULSE-7B"})  # doctest: +SKIP
+    """
+    output = Path(output_dir)
+    if output.exists():
+        raise ValueError(f"{output} exists; choose a new folder or remove it")
+    text = _provenance_text(provenance or {})
+    if not isinstance(model, nn.Module):
+        processor = AutoProcessor.from_pretrained(model) if processor is None else processor
+        model = load_student(model)
+    _check_processor(processor, check_inputs)
+    tensors, question = _check_input(processor, check_inputs)
+    student = _native_copy(model)
+    before, after = _logits(model, tensors), _logits(student, tensors)
+    merged = _difference(after, before)
+    if merged > _MERGED.get(student.dtype, _MERGED_HALF):
+        raise ReloadError(f"merging the adapters changes logits by {merged:.2g} of the largest; export refused")
+    native = _native_names(student)
+    state = {name: tensor for name, tensor in student.state_dict().items() if name in native}
+    dropped = tuple(sorted(set(student.state_dict()) - set(state)))
+    student.config.update({PROVENANCE_KEY: json.loads(text)})
+    _set_generation(student, processor)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
+    try:
+        student.save_pretrained(temporary, state_dict=state)
+        processor.save_pretrained(temporary)
+        found = _reload(temporary, tensors, question, student)
+        same = _difference(found, after)
+        if same > _SAME.get(student.dtype, _SAME_HALF):
+            raise ReloadError(f"reloaded in a new process, logits differ by {same:.2g} of the largest; export refused")
+        _refuse_pickles(temporary)
+        temporary.chmod(0o755)
+        temporary.replace(output)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return ExportReport(output, sum(p.numel() for p in student.parameters()), dropped, same, merged)
+
+
+def load_student(folder: str | Path) -> nn.Module:
+    """Load a checkpoint of `EVLECGTrainer`: a whole model, or adapters with the base model they name.
+
+    Raises:
+        ValueError: The folder holds neither.
+    """
+    folder = Path(folder)
+    if (folder / "adapter_config.json").is_file():
+        from peft import PeftConfig, PeftModel
+
+        base = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
+        if not base:
+            raise ValueError(f"{folder}/adapter_config.json names no base model; load the model and give it itself")
+        return PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(base), str(folder))
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder} holds neither config.json nor adapter_config.json; give a checkpoint folder")
+    return AutoModelForImageTextToText.from_pretrained(folder)
+
+
+def _native_copy(model: nn.Module) -> PreTrainedModel:
+    """The student without adapters, as a copy in its own type, in eval mode."""
+    inner = base_model(model)
+    if not type(inner).__module__.startswith("transformers."):
+        raise UnsupportedModelError(
+            f"{type(inner).__module__}.{type(inner).__name__} is no class of transformers, so it would not load without "
+            "its own code; distil into a native architecture"
+        )
+    copied = copy.deepcopy(model)
+    if inner is not model:
+        types = {name.replace(".base_layer.", "."): p.dtype for name, p in inner.named_parameters()}
+        copied = copied.float().merge_and_unload()  # type: ignore[operator]
+        for name, parameter in copied.named_parameters():
+            parameter.data = parameter.data.to(types.get(name, inner.dtype))
+    assert isinstance(copied, PreTrainedModel)
+    return copied.eval()
+
+
+def _native_names(student: PreTrainedModel) -> set[str]:
+    """Names of the weights of the student's architecture as its configuration describes it."""
+    config = copy.deepcopy(student.config)
+    with torch.device("meta"):
+        return set(type(student)(config).state_dict())
+
+
+def _set_generation(student: PreTrainedModel, processor: Any) -> None:
+    """Greedy, stopping at the tokenizer's end of sequence and at the end of a turn of the chat template."""
+    tokenizer = processor if isinstance(processor, PreTrainedTokenizerBase) else processor.tokenizer
+    stops: set[Any] = {tokenizer.eos_token_id} - {None}
+    if tokenizer is not processor:
+        last = answer_token_ids(processor, ["yes"])[0][-1]
+        special: Any = tokenizer.convert_tokens_to_ids(sorted(special_tokens(tokenizer)))
+        stops |= {last} & set(special)
+    settings = student.generation_config
+    assert settings is not None
+    settings.update(do_sample=False, temperature=None, top_p=None, top_k=None)
+    settings.eos_token_id = sorted(stops)
+    settings.pad_token_id = tokenizer.pad_token_id
+
+
+def _check_processor(processor: Any, check_inputs: Mapping[str, Tensor] | None) -> None:
+    if processor is None:
+        raise ValueError("give the student's processor; only a checkpoint folder can be exported without one")
+    if isinstance(processor, PreTrainedTokenizerBase):
+        if check_inputs is None:
+            raise ValueError("a tokenizer alone cannot prepare a picture: give a processor, or check_inputs")
+        return
+    if not processor.chat_template:
+        raise ValueError(f"{type(processor).__name__} has no chat template, so no user could ask the student anything")
+
+
+def _check_input(
+    processor: Any, given: Mapping[str, Tensor] | None
+) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+    """Model inputs of the check, and the picture they were made from, unless they were given."""
+    if given is not None:
+        return dict(given), None
+    rows, columns = np.mgrid[0:220, 0:280]
+    pixels = np.stack([rows % 256, columns % 256, (rows * columns) % 256], -1).astype(np.uint8)
+    messages = chat_messages([Turn(CHECK_QUESTION, "-")])[:1]
+    prompt = processor.apply_chat_template(messages, add_generation_prompt=True)
+    encoded = processor(text=[prompt], images=[[Image.fromarray(pixels)]], return_tensors="pt")
+    return dict(encoded), {"image": torch.from_numpy(pixels)}
+
+
+@torch.no_grad()
+def _logits(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    network = base_model(model)
+    moved = {n: t.to(network.device, network.dtype if t.is_floating_point() else None) for n, t in inputs.items()}
+    was_training = model.training
+    model.eval()
+    try:
+        return model(**moved).logits.float().cpu()
+    finally:
+        model.train(was_training)
+
+
+def _reload(
+    folder: Path, inputs: Mapping[str, Tensor], picture: dict[str, Tensor] | None, student: PreTrainedModel
+) -> Tensor:
+    """Logits of the written folder in a new process; its processor must make the same tokens."""
+    device = str(student.device)
+    if picture is None:
+        return reload_logits(folder, inputs, device=device)["logits"]
+    found = reload_logits(folder, picture, question=CHECK_QUESTION, device=device)
+    if not torch.equal(found["input_ids"], inputs["input_ids"]):
+        raise ReloadError("reloaded in a new process, the processor makes other tokens; export refused")
+    return found["logits"]
+
+
+def _difference(found: Tensor, expected: Tensor) -> float:
+    """Largest difference over the largest logit; infinite for other shapes or values that are not finite."""
+    if found.shape != expected.shape or not torch.isfinite(found).all():
+        return float("inf")
+    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
+
+
+def _provenance_text(provenance: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(dict(provenance), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the provenance is no json: {error}; use texts, numbers, lists and dicts") from error
+
+
+def _refuse_pickles(folder: Path) -> None:
+    if found := sorted(path.name for path in folder.rglob("*") if path.suffix in _PICKLES):
+        raise ReloadError(f"the export would hold pickled files {found}; export refused")

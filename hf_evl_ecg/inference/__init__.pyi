@@ -1,0 +1,17 @@
+from .evaluation import AnswerFileError, Evaluation, answer_items, evaluate_model
+from .generation import generate_answers
+from .label_scores import LabelScorer, check_labels
+from .likelihood import option_log_likelihoods
+from .streaming import stream_answer
+
+__all__ = [
+    "AnswerFileError",
+    "Evaluation",
+    "LabelScorer",
+    "answer_items",
+    "check_labels",
+    "evaluate_model",
+    "generate_answers",
+    "option_log_likelihoods",
+    "stream_answer",
+]

@@ -1,0 +1,290 @@
+"""One evaluator for teacher, baselines and student: ask, write each answer down, score."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from hf_evl_ecg.chat.collator import EVLECGCollator, example_key, record_name
+from hf_evl_ecg.chat.conversations import ExampleError
+from hf_evl_ecg.models.features import base_model
+from hf_evl_ecg.models.fingerprints import model_fingerprint, processor_fingerprint
+from hf_evl_ecg.qa.grading import candidate_answers, item_kind
+from hf_evl_ecg.qa.scoring import Answer, score_answers
+
+from .generation import answer_token_ids, generate_answers
+from .likelihood import option_log_likelihoods
+
+__all__ = ["AnswerFileError", "Evaluation", "answer_items", "evaluate_model"]
+
+logger = logging.getLogger(__name__)
+
+
+class AnswerFileError(ValueError):
+    """A file of answers that was written by another model, processor or setting, or is damaged."""
+
+
+@dataclass
+class Evaluation:
+    """Answers of one model.
+
+    Attributes:
+        items: The questions that were answered, in their order.
+        answers: One for each.
+        skipped: What was left out, and why.
+        rows: Rows for a results json; empty from `answer_items`.
+    """
+
+    items: list[Mapping[str, Any]]
+    answers: list[Answer]
+    skipped: list[str] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+def evaluate_model(
+    model: nn.Module,
+    processor: Any,
+    items: Sequence[Mapping[str, Any]],
+    *,
+    method: str,
+    load_image: Callable[[Mapping[str, Any]], Image.Image],
+    seed: int | None = None,
+    temperatures: Mapping[str, float] | None = None,
+    min_per_class: int = 10,
+    n_bootstrap: int = 1000,
+    bootstrap_seed: int = 0,
+    **options: Any,
+) -> Evaluation:
+    """Answer questions with a model and score the answers; teacher, baselines and student go through this alike.
+
+    Args:
+        model: Any native vision-language model, or a PEFT model around one.
+        processor: Its processor.
+        items: Questions, from `hf_evl_ecg.data.questions.question_dataset` or of one's own.
+        method: Name of the method in the rows, in lower case such as ``evl_ecg``.
+        load_image: Item → PIL image.
+        seed: Training seed in the rows.
+        temperatures: See `hf_evl_ecg.qa.scoring.score_answers`, as the next three.
+        min_per_class: See there.
+        n_bootstrap: See there.
+        bootstrap_seed: See there.
+        options: Further options of `answer_items`.
+
+    Returns:
+        Answers and rows; `hf_evl_ecg.results.write_results` takes the rows.
+
+    Example:
+        >>> done = evaluate_model(student, processor, items, method="evl_ecg", load_image=draw)  # doctest: +SKIP
+        >>> write_results("ecg_small.json", "ecg_small", config, done.rows)  # doctest: +SKIP
+    """
+    done = answer_items(model, processor, items, load_image=load_image, **options)
+    done.rows = score_answers(
+        done.items,
+        done.answers,
+        method=method,
+        seed=seed,
+        temperatures=temperatures,
+        min_per_class=min_per_class,
+        n_bootstrap=n_bootstrap,
+        bootstrap_seed=bootstrap_seed,
+    )
+    return done
+
+
+def answer_items(
+    model: nn.Module,
+    processor: Any,
+    items: Sequence[Mapping[str, Any]],
+    *,
+    load_image: Callable[[Mapping[str, Any]], Image.Image],
+    path: str | Path | None = None,
+    generate: bool = True,
+    likelihoods: bool = True,
+    max_new_tokens: int = 64,
+    system_prompt: str | None = None,
+    max_length: int | None = None,
+    batch_size: int = 8,
+    num_workers: int = 0,
+    on_bad_example: str = "skip",
+    progress_bar: bool = True,
+) -> Evaluation:
+    """Ask a model every question: greedy text, and the likelihood of the answers a question can have.
+
+    Args:
+        model: Any native vision-language model, or a PEFT model around one, on the device it shall run on.
+        processor: Its processor.
+        items: Questions; two that are equal are asked once.
+        load_image: Item → PIL image.
+        path: A jsonl file that each answer is added to as it comes; answers that stand there already are not asked again.
+        generate: Generate texts.
+        likelihoods: Compute likelihoods of `hf_evl_ecg.qa.grading.candidate_answers`.
+        max_new_tokens: Longest text.
+        system_prompt: System message.
+        max_length: Longest prompt with answer, in tokens.
+        batch_size: Questions at once.
+        num_workers: Processes that draw and preprocess images.
+        on_bad_example: "skip" leaves a record out that cannot be read, counts and names it; "stop" raises.
+        progress_bar: Show progress.
+
+    Raises:
+        AnswerFileError: The file was written with another model, processor or setting.
+        ValueError: Nothing to ask or to compute, or an item that lacks what its format needs.
+        ExampleError: A bad record, with ``on_bad_example="stop"``.
+    """
+    if not len(items) or not (generate or likelihoods):
+        raise ValueError(f"{len(items)} items, generate={generate}, likelihoods={likelihoods}: there is nothing to do")
+    items = list(items)
+    by_key: dict[str, Mapping[str, Any]] = {}
+    for item in items:
+        item_kind(item)
+        by_key.setdefault(example_key(item), item)
+    settings: dict[str, Any] = {"generate": generate, "likelihoods": likelihoods, "max_new_tokens": max_new_tokens}
+    settings |= {"system_prompt": system_prompt, "max_length": max_length}
+    if path is not None:
+        settings |= {"model": model_fingerprint(model), "processor": processor_fingerprint(processor)}
+    store = _AnswerFile(path, settings)
+    collator = EVLECGCollator(
+        processor,
+        load_image=load_image,
+        system_prompt=system_prompt,
+        max_length=max_length,
+        on_bad_example=on_bad_example,  # type: ignore[arg-type]
+    )
+    ask = _Asker(model, processor, system_prompt, max_new_tokens if generate else None)
+    todo = [item for key, item in by_key.items() if key not in store.answers]
+    todo.sort(key=lambda item: len(candidate_answers(item)) if likelihoods else 0)
+    skipped: list[str] = []
+    loader: DataLoader = DataLoader(todo, batch_size, collate_fn=_Collate(collator), num_workers=num_workers)  # type: ignore[arg-type]
+    with tqdm(total=len(todo), desc="answers", disable=not progress_bar) as bar:
+        for batch in loader:
+            asked = batch.pop("asked")
+            skipped += batch["skipped"]
+            if batch["keys"]:
+                candidates = [candidate_answers(by_key[key]) if likelihoods else () for key in batch["keys"]]
+                new = ask(batch, candidates)
+                store.add({k: Answer(record_name(by_key[k]), *a) for k, a in zip(batch["keys"], new, strict=True)})
+            bar.update(asked)
+    if skipped:
+        logger.warning("%d questions were left out: %s", len(skipped), "; ".join(skipped[:20]))
+    answered = [item for item in items if example_key(item) in store.answers]
+    return Evaluation(answered, [store.answers[example_key(item)] for item in answered], skipped)
+
+
+@dataclass
+class _Collate:
+    """The collator, except that a batch without one good example is empty instead of an earlier one."""
+
+    collator: EVLECGCollator
+
+    def __call__(self, examples: list[Mapping[str, Any]]) -> dict[str, Any]:
+        try:
+            batch = self.collator(examples)
+        except ExampleError as error:
+            if self.collator.on_bad_example == "stop":
+                raise
+            return {"keys": [], "skipped": [str(error)], "asked": len(examples)}
+        if not {example_key(example) for example in examples} & set(batch["keys"]):
+            batch = {"keys": [], "skipped": batch["skipped"]}
+        return {**batch, "asked": len(examples)}
+
+
+class _Asker:
+    """One model with its processor: batch → texts and scores."""
+
+    def __init__(self, model: nn.Module, processor: Any, system: str | None, max_new_tokens: int | None) -> None:
+        self.model = model
+        self.processor = processor
+        self.system = system
+        self.max_new_tokens = max_new_tokens
+        self.token_ids: dict[str, list[int]] = {}
+
+    def __call__(
+        self, batch: Mapping[str, Any], candidates: Sequence[tuple[str, ...]]
+    ) -> list[tuple[str | None, tuple[float, ...]]]:
+        network = base_model(self.model)
+        moved = {
+            name: value.to(network.device, network.dtype if value.is_floating_point() else None)
+            if isinstance(value, torch.Tensor)
+            else value
+            for name, value in batch.items()
+        }
+        texts: list[str | None] = [None] * len(candidates)
+        if self.max_new_tokens is not None:
+            tokenizer = self.processor.tokenizer
+            texts = list(generate_answers(self.model, moved, tokenizer, max_new_tokens=self.max_new_tokens))
+        scores: list[tuple[float, ...]] = [()] * len(candidates)
+        if any(candidates):
+            options = [[self._ids(text) for text in own] for own in candidates]
+            sums = option_log_likelihoods(self.model, moved, options, self.processor.tokenizer.pad_token_id).tolist()
+            scores = [tuple(row[: len(own)]) for row, own in zip(sums, candidates, strict=True)]
+        return list(zip(texts, scores, strict=True))
+
+    def _ids(self, text: str) -> list[int]:
+        if text not in self.token_ids:
+            self.token_ids[text] = answer_token_ids(self.processor, [text], system=self.system)[0]
+        return self.token_ids[text]
+
+
+class _AnswerFile:
+    """Answers by item, in memory and in a jsonl file that survives being killed: a half-written last line is dropped."""
+
+    def __init__(self, path: str | Path | None, settings: Mapping[str, Any]) -> None:
+        self.path = None if path is None else Path(path)
+        self.answers: dict[str, Answer] = {}
+        self.header = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.is_file() and self.path.stat().st_size:
+            self._read(settings)
+        if not self.path.is_file() or not self.path.stat().st_size:
+            self._append(json.dumps({"settings": dict(settings), "sha256": self.header}) + "\n")
+
+    def add(self, answers: Mapping[str, Answer]) -> None:
+        """Keep answers, on disk too before it returns."""
+        self.answers.update(answers)
+        if self.path is not None:
+            lines = [
+                json.dumps({"key": k, "record": a.record, "text": a.text, "scores": a.scores}, ensure_ascii=False)
+                for k, a in answers.items()
+            ]
+            self._append("".join(f"{line}\n" for line in lines))
+
+    def _append(self, text: str) -> None:
+        assert self.path is not None
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _read(self, settings: Mapping[str, Any]) -> None:
+        assert self.path is not None
+        data = self.path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            os.truncate(self.path, whole)
+        for number, line in enumerate(data[:whole].decode("utf-8").splitlines(), 1):
+            try:
+                entry = json.loads(line)
+                if number > 1:
+                    self.answers[entry["key"]] = Answer(entry["record"], entry["text"], tuple(entry["scores"]))
+                    continue
+                stored = entry["settings"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise AnswerFileError(f"{self.path}, line {number} is no answer: {error}; remove the file") from error
+            if different := sorted(name for name in settings if stored.get(name) != settings[name]):
+                raise AnswerFileError(
+                    f"{self.path} holds answers with other {', '.join(different)}; choose another file or remove it"
+                )

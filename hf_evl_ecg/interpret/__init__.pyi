@@ -1,0 +1,15 @@
+from .interpreter import REPORT_QUESTION, ECGInterpreter, Interpretation
+from .page import report_page
+from .pictures import ECGPicture, load_picture
+from .report import ECGReport, Opinion
+
+__all__ = [
+    "REPORT_QUESTION",
+    "ECGInterpreter",
+    "ECGPicture",
+    "ECGReport",
+    "Interpretation",
+    "Opinion",
+    "load_picture",
+    "report_page",
+]

@@ -1,0 +1,89 @@
+"""LLaVA-NeXT whose image tokens are its tiles one after the other ("flat"), as PULSE was trained (arXiv 2410.19008).
+
+`transformers` packs tiles as one picture, without padding and with a newline token per row ("spatial_unpad"). LLaVA's
+`mm_patch_merge_type: flat` takes the overview and then each tile row by row, all their tokens, no newlines: 5 × 576 for an
+image of 2 × 2 tiles. The weights are the same; what differs is the packing and the number of image tokens.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, LlavaNextForConditionalGeneration, LlavaNextModel, LlavaNextProcessor
+from transformers.image_processing_utils import select_best_resolution
+
+__all__ = [
+    "PACKINGS",
+    "FlatLlavaNextForConditionalGeneration",
+    "FlatLlavaNextProcessor",
+    "load_llava_next",
+]
+
+PACKINGS = ("flat", "spatial_unpad")
+
+
+class FlatLlavaNextModel(LlavaNextModel):
+    """`LlavaNextModel` with flat packing."""
+
+    def pack_image_features(
+        self, image_features: Any, image_sizes: Any, vision_feature_select_strategy: Any, image_newline: Any = None
+    ) -> tuple[list[Tensor], Tensor]:
+        """Tokens of all tiles of an image in a row; the other arguments have no part in it.
+
+        Returns:
+            One tensor per image, of shape (tiles * tokens per tile, D), and their lengths.
+        """
+        packed = [feature.flatten(0, 1) for feature in image_features]
+        lengths = torch.tensor([len(feature) for feature in packed], dtype=torch.long, device=packed[0].device)
+        return packed, lengths
+
+
+class FlatLlavaNextForConditionalGeneration(LlavaNextForConditionalGeneration):
+    """`LlavaNextForConditionalGeneration` with flat packing; loads the same checkpoints."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.model = FlatLlavaNextModel(config)
+        self.post_init()
+
+
+class FlatLlavaNextProcessor(LlavaNextProcessor):
+    """`LlavaNextProcessor` that puts as many image tokens into the prompt as flat packing makes."""
+
+    def _get_number_of_features(self, orig_height: int, orig_width: int, height: int, width: int) -> int:
+        pinpoints = self.image_processor.image_grid_pinpoints
+        best_height, best_width = select_best_resolution((orig_height, orig_width), pinpoints)
+        tiles = (best_height // height) * (best_width // width) + 1
+        per_tile = (height // self.patch_size) * (width // self.patch_size)
+        strategy_offset = self.num_additional_image_tokens  # the base class takes one off under "default"
+        if self.vision_feature_select_strategy == "full":
+            per_tile, strategy_offset = per_tile + self.num_additional_image_tokens, 0
+        return tiles * per_tile + strategy_offset
+
+
+def load_llava_next(folder: str | Path, **options: Any) -> tuple[LlavaNextForConditionalGeneration, LlavaNextProcessor]:
+    """Load a converted checkpoint with the packing its source names; plain Auto classes always pack "spatial_unpad".
+
+    Args:
+        folder: Folder or Hub name of a checkpoint that `hf_evl_ecg.llava.convert` wrote.
+        options: Further arguments of ``from_pretrained`` of the model, such as ``dtype``.
+
+    Returns:
+        Model and processor.
+
+    Raises:
+        ValueError: The configuration names no known packing.
+
+    Example:
+        >>> model, processor = load_llava_next("pulse-7b")  # doctest: +SKIP
+    """
+    packing = getattr(AutoConfig.from_pretrained(folder), "mm_patch_merge_type", "spatial_unpad")
+    if packing not in PACKINGS:
+        raise ValueError(f"{folder}: mm_patch_merge_type is {packing!r}; allowed: {PACKINGS}")
+    flat = packing == "flat"
+    model_class = FlatLlavaNextForConditionalGeneration if flat else LlavaNextForConditionalGeneration
+    processor_class = FlatLlavaNextProcessor if flat else LlavaNextProcessor
+    return model_class.from_pretrained(folder, **options), processor_class.from_pretrained(folder)

@@ -1,0 +1,18 @@
+from .features import FeatureRequest, UnsupportedModelError, base_model, extract_features, extract_layers
+from .fingerprints import model_fingerprint, processor_fingerprint
+from .loading import PROVENANCE_KEY, ModelLoadError, load_vlm
+from .patch_positions import UnknownLayoutError
+
+__all__ = [
+    "PROVENANCE_KEY",
+    "FeatureRequest",
+    "ModelLoadError",
+    "UnknownLayoutError",
+    "UnsupportedModelError",
+    "base_model",
+    "extract_features",
+    "extract_layers",
+    "load_vlm",
+    "model_fingerprint",
+    "processor_fingerprint",
+]

@@ -1,0 +1,250 @@
+"""Model outputs and input ids → padded token features and masks, for any native vision-language model.
+
+Nothing here names an architecture (`patch_positions` alone knows how models lay out their patches). What enters the text
+decoder at image-token positions is the projector's output, and what leaves the decoder is the last hidden state after the
+final norm: both hold for every model that ``AutoModelForImageTextToText`` loads, whatever its vision tower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import transformers
+from packaging.version import Version
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from hf_evl_ecg.tokens import IGNORE, TokenFeatures
+
+from .gather import gather_tokens, kept_positions, pool_tokens, take_tokens
+from .patch_positions import patch_positions
+
+__all__ = [
+    "FeatureRequest",
+    "UnsupportedModelError",
+    "base_model",
+    "extract_features",
+    "extract_layers",
+    "image_token_id",
+]
+
+TokenScope = Literal["all", "visual", "answer"]
+
+LOGITS_PER_SAMPLE = Version(transformers.__version__) >= Version("5.21")
+"""Whether ``logits_to_keep`` takes positions per sample, (B, A); before, one list of positions for the whole batch."""
+
+
+class UnsupportedModelError(ValueError):
+    """A model that is no native vision-language model, or lacks what the distillation needs."""
+
+
+@dataclass(frozen=True)
+class FeatureRequest:
+    """What to read from a forward pass; whatever is not asked for costs nothing.
+
+    Attributes:
+        tokens: Which tokens ``hidden`` covers: every token that is not padding, the image tokens, or the states that
+            predict the answer.
+        layer: Hidden state to read: -1 is the last one, after the final norm; 0 is the decoder's input.
+        visual: Read the projector's outputs.
+        logits: Apply the LM head at the answer positions (nowhere else).
+        visual_pool: Average this many consecutive image tokens into one; 1 keeps them all.
+        positions: Say where on the image each image token lies; needs ``visual``.
+    """
+
+    tokens: TokenScope = "all"
+    layer: int = -1
+    visual: bool = True
+    logits: bool = True
+    visual_pool: int = 1
+    positions: bool = False
+
+    def __post_init__(self) -> None:
+        if self.tokens not in ("all", "visual", "answer"):
+            raise ValueError(f"tokens={self.tokens!r}: choose 'all', 'visual' or 'answer'.")
+        if self.visual_pool < 1:
+            raise ValueError(f"visual_pool={self.visual_pool}: must be at least 1 (1 keeps every image token).")
+        if self.positions and not self.visual:
+            raise ValueError("positions=True needs visual=True: they are the positions of the visual tokens.")
+
+
+def base_model(model: nn.Module) -> PreTrainedModel:
+    """The transformers model inside a PEFT wrapper, or the model itself.
+
+    Raises:
+        UnsupportedModelError: If there is no transformers model inside.
+    """
+    inner: Any = model if isinstance(model, PreTrainedModel) else getattr(model, "get_base_model", lambda: model)()
+    if not isinstance(inner, PreTrainedModel):
+        raise UnsupportedModelError(
+            f"{type(model).__name__} is neither a transformers model nor a PEFT model around one; load it with "
+            "AutoModelForImageTextToText.from_pretrained."
+        )
+    return inner
+
+
+def image_token_id(model: nn.Module) -> int:
+    """Id of the token whose embedding a model replaces by an image feature.
+
+    Raises:
+        UnsupportedModelError: If the model's configuration names no image token.
+    """
+    token_id = getattr(base_model(model).config, "image_token_id", None)
+    if token_id is None:
+        raise UnsupportedModelError(
+            f"{type(base_model(model)).__name__} has no image_token_id in its configuration, so its image tokens "
+            "cannot be found; use a native vision-language model (LlavaNext, Idefics3, Qwen2-VL, InternVL …)."
+        )
+    return int(token_id)
+
+
+def extract_features(
+    model: nn.Module,
+    inputs: Mapping[str, Any],
+    labels: Tensor | None,
+    request: FeatureRequest = FeatureRequest(),
+    *,
+    forward: Callable[..., Any] | None = None,
+) -> TokenFeatures:
+    """Run a model once and read the features of its tokens.
+
+    The LM head is applied to the states that predict an answer token and to nothing else, so that no tensor of
+    image tokens times vocabulary ever exists.
+
+    Args:
+        model: A native vision-language model, or a PEFT model around one.
+        inputs: Keyword arguments of its forward pass, with ``input_ids`` and ``attention_mask``.
+        labels: Token ids to predict, -100 elsewhere; None if there are no answers. Shape: (B, T).
+        request: What to read.
+        forward: What to call instead of ``model``: the wrapper (DDP …) that `model` is inside of.
+
+    Returns:
+        Features on the model's device, with gradient where gradients are enabled.
+    """
+    return extract_layers(model, inputs, labels, (request.layer,), request, forward=forward)[request.layer]
+
+
+def extract_layers(
+    model: nn.Module,
+    inputs: Mapping[str, Any],
+    labels: Tensor | None,
+    layers: Sequence[int],
+    request: FeatureRequest = FeatureRequest(),
+    *,
+    forward: Callable[..., Any] | None = None,
+) -> dict[int, TokenFeatures]:
+    """`extract_features` for several layers from one forward pass; ``request.layer`` is ignored.
+
+    Returns:
+        One entry per layer; visual tokens and logits are the same tensors in each.
+    """
+    positions, answer_mask, answer_ids = _answer_positions(inputs["input_ids"], labels)
+    inner = any(layer not in (-1, 0) for layer in layers)
+    wanted = positions if request.logits else positions[:, :1]
+    kept, place = (wanted, None) if LOGITS_PER_SAMPLE else wanted.unique(return_inverse=True)
+    with _decoder_taps(base_model(model).get_decoder()) as taps:
+        output = (model if forward is None else forward)(
+            **inputs,
+            **({"output_hidden_states": True} if inner else {}),
+            logits_to_keep=kept,
+            use_cache=False,
+        )
+    _check_decoder(base_model(model), taps, inputs["input_ids"])
+    if output.logits.shape[1] != kept.shape[-1]:
+        raise UnsupportedModelError(f"{type(base_model(model)).__name__} does not take positions as logits_to_keep.")
+    logits = output.logits if place is None else output.logits.take_along_dim(place.unsqueeze(-1), dim=1)
+    image_mask = inputs["input_ids"] == image_token_id(model)
+    visual, visual_mask, centres = None, None, None
+    if request.visual:
+        visual, visual_mask = gather_tokens(taps["input"], image_mask)
+        if request.positions:
+            centres = patch_positions(base_model(model), inputs, image_mask)
+            centres, _ = pool_tokens(centres, visual_mask, request.visual_pool)
+        visual, visual_mask = pool_tokens(visual, visual_mask, request.visual_pool)
+    features = {}
+    for layer in layers:
+        states = _layer(output.hidden_states, layer) if inner else taps["input" if layer == 0 else "output"]
+        hidden, mask, index = _scope(states, inputs, image_mask, positions, answer_mask, request.tokens)
+        features[layer] = TokenFeatures(
+            hidden=hidden,
+            mask=mask,
+            visual=visual,
+            visual_mask=visual_mask,
+            visual_positions=centres,
+            answer_hidden=take_tokens(states, positions, answer_mask),
+            answer_logits=logits if request.logits else None,
+            answer_ids=answer_ids,
+            answer_mask=answer_mask,
+            answer_index=index,
+        )
+    return features
+
+
+@contextmanager
+def _decoder_taps(decoder: nn.Module) -> Iterator[dict[str, Any]]:
+    """Collect what enters and leaves the text decoder while the context is open; no hook stays behind."""
+    taps: dict[str, Any] = {}
+
+    def before(_module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        taps["input"] = kwargs.get("inputs_embeds")
+
+    def after(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        taps["output"] = output[0]
+
+    handles = [decoder.register_forward_pre_hook(before, with_kwargs=True), decoder.register_forward_hook(after)]
+    try:
+        yield taps
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _check_decoder(model: PreTrainedModel, taps: Mapping[str, Any], input_ids: Tensor) -> None:
+    """Raise unless the decoder read one embedding per token of the input, image tokens among them."""
+    read = taps.get("input")
+    if read is None or read.shape[:2] != input_ids.shape:
+        found = "no embeddings" if read is None else f"{tuple(read.shape[:2])} embeddings"
+        raise UnsupportedModelError(
+            f"the text decoder of {type(model).__name__} reads {found} for {tuple(input_ids.shape)} tokens: its images do not "
+            "enter at image tokens (but by cross-attention or an encoder), so there are no visual tokens to match; use a "
+            "model such as LlavaNext, Idefics3, Qwen2-VL or InternVL."
+        )
+
+
+def _answer_positions(input_ids: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Index of the state that predicts each answer token, the mask, and the tokens; at least one column."""
+    if labels is None:
+        labels = torch.full_like(input_ids, IGNORE)
+    index, mask = kept_positions(labels[:, 1:] != IGNORE)
+    if index.shape[1] == 0:
+        index = input_ids.new_zeros(input_ids.shape[0], 1)
+        mask = torch.zeros_like(index, dtype=torch.bool)
+    ids = labels[:, 1:].gather(1, index).masked_fill(~mask, IGNORE)
+    return index, mask, ids
+
+
+def _layer(hidden_states: tuple[Tensor, ...], layer: int) -> Tensor:
+    """One entry of ``hidden_states``, with an error that names the range."""
+    if not -len(hidden_states) <= layer < len(hidden_states):
+        raise ValueError(
+            f"layer {layer} does not exist: the model returns {len(hidden_states)} hidden states, so choose "
+            f"{-len(hidden_states)} … {len(hidden_states) - 1} (0 is the decoder's input, -1 the last one)."
+        )
+    return hidden_states[layer]
+
+
+def _scope(
+    states: Tensor, inputs: Mapping[str, Any], image_mask: Tensor, positions: Tensor, answer_mask: Tensor, tokens: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Covered states, their mask, and where among them each answer token is predicted (-1: nowhere)."""
+    if tokens == "visual":
+        hidden, mask = gather_tokens(states, image_mask)
+        return hidden, mask, torch.full_like(positions, -1)
+    if tokens == "answer":
+        index = torch.arange(positions.shape[1], device=positions.device).expand_as(positions)
+        return take_tokens(states, positions, answer_mask), answer_mask, index.masked_fill(~answer_mask, -1)
+    return states, inputs["attention_mask"].bool(), positions.masked_fill(~answer_mask, -1)

@@ -1,0 +1,142 @@
+"""A vision-language model and its processor from a folder or the Hub, also in 4 or 8 bits, or one clear error."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BitsAndBytesConfig,
+)
+
+from .features import UnsupportedModelError
+
+__all__ = ["PROVENANCE_KEY", "QUANTIZATIONS", "ModelLoadError", "load_vlm"]
+
+PROVENANCE_KEY = "evl_ecg"  # of config.json: where an exported student says what it was made from
+
+QUANTIZATIONS = ("4bit", "8bit")
+DTYPES = ("float32", "bfloat16", "float16")
+
+_LOAD_FAILURES = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError, StrictDataclassError)
+
+
+class ModelLoadError(ValueError):
+    """A model that cannot be loaded from where it was said to be, or not in the way that was asked for."""
+
+
+def load_vlm(
+    model: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype = "auto",
+    quantization: str | None = None,
+    revision: str | None = None,
+    **hub_options: Any,
+) -> tuple[Any, Any]:
+    """Load a model, in eval mode, and its processor.
+
+    Args:
+        model: Folder of a model native to transformers, or its name on the Hub.
+        device: Where it runs; None: a GPU if there is one.
+        dtype: Type of its weights; ``"auto"``: as they are stored.
+        quantization: ``"4bit"`` (NF4) or ``"8bit"``, by bitsandbytes on a GPU; None: as stored.
+        revision: Branch, tag or commit on the Hub.
+        hub_options: Further options of transformers' ``from_pretrained``: token, cache_dir, subfolder, local_files_only.
+
+    Raises:
+        ModelLoadError: There is no such model, it is damaged, the device is not there, or it cannot be quantized here.
+        UnsupportedModelError: The model takes no images.
+
+    Example:
+        >>> model, processor = load_vlm("ecg-student", quantization="4bit")  # doctest: +SKIP
+    """
+    try:
+        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise _device_error(str(device), error) from error
+    if dtype != "auto" and not isinstance(dtype, torch.dtype) and dtype not in DTYPES:
+        raise ModelLoadError(f"dtype={dtype!r}; allowed: 'auto', {', '.join(map(repr, DTYPES))}, or a torch.dtype")
+    options = {"dtype": dtype, **_quantization_options(quantization, place)}
+    _check_device(place)
+    found = {"revision": revision or "main", **hub_options}
+    _check_architecture(model, found)
+    try:
+        processor = AutoProcessor.from_pretrained(model, **found)
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(model, output_loading_info=True, **options, **found)
+    except _LOAD_FAILURES as error:
+        raise _load_error(model, error) from error
+    network, weights = loaded
+    if missing := sorted(weights["missing_keys"]):  # transformers would draw them at random
+        raise ModelLoadError(
+            f"{model} lacks {len(missing)} weights of its architecture: {missing[:3]}; it is incomplete"
+        )
+    return (network.to(place) if quantization is None else network).eval(), processor
+
+
+def _check_device(device: torch.device) -> None:
+    """Try a device before a model is loaded for it."""
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise _device_error(device, error) from error
+
+
+def _device_error(device: str | torch.device, error: Exception) -> ModelLoadError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    there = ", ".join(["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))])
+    return ModelLoadError(f"device={str(device)!r} cannot be used: {reason}; here are: {there}")
+
+
+def _quantization_options(quantization: str | None, device: torch.device) -> dict[str, Any]:
+    if quantization is None:
+        return {}
+    if quantization not in QUANTIZATIONS:
+        raise ModelLoadError(f"quantization={quantization!r}; allowed: {QUANTIZATIONS} or None")
+    if device.type != "cuda":
+        raise ModelLoadError(f"quantization={quantization!r} on {device}; it needs a CUDA device; leave it out here")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelLoadError(f"quantization={quantization!r} needs bitsandbytes: pip install bitsandbytes")
+    if quantization == "8bit":
+        config = BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        config = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def _check_architecture(model: str | Path, found: Mapping[str, Any]) -> None:
+    folder = Path(model)
+    if not folder.exists() and (isinstance(model, Path) or model.startswith(("/", ".", "~"))):
+        raise ModelLoadError(f"{model} is no folder; give the folder of an exported model or a name on the Hub")
+    if folder.is_dir() and not (folder / "config.json").is_file() and (folder / "adapter_config.json").is_file():
+        raise ModelLoadError(f"{model} holds adapters only; merge them with hf_evl_ecg.hub.export.export_student first")
+    try:
+        config = AutoConfig.from_pretrained(model, **found)
+    except _LOAD_FAILURES as error:
+        raise _load_error(model, error) from error
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        raise UnsupportedModelError(
+            f"{model} is a model of type {config.model_type!r}, which takes no images; give a vision-language model native to "
+            "transformers (LlavaNext, Idefics3, Qwen2-VL, InternVL …)"
+        )
+
+
+def _load_error(model: str | Path, error: Exception) -> ModelLoadError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return ModelLoadError(
+        f"{model} cannot be loaded: {reason} Give the folder of an exported model or a name on the Hub."
+    )

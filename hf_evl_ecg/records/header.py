@@ -1,0 +1,268 @@
+"""WFDB header text → checked fields. Strict where a lenient parser would read a wrong number without a word.
+
+Grammar: https://physionet.org/physiotools/wag/header-5.htm. Nothing here opens a signal file or allocates by a number
+that the header states.
+"""
+
+import math
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hf_evl_ecg.signals.ecg import FS_RANGE_HZ
+
+__all__ = ["ECGRecordError", "ECGRecordWarning", "Header", "SignalLine", "parse_header", "parse_header_text"]
+
+UNITS_IN_MV = {
+    "mv": 1.0,
+    "uv": 1e-3,
+    "µv": 1e-3,
+    "μv": 1e-3,
+    "nv": 1e-6,
+    "v": 1e3,
+    "millivolt": 1.0,
+    "microvolt": 1e-3,
+    "volt": 1e3,
+}
+MAX_HEADER_BYTES = 1 << 20
+MAX_SIGNALS = 1024
+MAX_SAMPLES_PER_FRAME = 1024
+FORMATS = ("8", "16", "24", "32", "61", "80", "160", "212", "310", "311", "508", "516", "524")
+
+_NAME = re.compile(r"[-\w]+")
+_SIGNAL_FILE = re.compile(r"[-\w][-\w.+ ]*")
+_FS = re.compile(r"(\d+\.?\d*|\.\d+)(/[^\s]*)?", re.ASCII)
+_FORMAT = re.compile(r"(\d+)(?:x(\d+))?(?::(\d+))?(?:\+(\d+))?", re.ASCII)
+_GAIN = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?:\(([-+]?\d+)\))?(?:/(\S+))?", re.ASCII)
+
+
+class ECGRecordError(ValueError):
+    """A record that cannot be read as a 12-lead ECG, with what is wrong in attributes.
+
+    Attributes:
+        file: The file in which the fault lies.
+        field: The field of the header, or the property of the signal, that is wrong.
+        value: What was found.
+        allowed: What would have been right, in words.
+
+    Example:
+        >>> print(ECGRecordError("a.hea", "fs", 0, "25 to 20000 Hz"))
+        a.hea: fs is 0; allowed: 25 to 20000 Hz
+    """
+
+    def __init__(self, file: str | os.PathLike[str], field: str, value: Any, allowed: str) -> None:
+        self.file = os.fspath(file)
+        self.field = field
+        self.value = value
+        self.allowed = allowed
+        shown = value if isinstance(value, str | int | float) else str(value)
+        text = repr(shown)
+        if len(text) > 200:
+            text = text[:197] + "..."
+        super().__init__(f"{self.file}: {field} is {text}; allowed: {allowed}")
+
+    def __reduce__(self) -> tuple[type["ECGRecordError"], tuple[Any, ...]]:
+        return type(self), (self.file, self.field, self.value, self.allowed)
+
+
+class ECGRecordWarning(UserWarning):
+    """A record that can be read, with something about it that a user should know."""
+
+
+@dataclass(frozen=True)
+class SignalLine:
+    """One signal line of a header.
+
+    Attributes:
+        file_name: Bare name of the signal file, in the header's folder.
+        fmt: WFDB storage format, one of `FORMATS`.
+        samples_per_frame: Samples of this signal in each frame.
+        skew: Frames by which this signal lags in the file.
+        byte_offset: Bytes (samples for the FLAC formats) before the first sample; 24 in the Challenge's `.mat` files.
+        gain: Digital units per physical unit; None when the header is silent (200 by the standard), 0 when it says that the
+            signal is not calibrated.
+        baseline: Digital value of 0 physical units.
+        units: Physical units, `mV` when the header is silent.
+        initial_value: First sample, used by the difference format 8.
+        checksum: Sum of the signal's samples modulo 65,536; None when the header is silent.
+        name: Description field: the lead's name.
+    """
+
+    file_name: str
+    fmt: str
+    samples_per_frame: int
+    skew: int
+    byte_offset: int
+    gain: float | None
+    baseline: int
+    units: str
+    initial_value: int
+    checksum: int | None
+    name: str
+
+    @property
+    def mv_per_unit(self) -> float | None:
+        """Millivolts in one physical unit; None where the unit is no voltage."""
+        return UNITS_IN_MV.get(self.units.lower().rstrip("s"))
+
+
+@dataclass(frozen=True)
+class Header:
+    """A parsed header.
+
+    Attributes:
+        path: The header file.
+        record_name: Name on the record line.
+        fs_hz: Frames per second.
+        n_samples: Frames per signal, or None when the header is silent.
+        signals: Signal lines; empty for a multi-segment record.
+        segments: (name, frames) of each segment; empty for a plain record.
+        comments: Comment lines without `#`.
+    """
+
+    path: Path
+    record_name: str
+    fs_hz: float
+    n_samples: int | None
+    signals: tuple[SignalLine, ...]
+    segments: tuple[tuple[str, int], ...]
+    comments: tuple[str, ...]
+
+
+def parse_header(path: Path) -> Header:
+    """Read and check a header file.
+
+    Args:
+        path: The header file itself, suffix included.
+
+    Raises:
+        ECGRecordError: The file is missing, too large or empty, or a field is malformed or out of range.
+    """
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise ECGRecordError(path, "header file", "not a regular file", "a text file ending in .hea")
+        if size > MAX_HEADER_BYTES:
+            raise ECGRecordError(path, "header size", size, f"at most {MAX_HEADER_BYTES} bytes")
+        raw = path.read_bytes()
+    except (OSError, ValueError) as error:
+        if isinstance(error, ECGRecordError):
+            raise
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ECGRecordError(path, "header file", reason, "an existing, readable file") from error
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1")
+    return parse_header_text(text, path)
+
+
+def parse_header_text(text: str, path: Path) -> Header:
+    r"""Parse a header's text; `path` is used in messages and kept in the result.
+
+    Raises:
+        ECGRecordError: A field is malformed or out of range.
+
+    Example:
+        >>> parse_header_text("r 1 500 10\nr.dat 16 1000/mV 16 0 0 0 0 II", Path("r.hea")).signals[0].gain
+        1000.0
+    """
+    lines = [line.strip() for line in text.split("\n")]
+    comments = tuple(line.lstrip("#").strip() for line in lines if line.startswith("#"))
+    body = [line for line in lines if line and not line.startswith("#")]
+    if not body:
+        raise ECGRecordError(
+            path, "record line", "missing (empty header)", "'name n_sig fs n_samples' on the first line"
+        )
+    name, n_segments, n_sig, fs_hz, n_samples = _record_line(body[0], path)
+    rest, kind, count = body[1:], "n_sig", n_sig
+    if n_segments is not None:
+        kind, count = "n_seg", n_segments
+    if len(rest) != count:
+        raise ECGRecordError(path, kind, count, f"the number of lines that follow it, {len(rest)}")
+    segments: tuple[tuple[str, int], ...] = ()
+    signals: tuple[SignalLine, ...] = ()
+    if n_segments is not None:
+        segments = tuple(_segment_line(line, path) for line in rest)
+    else:
+        signals = tuple(_signal_line(line, path) for line in rest)
+    return Header(path, name, fs_hz, n_samples, signals, segments, comments)
+
+
+def _record_line(line: str, path: Path) -> tuple[str, int | None, int, float, int | None]:
+    fields = line.split()
+    name, slash, segments = fields[0].partition("/")
+    if not _NAME.fullmatch(name):
+        raise ECGRecordError(path, "record name", name, "letters, digits, '_' and '-' (no extension, no folder)")
+    n_segments = _integer(path, "n_seg", segments, 1, MAX_HEADER_BYTES) if slash else None
+    if len(fields) < 3:
+        allowed = f"'name n_sig fs n_samples', fs from {FS_RANGE_HZ[0]:g} to {FS_RANGE_HZ[1]:g} Hz"
+        raise ECGRecordError(path, "record line", line, allowed)
+    n_sig = _integer(path, "n_sig", fields[1], 1, MAX_SIGNALS)
+    match = _FS.fullmatch(fields[2])
+    fs_hz = float(match[1]) if match else math.nan
+    if not FS_RANGE_HZ[0] <= fs_hz <= FS_RANGE_HZ[1]:
+        raise ECGRecordError(path, "fs", fields[2], f"{FS_RANGE_HZ[0]:g} to {FS_RANGE_HZ[1]:g} Hz")
+    n_samples = _integer(path, "n_samples", fields[3], 1, None) if len(fields) > 3 else None
+    return name, n_segments, n_sig, fs_hz, n_samples
+
+
+def _segment_line(line: str, path: Path) -> tuple[str, int]:
+    fields = line.split()
+    if len(fields) != 2 or not (fields[0] == "~" or _NAME.fullmatch(fields[0])):
+        raise ECGRecordError(path, "segment line", line, "'name n_samples', the name without folder or extension")
+    return fields[0], _integer(path, "segment length", fields[1], 0, None)
+
+
+def _signal_line(line: str, path: Path) -> SignalLine:
+    fields = line.split(maxsplit=8)
+    if len(fields) < 2:
+        raise ECGRecordError(path, "signal line", line, "'file format gain(baseline)/units ... description'")
+    file_name = fields[0]
+    if not _SIGNAL_FILE.fullmatch(file_name) or ".." in file_name:
+        raise ECGRecordError(path, "signal file name", file_name, "a bare file name in the header's own folder")
+    match = _FORMAT.fullmatch(fields[1])
+    if not match or match[1] not in FORMATS:
+        raise ECGRecordError(path, "format", fields[1], f"one of {', '.join(FORMATS)}")
+    gain, baseline, units = _gain(fields[2], path) if len(fields) > 2 else (None, None, "mV")
+    numbers = [_integer(path, "ADC field", text, -(2**31), 2**32) for text in fields[3:8]]
+    adc_zero = numbers[1] if len(numbers) > 1 else 0
+    return SignalLine(
+        file_name=file_name,
+        fmt=match[1],
+        samples_per_frame=_integer(path, "samples per frame", match[2] or "1", 1, MAX_SAMPLES_PER_FRAME),
+        skew=_integer(path, "skew", match[3] or "0", 0, None),
+        byte_offset=_integer(path, "byte offset", match[4] or "0", 0, None),
+        gain=gain,
+        baseline=adc_zero if baseline is None else baseline,
+        units=units,
+        initial_value=numbers[2] if len(numbers) > 2 else 0,
+        checksum=numbers[3] % 65536 if len(numbers) > 3 else None,
+        name=fields[8].strip() if len(fields) > 8 else "",
+    )
+
+
+def _gain(text: str, path: Path) -> tuple[float, int | None, str]:
+    match = _GAIN.fullmatch(text)
+    value = float(match[1]) if match else math.nan
+    if not match or not 0 <= value < math.inf:
+        allowed = "a positive number of digital units per physical unit, as in 1000(0)/mV"
+        raise ECGRecordError(path, "gain", text, allowed)
+    baseline = _integer(path, "baseline", match[2], -(2**31), 2**31) if match[2] else None
+    return value, baseline, match[3] or "mV"
+
+
+def _integer(path: Path, field: str, text: str, low: int, high: int | None) -> int:
+    """Parse plain decimal digits within bounds; long digit strings are refused before conversion."""
+    if re.fullmatch(r"[-+]?[0-9]{1,18}", text):
+        value = int(text)
+        if low <= value and (high is None or value <= high):
+            return value
+    _refuse_integer(path, field, text, low, high)
+
+
+def _refuse_integer(path: Path, field: str, text: str, low: int, high: int | None) -> NoReturn:
+    limit = f"{low} to {high}" if high is not None else f"{low} or more, of at most 18 digits"
+    raise ECGRecordError(path, field, text, f"a whole number, {limit}")

@@ -1,0 +1,111 @@
+"""Is a recording's voltage scale believable? Warnings that name the likely cause when it is not."""
+
+import warnings
+from collections.abc import Mapping, Set
+
+import numpy as np
+
+from hf_evl_ecg.signals.ecg import ECG, canonical_lead, einthoven_error_mv
+
+from .header import ECGRecordWarning, Header, SignalLine
+from .samples import DEFAULT_GAIN
+
+__all__ = ["ECGRecordWarning", "ImplausibleAmplitudeWarning", "amplitude_mv", "warn_about_scale"]
+
+PLAUSIBLE_AMPLITUDE_MV = (0.5, 8.0)
+USUAL_GAINS = (1000.0, 200.0, 4880.0, 2000.0)
+LIMB_ERROR_MV, LIMB_ERROR_SHARE = 0.1, 0.05  # filters of the leads that differ slightly
+ROUNDING_STEPS = 2  # by which three rounded leads can miss Einthoven's law, in stored units
+
+
+class ImplausibleAmplitudeWarning(ECGRecordWarning):
+    """Voltages that no heart produces: most likely a wrong gain in the header."""
+
+
+def amplitude_mv(signal_mv: np.ndarray, fs_hz: float) -> float:
+    """Return the height of the tallest lead's waves in mV: the median over 2 s windows of its peak-to-peak range.
+
+    Every window of 2 s holds a beat at 30/min or more; the median ignores baseline steps and short artefacts.
+
+    Args:
+        signal_mv: Shape (T, leads), in mV.
+        fs_hz: Sampling rate in Hz.
+    """
+    window = max(1, min(len(signal_mv), round(2 * fs_hz)))
+    count = len(signal_mv) // window
+    windows = signal_mv[: count * window].reshape(count, window, -1)
+    return float(np.median(np.ptp(windows, axis=1), axis=0).max())
+
+
+def warn_about_scale(ecg: ECG, header: Header, gain_per_mv: float | None = None) -> None:
+    """Warn about voltages that are guessed, scaled lead by lead, contradict each other, or are beyond what hearts produce.
+
+    Args:
+        ecg: The recording as read.
+        header: Its header.
+        gain_per_mv: The gain that replaced the header's, if any.
+    """
+    lines = {lead: line for line in header.signals if (lead := canonical_lead(line.name))}
+    scaled = False
+    if gain_per_mv is None:
+        silent = [line.name for line in lines.values() if line.gain is None]
+        if silent:
+            text = f"{header.path}: no gain for {silent}; WFDB's default of 200 per mV was used, voltages may be wrong"
+            warnings.warn(text, ECGRecordWarning, stacklevel=3)
+        if scaled := _scaled_lead_by_lead(ecg, lines):
+            text = (
+                f"{header.path}: III = II - I holds for the stored numbers and not for the voltages, so the header's gains "
+                "scale each lead by itself and the leads cannot be compared; if the stored unit is 1 uV, as in LUDB, read "
+                "with gain_per_mv=1000"
+            )
+            warnings.warn(text, ECGRecordWarning, stacklevel=3)
+    gains = {_gain_per_mv(line) for line in lines.values()} if gain_per_mv is None else {gain_per_mv}
+    gains = gains or {DEFAULT_GAIN}  # segments have headers of their own
+    if not scaled:
+        _warn_about_limb_leads(ecg, header, min(gains))
+    _warn_about_amplitude(ecg, header, gains)
+
+
+def _gain_per_mv(line: SignalLine) -> float:
+    return (line.gain or DEFAULT_GAIN) / (line.mv_per_unit or 1.0)
+
+
+def _warn_about_amplitude(ecg: ECG, header: Header, gains: Set[float]) -> None:
+    low, high = PLAUSIBLE_AMPLITUDE_MV
+    amplitude = amplitude_mv(ecg.signal_mv, ecg.fs_hz)
+    if low <= amplitude <= high or amplitude == 0:
+        return
+    cause = "the gain or the units in the header are wrong"
+    if len(gains) == 1:
+        (gain,) = gains
+        better = [g for g in USUAL_GAINS if low <= amplitude * gain / g <= high]
+        if better:
+            corrected = amplitude * gain / better[0]
+            cause = f"the gain of {gain:g} per mV is wrong (with {better[0]:g} it would be {corrected:.2g} mV)"
+    tallest = f"the tallest waves are {amplitude:.2g} mV, hearts produce {low:g} to {high:g} mV"
+    warnings.warn(f"{header.path}: {tallest}; most likely {cause}", ImplausibleAmplitudeWarning, stacklevel=4)
+
+
+def _warn_about_limb_leads(ecg: ECG, header: Header, lowest_gain: float) -> None:
+    """Warn if III, aVR, aVL or aVF are not what I and II imply, beyond rounding; filled gaps are no reason to."""
+    error = einthoven_error_mv(ecg)
+    size = max(float(np.ptp(ecg.lead(name))) for name in ("I", "II", "III"))
+    allowed = max(LIMB_ERROR_MV, LIMB_ERROR_SHARE * size, ROUNDING_STEPS / lowest_gain)
+    if error > allowed and "interpolated_samples" not in ecg.metadata:
+        text = (
+            f"{header.path}: III, aVR, aVL and aVF deviate by up to {error:.2g} mV from what I and II imply; most likely limb "
+            "leads are swapped, wrongly named or processed one by one"
+        )
+        warnings.warn(text, ECGRecordWarning, stacklevel=4)
+
+
+def _scaled_lead_by_lead(ecg: ECG, lines: Mapping[str, SignalLine]) -> bool:
+    """Tell whether Einthoven's law holds for the stored numbers of I, II, III within rounding, and not for their mV."""
+    limb = [lines[name] for name in ("I", "II", "III") if name in lines]
+    gains = [_gain_per_mv(line) for line in limb if line.gain is not None]
+    if len(gains) < 3 or len(set(gains)) == 1:
+        return False
+    millivolts = np.stack([ecg.lead(name) for name in ("I", "II", "III")]).astype(np.float64)
+    stored = millivolts * np.array(gains)[:, None] + np.array([line.baseline for line in limb])[:, None]
+    errors = [float(np.abs(x[2] - (x[1] - x[0])).max() / np.ptp(x)) for x in (stored, millivolts)]
+    return errors[0] < 0.005 and errors[1] > 0.05

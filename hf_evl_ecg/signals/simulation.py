@@ -1,0 +1,302 @@
+"""Simulated 12-lead ECGs of the nine CPSC-2018 classes, with the truth about their rhythm and intervals.
+
+A heart vector (`hf_evl_ecg.signals.heart_vector`, `hf_evl_ecg.signals.morphology`) beats in the rhythm of a class, is projected to the leads by Dower's
+matrix, and is disturbed at the electrodes, so that III = II − I and the augmented leads hold exactly. The signals teach the
+grammar of an ECG and test programs; they are not patients, and every record says ``simulated=True`` in its metadata.
+Classes: Liu et al., "An Open Access Database for Evaluating the Algorithms of Electrocardiogram Rhythm and Morphology
+Abnormality Detection", J. Med. Imaging Health Inform. 8:1368–1373, 2018.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from .ecg import ECG
+from .heart_vector import leads_from_vcg
+from .morphology import Beat, Intervals, ectopic_beat, sinus_beat
+
+__all__ = ["LABELS", "SimulationConfig", "simulate"]
+
+LABELS = ("NORM", "AF", "I-AVB", "LBBB", "RBBB", "PAC", "PVC", "STD", "STE")
+"""Normal, atrial fibrillation, first-degree AV block, left and right bundle branch block, premature atrial and ventricular
+contractions, ST depression, ST elevation."""
+
+_RATES_BPM = {"AF": (65.0, 140.0), "I-AVB": (50.0, 82.0), "PAC": (55.0, 85.0), "PVC": (55.0, 85.0)}
+_RATE_BPM = (55.0, 100.0)
+_QRS_S = {"LBBB": (0.125, 0.165), "RBBB": (0.122, 0.155)}
+_FIBRILLATION_DIRECTION = np.array([-0.30, 0.28, -0.80])
+
+
+@dataclass(frozen=True)
+class SimulationConfig:
+    """What varies between simulated hearts, and how much noise they carry.
+
+    Each record draws its noise amplitudes uniformly between 20 % and 100 % of the values given here. Zero turns a noise off
+    without changing the heart.
+
+    Args:
+        heart_rate_bpm: Lowest and highest mean rate (beats per minute); ``None`` takes the class's own range.
+        axis_spread_deg: Largest rotation of the heart in the frontal plane, either way (degrees).
+        size_spread: Largest relative change of the heart vector's length, either way.
+        wander_mv: Baseline wander of each electrode below 0.5 Hz (mV, RMS).
+        mains_mv: Mains hum of each electrode (mV, amplitude).
+        mains_hz: Mains frequency, 50 or 60 Hz.
+        muscle_mv: Muscle noise of each electrode between 20 and 150 Hz (mV, RMS).
+
+    Raises:
+        ValueError: A value out of range.
+
+    Example:
+        >>> SimulationConfig(wander_mv=0, mains_mv=0, muscle_mv=0).mains_hz
+        50.0
+    """
+
+    heart_rate_bpm: tuple[float, float] | None = None
+    axis_spread_deg: float = 25.0
+    size_spread: float = 0.2
+    wander_mv: float = 0.06
+    mains_mv: float = 0.008
+    mains_hz: float = 50.0
+    muscle_mv: float = 0.012
+
+    def __post_init__(self) -> None:
+        if self.heart_rate_bpm is not None:
+            low, high = self.heart_rate_bpm
+            if not 30 <= low <= high <= 180:
+                raise ValueError(
+                    f"heart_rate_bpm={self.heart_rate_bpm}: give (lowest, highest) within 30 to 180 per minute"
+                )
+            object.__setattr__(self, "heart_rate_bpm", (float(low), float(high)))
+        limits = {"axis_spread_deg": 180.0, "size_spread": 0.9, "wander_mv": 5.0, "mains_mv": 5.0, "muscle_mv": 5.0}
+        for name, limit in limits.items():
+            if not 0 <= getattr(self, name) <= limit:
+                raise ValueError(f"{name}={getattr(self, name)}: give 0 to {limit:g}")
+        if self.mains_hz not in (50.0, 60.0):
+            raise ValueError(f"mains_hz={self.mains_hz}: mains run at 50 or 60 Hz; set mains_mv=0 for none")
+        object.__setattr__(self, "mains_hz", float(self.mains_hz))
+
+
+@dataclass(frozen=True)
+class _Event:
+    """One heartbeat in time: when its QRS begins (s), and N (as conducted), A (atrial) or V (ventricular premature)."""
+
+    onset_s: float
+    kind: str
+
+
+def simulate(
+    label: str,
+    *,
+    seed: int,
+    fs_hz: float = 500.0,
+    duration_s: float = 10.0,
+    config: SimulationConfig | None = None,
+) -> ECG:
+    """Simulate one record.
+
+    Args:
+        label: One of `LABELS`.
+        seed: Heart, rhythm and noise follow from it and the label; noise amplitudes do not change the heart.
+        fs_hz: Sampling rate (Hz), 100 to 2000.
+        duration_s: Length (s), 5 to 3600.
+        config: Variation and noise.
+
+    Returns:
+        An `ECG` whose metadata holds ``simulated=True``, ``label``, ``seed``, the noise drawn, and the truth:
+        ``heart_rate_bpm``; ``pr_ms`` (``None`` in AF), ``qrs_ms``, ``qt_ms`` and ``axis_deg`` of the conducted beats;
+        ``ectopic_qrs_ms`` (PVC only); ``territory`` of an ST shift or origin of an ectopic beat; ``beats``, a tuple of
+        (QRS onset in s, kind) with kind N, A or V. A wave ends where its vector falls to 5 % of its maximum.
+
+    Raises:
+        ValueError: An unknown label, or a seed, rate or length out of range.
+
+    Example:
+        >>> ecg = simulate("AF", seed=0)
+        >>> ecg.signal_mv.shape, ecg.metadata["simulated"], ecg.metadata["pr_ms"]
+        ((5000, 12), True, None)
+    """
+    _check_request(label, seed, fs_hz, duration_s)
+    config = config or SimulationConfig()
+    heart, noise = (
+        np.random.default_rng(part) for part in np.random.SeedSequence([seed, LABELS.index(label)]).spawn(2)
+    )
+
+    rate = heart.uniform(*(config.heart_rate_bpm or _RATES_BPM.get(label, _RATE_BPM)))
+    intervals = _intervals(label, 60.0 / rate, heart)
+    beats = _beats(label, intervals, heart, config)
+    events = _RHYTHMS.get(label, _sinus)(60.0 / rate, duration_s, intervals, heart)
+
+    n_samples = round(duration_s * fs_hz)
+    vcg = np.zeros((n_samples, 3))
+    for event in events:
+        beats[event.kind].add_to(vcg, fs_hz, event.onset_s)
+    if label == "AF":
+        vcg += _fibrillation(n_samples, fs_hz, heart)
+    electrodes, amplitudes = _noise(n_samples, fs_hz, noise, config)
+    signal = leads_from_vcg(vcg, electrodes)
+    seen = [event for event in events if 0 <= event.onset_s < n_samples / fs_hz]
+    truth = _truth(beats, seen, intervals, rate)
+    return ECG(
+        signal_mv=signal,
+        fs_hz=fs_hz,
+        record_name=f"simulated-{label}-{seed}",
+        comments=("simulated signal, not a patient",),
+        diagnoses=(label,),
+        metadata={"simulated": True, "label": label, "seed": seed}
+        | truth
+        | {"noise": amplitudes, "config": asdict(config)},
+    )
+
+
+def _check_request(label: str, seed: int, fs_hz: float, duration_s: float) -> None:
+    if label not in LABELS:
+        raise ValueError(f"label={label!r}: known are {list(LABELS)}")
+    if seed < 0:
+        raise ValueError(f"seed={seed}: give 0 or more")
+    if not 100 <= fs_hz <= 2000:
+        raise ValueError(f"fs_hz={fs_hz}: give 100 to 2000 Hz")
+    if not 5 <= duration_s <= 3600:
+        raise ValueError(f"duration_s={duration_s}: give 5 to 3600 s")
+
+
+def _intervals(label: str, rr_s: float, rng: np.random.Generator) -> Intervals:
+    """Draw PR, QRS and QT: QT by Fridericia from a corrected 380–430 ms, longer by what a block adds to QRS."""
+    qrs = rng.uniform(*_QRS_S.get(label, (0.078, 0.104)))
+    qt = rng.uniform(0.38, 0.43) * rr_s ** (1 / 3) + max(0.0, qrs - 0.1)
+    qt = min(qt, 0.75 * rr_s) if label != "AF" else qt
+    pr = rng.uniform(0.215, 0.31) if label == "I-AVB" else rng.uniform(0.13, 0.19)
+    if label == "AF":
+        return Intervals(None, qrs, qt)
+    lowest = 0.205 if label == "I-AVB" else 0.115
+    return Intervals(max(lowest, min(pr, rr_s - qt - 0.02)), qrs, qt)
+
+
+def _beats(label: str, intervals: Intervals, rng: np.random.Generator, config: SimulationConfig) -> dict[str, Beat]:
+    turn = rng.uniform(-1, 1) * config.axis_spread_deg
+    size = 1.0 + rng.uniform(-1, 1) * config.size_spread
+    beats = {"N": sinus_beat(label, intervals, rng, turn_deg=turn, size=size)}
+    if label == "PAC":
+        assert intervals.pr_s is not None
+        early = Intervals(max(0.115, intervals.pr_s - 0.02), intervals.qrs_s, 0.95 * intervals.qt_s)
+        premature = sinus_beat(label, early, rng, turn_deg=turn, size=size, ectopic_p=True)
+        beats["A"] = Beat(early, premature.p, beats["N"].qrs, premature.t, (0.0, 0.0, 0.0), "atrial")
+    elif label == "PVC":
+        wide = rng.uniform(0.135, 0.175)
+        beats["V"] = ectopic_beat(Intervals(None, wide, intervals.qt_s + wide - intervals.qrs_s), rng, size=size)
+    return beats
+
+
+def _sinus(rr_s: float, duration_s: float, intervals: Intervals, rng: np.random.Generator) -> list[_Event]:
+    """Respiratory sinus arrhythmia of 1–4 % and 0.7 % beat-to-beat jitter."""
+    depth, breath, phase = rng.uniform(0.01, 0.04), rng.uniform(0.15, 0.3), rng.uniform(0, 2 * math.pi)
+    time = -rng.uniform(0.5, 1.5) * rr_s
+    events = []
+    while time < duration_s + 1.0:
+        events.append(_Event(time, "N"))
+        time += rr_s * (1 + depth * math.sin(2 * math.pi * breath * time + phase) + 0.007 * rng.standard_normal())
+    return events
+
+
+def _fibrillating(rr_s: float, duration_s: float, intervals: Intervals, rng: np.random.Generator) -> list[_Event]:
+    """Independent gamma-distributed intervals with a coefficient of variation of 0.18–0.28 above the refractory time."""
+    spread = rng.uniform(0.18, 0.28)
+    refractory = min(0.34, 0.75 * rr_s)
+    shape = ((rr_s - refractory) / (spread * rr_s)) ** 2
+    time = -rng.uniform(0.5, 1.5) * rr_s
+    events = []
+    while time < duration_s + 1.0:
+        events.append(_Event(time, "N"))
+        time += refractory + rng.gamma(shape, (rr_s - refractory) / shape)
+    return events
+
+
+def _with_premature(
+    kind: str, rr_s: float, duration_s: float, intervals: Intervals, rng: np.random.Generator
+) -> list[_Event]:
+    """Sinus rhythm with premature beats, at least two sinus beats apart, the first of them well inside the record.
+
+    An atrial one resets the sinus node, so the pause is not compensatory; a ventricular one does not, and the sinus beat it
+    blocks is missing: its two intervals add up to two sinus intervals.
+    """
+    sinus = [event.onset_s for event in _sinus(rr_s, duration_s * 1.5 + 5.0, intervals, rng)]
+    every = int(rng.integers(3, 7))
+    first = int(rng.integers(2, 4))
+    coupling = max(rng.uniform(0.58, 0.72) * rr_s, intervals.qt_s + 0.06)
+    events, shift = [], 0.0
+    for number, time in enumerate(sinus):
+        premature = number >= first and (number - first) % every == 0
+        if not premature:
+            events.append(_Event(time + shift, "N"))
+            continue
+        onset = events[-1].onset_s + coupling
+        events.append(_Event(onset, kind))
+        if kind == "A":
+            shift = onset + rng.uniform(0.0, 0.12) * rr_s - time
+    return [event for event in events if event.onset_s < duration_s + 1.0]
+
+
+def _atrial_premature(rr_s: float, duration_s: float, intervals: Intervals, rng: np.random.Generator) -> list[_Event]:
+    return _with_premature("A", rr_s, duration_s, intervals, rng)
+
+
+def _ventricular_premature(
+    rr_s: float, duration_s: float, intervals: Intervals, rng: np.random.Generator
+) -> list[_Event]:
+    return _with_premature("V", rr_s, duration_s, intervals, rng)
+
+
+_RHYTHMS = {"AF": _fibrillating, "PAC": _atrial_premature, "PVC": _ventricular_premature}
+
+
+def _fibrillation(n_samples: int, fs_hz: float, rng: np.random.Generator) -> np.ndarray:
+    """Fibrillatory waves of 5–8 Hz with wandering frequency and size, largest in V1. Shape: (T, 3), mV."""
+    amplitude, rate = rng.uniform(0.05, 0.11), rng.uniform(5.0, 8.0)
+    times = np.arange(n_samples) / fs_hz
+    knots = np.arange(0.0, times[-1] + 1.0, 0.5)
+    frequency = np.interp(times, knots, rate * (1 + 0.08 * rng.standard_normal(len(knots))))
+    size = np.interp(times, knots, amplitude * np.clip(1 + 0.3 * rng.standard_normal(len(knots)), 0.4, 1.6))
+    phase = 2 * math.pi * np.cumsum(frequency) / fs_hz + rng.uniform(0, 2 * math.pi)
+    wave = size * (np.sin(phase) + 0.3 * np.sin(2 * phase + rng.uniform(0, 2 * math.pi)))
+    return wave[:, None] * _FIBRILLATION_DIRECTION
+
+
+def _noise(
+    n_samples: int, fs_hz: float, rng: np.random.Generator, config: SimulationConfig
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Disturbance of the nine electrodes, and the amplitudes drawn. Shape: (T, 9), mV."""
+    share = rng.uniform(0.2, 1.0, 3)
+    wander, mains, muscle = share * (config.wander_mv, config.mains_mv, config.muscle_mv)
+    times = np.arange(n_samples)[:, None] / fs_hz
+    slow = np.zeros((n_samples, 9))
+    for frequency in rng.uniform(0.05, 0.5, 4):
+        slow += np.sin(2 * math.pi * (frequency * times + rng.uniform(0, 1, 9))) * rng.uniform(0.3, 1.0, 9)
+    slow /= np.maximum(slow.std(axis=0), 1e-9)
+    hum = np.sin(2 * math.pi * (config.mains_hz * times + rng.uniform(0, 1, 9))) * rng.uniform(0.3, 1.0, 9)
+    spectrum = np.fft.rfft(rng.standard_normal((n_samples, 9)).astype(np.float32), axis=0)
+    frequencies = np.fft.rfftfreq(n_samples, 1 / fs_hz)
+    spectrum[(frequencies < 20) | (frequencies > 150)] = 0
+    fast = np.fft.irfft(spectrum, n_samples, axis=0)
+    fast /= np.maximum(fast.std(axis=0), 1e-9)
+    amplitudes = {"wander_mv": float(wander), "mains_mv": float(mains), "muscle_mv": float(muscle)}
+    return wander * slow + mains * hum + muscle * fast, amplitudes
+
+
+def _truth(beats: dict[str, Beat], seen: list[_Event], intervals: Intervals, rate_bpm: float) -> dict[str, object]:
+    """Rate between the first and last QRS in the record (the drawn mean where there are fewer than two), and intervals."""
+    onsets = [event.onset_s for event in seen]
+    if len(onsets) > 1:
+        rate_bpm = 60.0 * (len(onsets) - 1) / (onsets[-1] - onsets[0])
+    ectopic = beats.get("V")
+    return {
+        "heart_rate_bpm": rate_bpm,
+        "pr_ms": None if intervals.pr_s is None else 1000 * intervals.pr_s,
+        "qrs_ms": 1000 * intervals.qrs_s,
+        "qt_ms": 1000 * intervals.qt_s,
+        "axis_deg": beats["N"].axis_deg,
+        "ectopic_qrs_ms": None if ectopic is None else 1000 * ectopic.intervals.qrs_s,
+        "territory": (ectopic or beats["N"]).territory,
+        "beats": tuple((event.onset_s, event.kind) for event in seen),
+    }

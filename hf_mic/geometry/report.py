@@ -1,0 +1,144 @@
+"""Reports on disk: the geometry of an embedding matrix as json, markdown table and picture."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_mic.results import write_atomically
+
+from .diagnostics import geometry_report
+from .linalg import Matrix, as_matrix, centre, draw, eigenvalues, factorise, take
+
+__all__ = ["geometry_table", "plot_spectra", "write_geometry_report"]
+
+
+def geometry_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown table of :func:`hf_mic.geometry.diagnostics.geometry_report` rows, with the measures that have a value.
+
+    Example:
+        >>> print(geometry_table([{"dim": 2, "n": 8, "knn_k": 7, "eigen_cv": 0.125, "alignment": None}]))
+        | dim | eigen_cv |
+        |---:|---:|
+        | 2 | 0.125 |
+    """
+    if not rows:
+        raise ValueError("no rows: pass what geometry_report returned")
+    settings = ("dim", "n", "knn_k")
+    names = [name for name in rows[0] if name not in settings and any(row[name] is not None for row in rows)]
+    lines = [f"| {' | '.join(['dim', *names])} |", f"|{'---:|' * (len(names) + 1)}"]
+    for row in rows:
+        cells = ["–" if row[name] is None else f"{row[name]:.4g}" for name in names]
+        lines.append(f"| {' | '.join([str(row['dim']), *cells])} |")
+    return "\n".join(lines)
+
+
+def plot_spectra(spectra: Mapping[int, np.ndarray], path: str | os.PathLike[str], *, title: str | None = None) -> None:
+    """Draw the covariance spectrum of each prefix and the number of dimensions it fills, as one png.
+
+    Left: eigenvalues of a prefix divided by their mean against their rank; an isotropic prefix is a flat line at 1.
+    Right: participation ratio against prefix width; an isotropic prefix lies on the diagonal.
+
+    Args:
+        spectra: Prefix width d → eigenvalues, largest first, shape (d,). Prefixes without variance are left out.
+        path: Where the png goes, replaced in one step.
+        title: Heading of the picture.
+
+    Raises:
+        ValueError: No spectrum has variance.
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure  # no pyplot: neither a display nor global state
+
+    drawn = {d: np.asarray(spectra[d], dtype=np.float64) for d in sorted(spectra) if np.any(spectra[d])}
+    if not drawn:
+        raise ValueError("nothing to draw: every spectrum is zero, so the embeddings are constant")
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[3, 2])
+    shades = colormaps["viridis"](np.linspace(0, 0.88, len(drawn)))
+    for shade, (d, values) in zip(shades, drawn.items(), strict=True):
+        relative = values / values.mean()
+        keep = relative > 1e-8
+        ranks = np.flatnonzero(keep) + 1
+        left.plot(ranks, relative[keep], color=shade, marker="o", markersize=2.5, label=f"d = {d}")
+    left.axhline(1.0, color="0.4", linestyle="--", linewidth=1, label="isotropic")
+    left.set(xscale="log", yscale="log", xlabel="rank of the eigenvalue", ylabel="eigenvalue / mean eigenvalue")
+    left.legend(fontsize=8, frameon=False)
+    dims = list(drawn)
+    used = [values.sum() ** 2 / (values**2).sum() for values in drawn.values()]
+    right.plot(dims, dims, color="0.4", linestyle="--", linewidth=1, label="isotropic")
+    right.plot(dims, used, color=shades[0], marker="o", markersize=4, label="participation ratio")
+    right.set_xscale("log", base=2)
+    right.set_yscale("log", base=2)
+    right.set_xticks(dims, labels=[str(d) for d in dims])
+    for axis in (left.xaxis, left.yaxis, right.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+    right.set(xlabel="prefix width d", ylabel="dimensions filled")
+    right.legend(fontsize=8, frameon=False)
+    for axes in (left, right):
+        axes.grid(alpha=0.25, linewidth=0.5)
+    if title:
+        figure.suptitle(title)
+    write_atomically(Path(path), lambda file: figure.savefig(file, format="png", dpi=140))
+
+
+def write_geometry_report(
+    embeddings: Matrix,
+    dims: Sequence[int],
+    output_dir: str | os.PathLike[str],
+    pairs: np.ndarray | Sequence[tuple[int, int]] | None = None,
+    *,
+    name: str = "geometry",
+    title: str | None = None,
+    k: int = 10,
+    max_rows: int = 20_000,
+    max_queries: int = 1_000,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Measure embeddings with :func:`hf_mic.geometry.diagnostics.geometry_report` and write ``name.json``, ``.md``, ``.png``.
+
+    The json holds ``rows``, ``spectra`` (width → eigenvalues) and the settings. Each file is replaced in one step. A
+    constant matrix has no spectrum to draw and gets no picture.
+
+    Args:
+        embeddings: Shape: (N, D), N ≥ 2.
+        dims: Prefix widths, each 1 ≤ d ≤ D.
+        output_dir: Folder, made if missing.
+        pairs: Row indices of positive pairs, shape (M, 2).
+        name: Stem of the three files.
+        title: Heading of the picture.
+        k: Neighbours per query of the k-NN overlap.
+        max_rows: Larger matrices are sampled down to that many rows.
+        max_queries: Queries of the k-NN overlap.
+        seed: Seed of every draw.
+
+    Returns:
+        The rows of the report.
+
+    Raises:
+        ValueError: As `geometry_report`.
+    """
+    settings = {"k": k, "max_rows": max_rows, "max_queries": max_queries, "seed": seed}
+    rows = geometry_report(embeddings, dims, pairs, k=k, max_rows=max_rows, max_queries=max_queries, seed=seed)
+    x = as_matrix(take(embeddings, draw(len(embeddings), max_rows, seed)))
+    factor = factorise(centre(x))
+    spectra = {row["dim"]: eigenvalues(factor[:, : row["dim"]], len(x)) for row in rows}
+    folder = Path(output_dir)
+    report = {
+        "total_rows": len(embeddings),
+        "width": x.shape[1],
+        "settings": settings,
+        "rows": rows,
+        "spectra": {str(d): values.tolist() for d, values in spectra.items()},
+    }
+    text = json.dumps(report, indent=2, allow_nan=False)
+    write_atomically(folder / f"{name}.json", lambda file: file.write(f"{text}\n".encode()))
+    write_atomically(folder / f"{name}.md", lambda file: file.write(f"{geometry_table(rows)}\n".encode()))
+    if any(values.any() for values in spectra.values()):
+        plot_spectra(spectra, folder / f"{name}.png", title=title)
+    return rows

@@ -1,0 +1,5 @@
+"""What the prefixes of a given encoder are worth, as a report with pictures."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,261 @@
+"""An inspection as files: json, markdown with a verdict in words, pictures and, if wanted, one HTML page."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hf_mic.evaluation.score_tables import HEADLINE_METRICS, markdown_report, plot_scores
+from hf_mic.geometry.report import geometry_table, plot_spectra
+from hf_mic.results import summarize_machine
+
+from .inspection import Inspection
+from .page import markdown_page
+from .pictures import plot_geometry, plot_neighbours
+
+__all__ = ["inspection_json", "inspection_markdown", "verdict", "write_inspection"]
+
+NEIGHBOURS, SPECTRA, GEOMETRY, SCORES = "neighbours.png", "spectra.png", "geometry.png", "scores.png"
+KEPT = 0.9
+"""Share of neighbours at which the verdict calls a prefix sufficient."""
+DIFFERENCE = 0.02
+"""Share of neighbours below which the verdict calls two choices of coordinates equal."""
+SCORE_KEPT = 0.95
+"""Share of a full-width score at which the verdict calls a prefix sufficient."""
+BUDGETS = (64, 256)
+"""Bytes per vector for which the verdict names the best way to store."""
+
+EXPLANATION = """## How to read
+
+- Neighbours kept: of each text's nearest neighbours by cosine at full width, the share that is still among as many nearest when only some coordinates are compared. More texts make it harder, so compare models on the same texts.
+- Coordinates drawn at random are what any coordinates would give; the first coordinates of a model trained for truncation do better. Principal axes are fitted on the measured texts themselves, so they are an optimistic estimate of what a rotation can add.
+- residual_r2: share of the variance of the remaining coordinates that a linear map of the prefix explains. cross_correlation: mean squared correlation between prefix and remaining coordinates. Both say how far the prefix and the rest repeat each other.
+- eigen_cv: spread of the covariance eigenvalues over their mean, 0 for an even spread. participation_ratio, effective_rank: number of directions that carry the variance. uniformity: lower is a more even spread of directions.
+- Dashed lines in the pictures of the geometry are about what as many independent isotropic Gaussian vectors would give."""
+
+
+def write_inspection(inspection: Inspection, output_dir: str | os.PathLike[str], *, html: bool = False) -> list[Path]:
+    """Write ``inspection.json``, ``inspection.md``, the pictures and, if wanted, ``inspection.html`` into one folder.
+
+    Everything is made in a temporary folder first and then moved, so a failure leaves an older report as it was. Files of an
+    older report that this one does not have are removed.
+
+    Args:
+        inspection: What was measured.
+        output_dir: The folder, made if missing; other files in it are left alone.
+        html: Also write one page with all pictures inside.
+
+    Returns:
+        The files, ``inspection.json`` last.
+    """
+    target = Path(output_dir)
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target, prefix=".inspection.") as made:
+        folder = Path(made)
+        plot_neighbours(inspection, folder / NEIGHBOURS)
+        plot_spectra(dict(inspection.spectra), folder / SPECTRA)
+        plot_geometry(inspection, folder / GEOMETRY)
+        if inspection.scores:
+            precision = inspection.settings["precisions"][0]
+            plot_scores(inspection.scores, folder / SCORES, precision=precision)
+        text = inspection_markdown(inspection)
+        (folder / "inspection.md").write_text(text, encoding="utf-8")
+        if html:
+            pictures = {path.name: path.read_bytes() for path in folder.glob("*.png")}
+            page = markdown_page(text, title=f"Inspection of {inspection.model['name']}", pictures=pictures)
+            (folder / "inspection.html").write_text(page, encoding="utf-8")
+        content = json.dumps(inspection_json(inspection), indent=1, ensure_ascii=False, allow_nan=False)
+        (folder / "inspection.json").write_text(content + "\n", encoding="utf-8")
+        order = sorted(folder.iterdir(), key=lambda path: (path.suffix == ".json", path.name))
+        written = [target / path.name for path in order]
+        for path in order:
+            path.chmod(0o644)
+            os.replace(path, target / path.name)
+    for name in {SCORES, "inspection.html"} - {path.name for path in written}:
+        (target / name).unlink(missing_ok=True)
+    return written
+
+
+def inspection_json(inspection: Inspection) -> dict[str, Any]:
+    """The inspection as plain data: its attributes, the verdict, and what it was computed with."""
+    return {
+        "verdict": verdict(inspection),
+        "model": dict(inspection.model),
+        "texts": dict(inspection.texts),
+        "settings": dict(inspection.settings),
+        "neighbours": [dict(row) for row in inspection.neighbours],
+        "storage": [dict(row) for row in inspection.storage],
+        "geometry": [dict(row) for row in inspection.geometry],
+        "spectra": {str(dim): values.tolist() for dim, values in inspection.spectra.items()},
+        "scores": [dict(row) for row in inspection.scores],
+        "machine": summarize_machine(),
+    }
+
+
+def verdict(inspection: Inspection) -> list[str]:
+    """Sentences that follow from the measured numbers alone, the most important one first.
+
+    Args:
+        inspection: What was measured.
+    """
+    below = [row for row in inspection.neighbours if row["dim"] < inspection.model["width"]]
+    lines = []
+    if below:
+        lines = [_neighbour_sentence(inspection, below), *_order_sentences(inspection, below)]
+        lines += [_redundancy_sentence(inspection, below)]
+    return [*lines, *_storage_sentences(inspection), *_score_sentences(inspection), *_cautions(inspection)]
+
+
+def _neighbour_sentence(inspection: Inspection, below: Sequence[Mapping[str, Any]]) -> str:
+    width, k = inspection.model["width"], inspection.settings["k"]
+    enough = next((row for row in below if row["first"] >= KEPT), None)
+    others = ", ".join(f"{_percent(row['first'])} at {row['dim']}" for row in reversed(below) if row is not enough)
+    of_what = f"of the full-width neighbours ({k} nearest of {inspection.texts['measured']:,} texts by cosine"
+    if enough is None:
+        return f"No measured prefix below the full {width} dimensions keeps {_percent(KEPT)} {of_what}): {others}."
+    rest = f"; {others})" if others else ")"
+    return f"Keeps {_percent(enough['first'])} {of_what}{rest} at {enough['dim']} of {width} dimensions."
+
+
+def _order_sentences(inspection: Inspection, below: Sequence[Mapping[str, Any]]) -> list[str]:
+    row = _typical(inspection, below)
+    first, random, axes = (_percent(row[key]) for key in ("first", "random", "principal_axes"))
+    gain = row["first"] - row["random"]
+    against = f"{first} against {random} of the neighbours at {row['dim']} dimensions"
+    if abs(gain) < DIFFERENCE:
+        order = f"The first coordinates keep no more than coordinates drawn at random: {against}."
+    else:
+        order = (
+            f"The first coordinates keep {'more' if gain > 0 else 'fewer'} than coordinates drawn at random: {against}."
+        )
+    if row["principal_axes"] - row["first"] >= DIFFERENCE:
+        rotation = f"The principal axes of these texts keep {axes} there, so a rotation can make prefixes better."
+    else:
+        rotation = f"The principal axes of these texts keep {axes} there, no more than the coordinates as they are."
+    return [order, rotation]
+
+
+def _redundancy_sentence(inspection: Inspection, below: Sequence[Mapping[str, Any]]) -> str:
+    dim, width = _typical(inspection, below)["dim"], inspection.model["width"]
+    rows = {row["dim"]: row for row in inspection.geometry}
+    r2, filled = rows[dim]["residual_r2_adjusted"], rows[width]["participation_ratio"]
+    variance = f"The variance fills {filled:.0f} of {width} dimensions (participation ratio)"
+    if r2 is None:
+        return f"{variance}."
+    return (
+        f"{variance}; the first {dim} predict {_percent(r2)} of the variance of the other {width - dim} (adjusted R²)."
+    )
+
+
+def _storage_sentences(inspection: Inspection) -> list[str]:
+    lines = []
+    for budget in BUDGETS:
+        fitting = [row for row in inspection.storage if row["bytes_per_vector"] <= budget]
+        if fitting:
+            best = max(fitting, key=lambda row: (row["kept"], -row["bytes_per_vector"]))
+            size = f"{best['dim']} dimensions as {best['precision']} ({best['bytes_per_vector']:,} bytes)"
+            lines.append(f"Within {budget} bytes per vector, {size} keep most neighbours: {_percent(best['kept'])}.")
+    return lines
+
+
+def _score_sentences(inspection: Inspection) -> list[str]:
+    precision, width, lines = inspection.settings["precisions"][0], inspection.model["width"], []
+    rows = [row for row in inspection.scores if row["precision"] == precision and row["metric"] in HEADLINE_METRICS]
+    for task, metric in dict.fromkeys((row["task"], row["metric"]) for row in rows):
+        values = {row["dim"]: row["value"] for row in rows if (row["task"], row["metric"]) == (task, metric)}
+        full = values[width]
+        enough = min((dim for dim, value in values.items() if value >= SCORE_KEPT * full), default=width)
+        lines.append(
+            f"{task}: {metric} x 100 is {100 * values[enough]:.1f} at {enough} dimensions and {100 * full:.1f} at {width}; no "
+            f"shorter measured prefix has {_percent(SCORE_KEPT)} of the full-width score."
+        )
+    return lines
+
+
+def _cautions(inspection: Inspection) -> list[str]:
+    model, texts, lines = inspection.model, inspection.texts, []
+    if texts["measured"] < 2 * model["width"]:
+        lines.append(
+            f"Read with care: {texts['measured']:,} texts are few for {model['width']} dimensions; spectra, R² and neighbours "
+            "need several times as many texts as dimensions."
+        )
+    if model["truncate_dim"]:
+        lines.append(
+            f"The model is set to truncate_dim = {model['truncate_dim']}: encode returns that many coordinates."
+        )
+    if not 0.999 < model["norm"]["lowest"] <= model["norm"]["highest"] < 1.001:
+        norm = model["norm"]
+        lines.append(
+            f"Embeddings are not of unit length ({norm['lowest']:.3g} to {norm['highest']:.3g}): compare them by cosine, or "
+            "encode with normalize_embeddings=True."
+        )
+    return lines
+
+
+def _typical(inspection: Inspection, below: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The row of the longest prefix of at most a sixth of the width, where truncation begins to cost; else the shortest."""
+    short = [row for row in below if 6 * row["dim"] <= inspection.model["width"]]
+    return short[-1] if short else below[0]
+
+
+def inspection_markdown(inspection: Inspection) -> str:
+    """The report in markdown; pictures are named as :func:`write_inspection` writes them."""
+    parts = [f"# Inspection of {inspection.model['name']}", "\n".join(f"- {line}" for line in verdict(inspection))]
+    parts += ["## Model and texts", _facts_table(inspection)]
+    parts += ["## Neighbours kept", f"![Neighbours kept]({NEIGHBOURS})", _neighbour_table(inspection)]
+    parts += ["## Bytes per vector", _storage_table(inspection)]
+    if inspection.scores:
+        parts += ["## Scores", f"![Scores by dimension]({SCORES})", markdown_report({"rows": inspection.scores})]
+    parts += ["## Geometry", f"![Spectra]({SPECTRA})", f"![Geometry by dimension]({GEOMETRY})"]
+    return "\n\n".join([*parts, geometry_table(inspection.geometry), EXPLANATION]) + "\n"
+
+
+def _facts_table(inspection: Inspection) -> str:
+    model, texts, settings = inspection.model, inspection.texts, inspection.settings
+    prompt = settings["prompt"] or settings["prompt_name"] or model["default_prompt_name"]
+    facts = {
+        "modules": " → ".join(model["modules"]),
+        "parameters": f"{model['parameters']:,} ({model['dtype']})",
+        "width": model["width"],
+        "truncate_dim": model["truncate_dim"],
+        "longest input (tokens)": model["max_seq_length"],
+        "similarity": model["similarity"],
+        "stored prompts": ", ".join(f"{key}: {text!r}" for key, text in model["prompts"].items()),
+        "prompt chosen": None if prompt is None else repr(prompt),
+        "texts": f"{texts['measured']:,} of {texts['given']:,} distinct ones"
+        f"{' of the tasks' if texts['from'] == 'tasks' else ''}, {texts['mean_characters']:g} characters on average",
+    }
+    shown = [(name, str(value).replace("|", "/").replace("\n", " ")) for name, value in facts.items() if value]
+    return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in shown)])
+
+
+def _neighbour_table(inspection: Inspection) -> str:
+    header = "| dim | first coordinates | random coordinates | principal axes |"
+    rows = [
+        f"| {row['dim']} | {100 * row['first']:.1f} | {100 * row['random']:.1f} | {100 * row['principal_axes']:.1f} |"
+        for row in inspection.neighbours
+    ]
+    return "\n".join([header, "| --: | --: | --: | --: |", *rows])
+
+
+def _storage_table(inspection: Inspection) -> str:
+    """One line per dimension, bytes and neighbours kept for each precision."""
+    precisions = inspection.settings["precisions"]
+    table: dict[int, dict[str, Mapping[str, Any]]] = {}
+    for row in inspection.storage:
+        table.setdefault(row["dim"], {})[row["precision"]] = row
+    header = ["dim", *(f"{precision}: bytes | kept (%)" for precision in precisions)]
+    lines = [f"| {' | '.join(header)} |", f"|{' --: |' * (1 + 2 * len(precisions))}"]
+    for dim, cells in table.items():
+        shown = (f"{cells[p]['bytes_per_vector']:,} | {100 * cells[p]['kept']:.1f}" for p in precisions)
+        lines.append(f"| {' | '.join([str(dim), *shown])} |")
+    return "\n".join(lines)
+
+
+def _percent(share: float) -> str:
+    """At most one decimal: 90 %, 89.9 %."""
+    return f"{round(100 * share, 1):g} %"
