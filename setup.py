@@ -53,6 +53,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["hf_mic", "hf_mic.*", "hf_evl_ecg", "hf_evl_ecg.*"]),
     package_data={"": ["py.typed", "*.pyi"]},
+    entry_points={"console_scripts": ["hf-mic = hf_mic.__main__:main", "hf-evl-ecg = hf_evl_ecg.__main__:main"]},
     install_requires=COMMON,
     extras_require={
         "mic": MIC + PUBLISHED_DATA,

@@ -16,7 +16,7 @@ from hf_mic.hub import publish
 from hf_mic.hub.publish import CHECK_TEXTS, publish_encoder, reload_embeddings
 from hf_mic.hub.push import PublishError
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from hub_server import go_online, run_clean, running_hub
 
 REPO = "ann/mic-tiny"

@@ -15,10 +15,10 @@ from sentence_transformers import SentenceTransformer
 
 from hf_mic.hub import publish
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from hub_server import go_online, running_hub
 
-FOLDER = Path(__file__).resolve().parents[2] / "examples" / "mic"
+FOLDER = Path(__file__).resolve().parents[3] / "examples" / "mic"
 REPO = "ann/mic-tiny"
 ENCODER = {"modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "config.json"}
 ENCODER |= {"model.safetensors", "tokenizer.json", "tokenizer_config.json", "1_Pooling/config.json", "README.md"}

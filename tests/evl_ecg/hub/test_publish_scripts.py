@@ -19,10 +19,10 @@ from hf_evl_ecg.hub import export, publish
 from hf_evl_ecg.interpret.pictures import training_render_config
 from hf_evl_ecg.models.loading import PROVENANCE_KEY
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from hub_server import go_online, running_hub
 
-FOLDER = Path(__file__).resolve().parents[2] / "examples" / "evl_ecg"
+FOLDER = Path(__file__).resolve().parents[3] / "examples" / "evl_ecg"
 REPO = "ann/ecg-student"
 CARD = "---\nlicense: apache-2.0\n---\n# A small student\n"
 STUDENT = {"config.json", "generation_config.json", "model.safetensors", "chat_template.jinja", "processor_config.json"}

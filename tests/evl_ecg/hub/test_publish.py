@@ -21,7 +21,7 @@ from hf_evl_ecg.hub.publish import STUDENT_FILES, publish_student
 from hf_evl_ecg.hub.push import PublishError, publish_folder, take_hub_arguments
 from hf_evl_ecg.models.loading import PROVENANCE_KEY
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from hub_server import go_online, run_clean, running_hub
 
 REPO = "ann/ecg-student"

@@ -20,7 +20,7 @@ from hf_evl_ecg.hub.metric_space import publish_metric
 from hf_evl_ecg.hub.publish import publish_dataset, render_dataset
 from hf_evl_ecg.hub.push import PublishError
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from hub_server import go_online, run_clean, running_hub
 
 CARD = "---\nlicense: cc0-1.0\n---\n# Drawn ECGs\n"
