@@ -287,7 +287,7 @@ def _metadata(rows: Sequence[Mapping[str, Any]], spec: CardSpec, run: tuple[str,
     )
 
 
-def _main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m hf_evl_ecg.cards.card", description="Render a model card from its results."
     )
@@ -302,4 +302,4 @@ def _main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    _main()
+    main()

@@ -285,7 +285,7 @@ def _means(rows: Rows) -> dict[int, float]:
     return {dim: mean(r["value"] for r in full if r["dim"] == dim) for dim in {row["dim"] for row in full}}
 
 
-def _main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m hf_mic.cards.study_card", description="Render a model card from its results."
     )
@@ -299,4 +299,4 @@ def _main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    _main()
+    main()

@@ -302,7 +302,7 @@ def test_a_card_is_written_with_its_pictures_and_evaluation_results(tmp_path):
     exported = tmp_path / "exported"
     exported.mkdir()
     (exported / "config.json").write_text(json.dumps({PROVENANCE_KEY: {"method": "EVL-ECG"}}))
-    card._main([str(path), "--output", str(exported / "README.md"), "--model", str(exported)])
+    card.main([str(path), "--output", str(exported / "README.md"), "--model", str(exported)])
     assert {path.name for path in exported.glob("*.png")} == set(pictures)
     assert "- method: EVL-ECG" in (exported / "README.md").read_text()
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
@@ -340,7 +340,7 @@ def test_a_template_refuses_to_render_without_results(tmp_path, repo_root, capsy
     with pytest.raises(MissingResultsError, match=r"ecg_test\.json is not there.*run `make the results` first"):
         write_card(path)
     with pytest.raises(SystemExit) as stopped:
-        card._main([str(path)])
+        card.main([str(path)])
     assert stopped.value.code == 2
     assert "measured results only" in capsys.readouterr().err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["ecg_test.yaml", "results"]

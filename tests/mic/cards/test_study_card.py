@@ -15,8 +15,8 @@ from hf_mic import MICLoss, MICTrainingArguments
 from hf_mic.cards.study_card import (
     CardSpec,
     MissingResultsError,
-    _main,
     evaluation_entries,
+    main,
     read_spec,
     render_card,
     write_card,
@@ -231,7 +231,7 @@ def write_study(folder, **values):
 
 def test_a_card_is_written_with_its_picture_and_evaluation_results(tmp_path):
     path = write_study(tmp_path)
-    _main([str(path)])
+    main([str(path)])
     text = (tmp_path / "mic_test.md").read_text()
     assert re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text) == ["mic_test_scores.png"]
     assert (tmp_path / "mic_test_scores.png").read_bytes()[:4] == b"\x89PNG"
@@ -253,7 +253,7 @@ def test_a_description_without_results_or_with_wrong_ones_is_refused(tmp_path, c
     with pytest.raises(MissingResultsError, match="run `run the study` first"):
         write_card(path)
     with pytest.raises(SystemExit):
-        _main([str(path)])
+        main([str(path)])
     assert "measured results only" in capsys.readouterr().err
     assert not (tmp_path / "mic_test.md").exists()
     with pytest.raises(ValueError, match=r"fields \['licence'\] are unknown"):
