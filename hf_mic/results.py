@@ -2,19 +2,19 @@
 
 import json
 import math
-import os
 import platform
 import re
 import subprocess
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
-__all__ = ["Rows", "read_results", "summarize_machine", "write_atomically", "write_results"]
+from hf_mic.files import write_text
+
+__all__ = ["Rows", "read_results", "summarize_machine", "write_results"]
 
 ROW_KEYS = frozenset(("method", "seed", "task", "dim", "metric", "value", "n", "ci_low", "ci_high"))
 
@@ -51,20 +51,6 @@ def _git_commit() -> str | None:
     return commit if Path(top).resolve() == package.parent else None
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then move it there: readers never see half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-        Path(temporary).chmod(0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
 def write_results(path: str | Path, study: str, config: Mapping[str, Any], rows: Rows) -> dict[str, Any]:
     """Write ``{"study", "config", "commit", "machine", "rows"}`` as json, whole or not at all.
 
@@ -89,7 +75,7 @@ def write_results(path: str | Path, study: str, config: Mapping[str, Any], rows:
         "rows": [dict(row) for row in rows],
     }
     text = json.dumps(results, indent=1, default=str, ensure_ascii=False, allow_nan=False)
-    write_atomically(Path(path), lambda file: file.write(f"{text}\n".encode()))
+    write_text(path, f"{text}\n")
     return results
 
 

@@ -51,6 +51,8 @@ LIGHT = [  # what is imported → what it must not load
     ("hf_evl_ecg.losses", {"transformers", "pandas"}),
     ("hf_mic", {"torch", "numpy", "transformers", "sentence_transformers"}),
     ("hf_mic.functional", {"transformers", "sentence_transformers", "sklearn"}),
+    ("hf_mic.results", {"transformers", "sentence_transformers", "sklearn", "matplotlib"}),
+    ("hf_mic.geometry.report", {"transformers", "sentence_transformers", "sklearn", "matplotlib"}),
 ]
 
 

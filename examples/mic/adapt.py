@@ -7,7 +7,8 @@ CPU core for 384 dimensions, then about 1 s per 200,000 vectors); the adapted in
 
 writes outputs/mic_adapt/map.safetensors and index.npy there. Queries go through the same map:
 
-    from hf_mic.frozen.fit import PrefixMap
+    from hf_mic.files import replaced_file
+from hf_mic.frozen.fit import PrefixMap
     queries = PrefixMap.load("outputs/mic_adapt/map.safetensors").apply(query_vectors, dim=32)
 
 A sentence-transformers model and a file of texts like those it will see; the result is a model that loads with
@@ -31,7 +32,6 @@ What to expect on all-MiniLM-L6-v2, against truncation and PCA: model_cards/resu
 """
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -42,6 +42,7 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
 from hf_mic.evaluation.tables import read_columns
+from hf_mic.files import replaced_file
 from hf_mic.frozen.fit import AdaptConfig, PrefixMap, append_to_model, fit_map
 from hf_mic.options import parse_options
 
@@ -104,15 +105,11 @@ def open_vectors(path: str) -> NDArray:
 def write_index(fitted: PrefixMap, source: str, target: Path, dim: int | None) -> None:
     """Map a .npy file into another one in chunks, float32; the target appears when it is whole."""
     vectors = open_vectors(source)
-    temporary = target.with_name(f".{target.name}.partial")
-    try:
+    with replaced_file(target) as temporary:
         shape = (len(vectors), dim or fitted.width)
         out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
         fitted.apply(vectors, dim=shape[1], out=out, progress=True)
         out.flush()
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def main(args: ScriptArguments, config: AdaptConfig) -> PrefixMap:

@@ -37,9 +37,10 @@ from hf_mic.evaluation.score_tables import markdown_report, plot_scores
 from hf_mic.evaluation.tables import read_columns
 from hf_mic.evaluation.tasks import ClassificationTask, RetrievalTask, STSTask, Task
 from hf_mic.evaluation.text_tasks import load_text_tasks
+from hf_mic.files import write_atomically, write_text
 from hf_mic.frozen.fit import AdaptConfig, fit_map
 from hf_mic.options import HelpFormatter
-from hf_mic.results import read_results, write_atomically, write_results
+from hf_mic.results import read_results, write_results
 
 METRICS = ("spearman", "accuracy_standardised", "ndcg@10")
 PLAN_KEYS = {"texts", "methods", "reference", "plot"}
@@ -265,7 +266,7 @@ def _write_reports(results: Mapping[str, Any], plan: Mapping[str, Any], path: Pa
         if times:
             lines.append(f"| {name} | {len(times)} | {np.mean(times):.1f} | {method['about']} |")
     text = f"{markdown_report(results, METRICS)}\n\n" + "\n".join(lines) + "\n"
-    write_atomically(path.with_suffix(".md"), lambda file: file.write(text.encode()))
+    write_text(path.with_suffix(".md"), text)
     drawn = [row for row in rows if row["method"] in plan["plot"]]
     plot_scores(drawn, path.with_suffix(".png"), metrics=METRICS, title="Maps of frozen all-MiniLM-L6-v2 embeddings")
 

@@ -35,9 +35,10 @@ from hf_mic import MICTrainer, MICTrainingArguments
 from hf_mic.cards.card import complete_model_card
 from hf_mic.evaluation.evaluation import evaluate_model, precomputed, score_embeddings
 from hf_mic.evaluation.score_tables import markdown_report, plot_scores
+from hf_mic.files import write_text
 from hf_mic.frozen.fit import principal_axes
 from hf_mic.options import parse_options
-from hf_mic.results import write_atomically, write_results
+from hf_mic.results import write_results
 
 STUDY = "demo_mic"
 LIMITS = (
@@ -99,7 +100,7 @@ def main(args: DemoArguments) -> dict[str, Any]:
         rows += evaluate_model(trainers[method].model, tasks, args.dims, method=method, seed=args.seed, **options)
     results = write_results(output / f"{STUDY}.json", STUDY, asdict(args), rows)
     report = markdown_report(results)
-    write_atomically(output / f"{STUDY}.md", lambda file: file.write(f"{report}\n".encode()))
+    write_text(output / f"{STUDY}.md", f"{report}\n")
     plot_scores(rows, output / f"{STUDY}.png", title="Held-out ECG statements")
     for method, trainer in trainers.items():
         describe = {"loss": trainer.loss, "results": results, "method": method, "truncate_dim": args.truncate_dim}

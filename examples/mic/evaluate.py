@@ -40,8 +40,9 @@ from hf_mic.evaluation.evaluation import evaluate_model
 from hf_mic.evaluation.score_tables import HEADLINE_METRICS, markdown_report, plot_scores
 from hf_mic.evaluation.scoring import PRECISIONS
 from hf_mic.evaluation.text_tasks import load_task, load_text_tasks
+from hf_mic.files import write_text
 from hf_mic.options import parse_options
-from hf_mic.results import write_atomically, write_results
+from hf_mic.results import write_results
 
 
 @dataclass
@@ -145,7 +146,7 @@ def main(args: EvaluationArguments) -> dict:
         )
         results = write_results(output / f"{args.study}.json", args.study, asdict(args), rows)
         report = markdown_report(results)
-        write_atomically(output / f"{args.study}.md", lambda file, text=report: file.write(f"{text}\n".encode()))
+        write_text(output / f"{args.study}.md", f"{report}\n")
         plot_scores(rows, output / f"{args.study}.png", metrics=HEADLINE_METRICS, precision=args.precisions[0])
     print(f"\n{report}\n\nWritten: {output / args.study}.json, .md, .png")
     return results

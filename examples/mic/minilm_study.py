@@ -39,10 +39,11 @@ from hf_mic.evaluation.score_tables import markdown_report, plot_scores
 from hf_mic.evaluation.tables import load_training_data
 from hf_mic.evaluation.tasks import STSTask, Task
 from hf_mic.evaluation.text_tasks import load_text_tasks
+from hf_mic.files import write_text
 from hf_mic.frozen.head import KeepOrthogonal, add_dense_head
 from hf_mic.geometry.diagnostics import geometry_report
 from hf_mic.options import HelpFormatter
-from hf_mic.results import write_atomically, write_results
+from hf_mic.results import write_results
 
 GEOMETRY = ("cross_correlation", "eigen_cv", "residual_r2_adjusted", "effective_rank", "knn_overlap")
 
@@ -188,7 +189,7 @@ def collect(plan: Mapping[str, Any], study: StudyArguments) -> dict[str, Any]:
         folder / f"{study.study}.json", study.study, config, [row for run in runs for row in run["rows"]]
     )
     report = markdown_report(results)
-    write_atomically(folder / f"{study.study}.md", lambda file: file.write(f"{report}\n".encode()))
+    write_text(folder / f"{study.study}.md", f"{report}\n")
     shown = [row for row in results["rows"] if row["method"] in plan["plot"] and row["task"] != "geometry"]
     plot_scores(shown, folder / f"{study.study}.png", metrics=("spearman", "accuracy_standardised", "ndcg@10"))
     print(f"{report}\n\nWritten: {folder / study.study}.json, .md, .png")
@@ -258,7 +259,7 @@ def main(study: StudyArguments, plan: Mapping[str, Any]) -> None:
             "settings": settings,
             "rows": rows,
         }
-        write_atomically(path, lambda file, content=run: file.write(json.dumps(content).encode()))
+        write_text(path, json.dumps(run))
         print(f"{name}, seed {seed}: done, {about}", flush=True)
 
 

@@ -60,11 +60,12 @@ from hf_mic.evaluation.score_tables import markdown_report, plot_scores
 from hf_mic.evaluation.tables import KINDS, load_training_data, read_table
 from hf_mic.evaluation.tasks import Task
 from hf_mic.evaluation.text_tasks import load_task, load_text_tasks
+from hf_mic.files import write_text
 from hf_mic.frozen.head import KeepOrthogonal, add_dense_head
 from hf_mic.hub.publish import publish_encoder
 from hf_mic.hub.push import take_hub_arguments
 from hf_mic.options import parse_options
-from hf_mic.results import write_atomically, write_results
+from hf_mic.results import write_results
 
 logger = logging.getLogger(__name__)
 
@@ -273,7 +274,7 @@ def score(
     config = {"script": asdict(script), "training": training.to_dict()}
     results = write_results(output / f"{script.study}.json", script.study, config, rows)
     report = markdown_report(results)
-    write_atomically(output / f"{script.study}.md", lambda file: file.write(f"{report}\n".encode()))
+    write_text(output / f"{script.study}.md", f"{report}\n")
     plot_scores(rows, output / f"{script.study}.png")
     print(f"\n{report}\n\nWritten: {output / script.study}.json, .md, .png")
     return results

@@ -11,8 +11,8 @@ from huggingface_hub import ModelCard, ModelCardData
 from torch import nn
 
 from hf_mic.evaluation.score_tables import markdown_report, plot_scores
+from hf_mic.files import write_atomically
 from hf_mic.losses import MICLoss
-from hf_mic.results import write_atomically
 
 from .parts import MODEL_PLACE, describe_mic, listed, model_index_results, truncation_section
 

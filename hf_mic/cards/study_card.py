@@ -21,7 +21,8 @@ import yaml
 from huggingface_hub import EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 
 from hf_mic.evaluation.score_tables import HEADLINE_METRICS, markdown_report, plot_scores
-from hf_mic.results import Rows, read_results, write_atomically
+from hf_mic.files import write_atomically
+from hf_mic.results import Rows, read_results
 
 from .parts import listed, model_index_results, own_rows, truncation_section
 from .study_sections import (

@@ -14,7 +14,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from hf_mic.results import Rows, read_results, write_atomically
+from hf_mic.files import write_atomically, write_text
+from hf_mic.results import Rows, read_results
 
 __all__ = [
     "HEADLINE_METRICS",
@@ -194,7 +195,7 @@ def plot_scores(
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
     if title:
         figure.suptitle(title)
-    write_atomically(Path(path), lambda file: figure.savefig(file, format="png", dpi=150))
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=150))
 
 
 def fill_section(
@@ -240,7 +241,7 @@ def fill_section(
     content = f"{begin}\n\n{markdown_report(results, metrics)}\n\n{source}\n\n{end}"
     filled = section.sub(lambda _: content, text)
     if filled != text:
-        write_atomically(Path(path), lambda file: file.write(filled.encode()))
+        write_text(path, filled)
     return filled != text
 
 

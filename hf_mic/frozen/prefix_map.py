@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 from torch import Tensor, nn
 from tqdm.auto import tqdm
+
+from hf_mic.files import replaced_file
 
 __all__ = ["PrefixMap", "append_to_model", "unit_rows"]
 
@@ -164,13 +164,10 @@ class PrefixMap:
         Args:
             path: The file, ``*.safetensors``; its folder is created.
         """
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
         header = {"kind": self.kind, "config": dict(self.config), "losses": dict(self.losses)}
         tensors = {name: tensor.contiguous() for name, tensor in self.tensors()}
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-            save_file(tensors, Path(folder) / "map", metadata={"prefix_map": json.dumps(header)})
-            os.replace(Path(folder) / "map", target)
+        with replaced_file(path) as temporary:
+            save_file(tensors, temporary, metadata={"prefix_map": json.dumps(header)})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> PrefixMap:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_mic.results import write_atomically
+from hf_mic.files import write_atomically, write_text
 
 from .diagnostics import geometry_report
 from .linalg import Matrix, as_matrix, centre, draw, eigenvalues, factorise, take
@@ -84,7 +84,7 @@ def plot_spectra(spectra: Mapping[int, np.ndarray], path: str | os.PathLike[str]
         axes.grid(alpha=0.25, linewidth=0.5)
     if title:
         figure.suptitle(title)
-    write_atomically(Path(path), lambda file: figure.savefig(file, format="png", dpi=140))
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=140))
 
 
 def write_geometry_report(
@@ -137,8 +137,8 @@ def write_geometry_report(
         "spectra": {str(d): values.tolist() for d, values in spectra.items()},
     }
     text = json.dumps(report, indent=2, allow_nan=False)
-    write_atomically(folder / f"{name}.json", lambda file: file.write(f"{text}\n".encode()))
-    write_atomically(folder / f"{name}.md", lambda file: file.write(f"{geometry_table(rows)}\n".encode()))
+    write_text(folder / f"{name}.json", f"{text}\n")
+    write_text(folder / f"{name}.md", f"{geometry_table(rows)}\n")
     if any(values.any() for values in spectra.values()):
         plot_spectra(spectra, folder / f"{name}.png", title=title)
     return rows

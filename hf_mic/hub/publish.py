@@ -19,7 +19,7 @@ from huggingface_hub import HfApi, ModelCard
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
-from hf_mic.results import write_atomically
+from hf_mic.files import write_atomically
 
 from .push import PublishError, Push, push_encoder
 

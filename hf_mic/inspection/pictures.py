@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hf_mic.results import write_atomically
+from hf_mic.files import write_atomically
 
 from .inspection import Inspection
 
@@ -98,7 +96,4 @@ def _dimension_axis(axis: Axes, dims: list[int]) -> None:
 
 
 def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    def write(file: Any) -> None:
-        figure.savefig(file, format="png", dpi=140)
-
-    write_atomically(Path(path), write)
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=140))

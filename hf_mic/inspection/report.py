@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hf_mic.evaluation.score_tables import HEADLINE_METRICS, markdown_report, plot_scores
+from hf_mic.files import replaced_files
 from hf_mic.geometry.report import geometry_table, plot_spectra
 from hf_mic.results import summarize_machine
 
@@ -53,9 +53,7 @@ def write_inspection(inspection: Inspection, output_dir: str | os.PathLike[str],
         The files, ``inspection.json`` last.
     """
     target = Path(output_dir)
-    target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target, prefix=".inspection.") as made:
-        folder = Path(made)
+    with replaced_files(target) as folder:
         plot_neighbours(inspection, folder / NEIGHBOURS)
         plot_spectra(dict(inspection.spectra), folder / SPECTRA)
         plot_geometry(inspection, folder / GEOMETRY)
@@ -72,9 +70,6 @@ def write_inspection(inspection: Inspection, output_dir: str | os.PathLike[str],
         (folder / "inspection.json").write_text(content + "\n", encoding="utf-8")
         order = sorted(folder.iterdir(), key=lambda path: (path.suffix == ".json", path.name))
         written = [target / path.name for path in order]
-        for path in order:
-            path.chmod(0o644)
-            os.replace(path, target / path.name)
     for name in {SCORES, "inspection.html"} - {path.name for path in written}:
         (target / name).unlink(missing_ok=True)
     return written

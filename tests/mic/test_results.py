@@ -21,7 +21,7 @@ from hf_mic.evaluation.score_tables import (
     markdown_table,
     plot_scores,
 )
-from hf_mic.results import read_results, summarize_machine, write_atomically, write_results
+from hf_mic.results import read_results, summarize_machine, write_results
 
 
 def row(method, dim, value, *, seed=None, task="stsb", metric="spearman", precision="float32", size=None, n=1379):
@@ -141,20 +141,6 @@ def test_bad_rows_are_refused_and_leave_the_old_file(tmp_path, rows):
     path.write_text('{"rows": []}')
     with pytest.raises(ValueError, match=r"no results json: it lacks \['commit', 'config', 'machine', 'study'\]"):
         read_results(path)
-
-
-def test_interrupted_write_leaves_the_old_file_and_no_rest(tmp_path):
-    path = tmp_path / "file"
-    path.write_text("old")
-
-    def fail(file):
-        file.write(b"half")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_atomically(path, fail)
-    assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["file"]
 
 
 def test_picture_has_a_panel_per_task_and_a_colour_per_method(tmp_path, rows):

@@ -1,10 +1,7 @@
 """Geometry measures against hand-made values, independent references and invariances; the report and its files."""
 
-import ast
 import json
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +12,6 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
 from sklearn.neighbors import NearestNeighbors
 
-from hf_mic import results
 from hf_mic.geometry import diagnostics
 from hf_mic.geometry import linalg as matrices
 from hf_mic.geometry import report as plots
@@ -56,16 +52,6 @@ def test_public_names_exist_and_are_documented(module):
     names = [name for name in module.__all__ if name != "Matrix"]
     assert len(set(names)) == len(names)
     assert all(getattr(module, name).__doc__ for name in names)
-
-
-@pytest.mark.parametrize("module", [diagnostics, matrices, plots, results])
-def test_importing_needs_little_more_than_numpy(module):
-    """Pictures import matplotlib when drawn."""
-    tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
-    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    names = {node.module or "" if isinstance(node, ast.ImportFrom) else node.names[0].name for node in imports}
-    outside = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names)
-    assert outside <= {"numpy", "torch", "diagnostics", "matrices", "results"}
 
 
 def test_spectrum_equals_sklearn_pca(x):

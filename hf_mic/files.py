@@ -1,0 +1,82 @@
+"""Files that are whole or absent: written aside, then moved to their place in one step."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+__all__ = ["replaced_file", "replaced_files", "write_atomically", "write_text"]
+
+
+@contextmanager
+def replaced_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary file beside ``path`` to write to, moved there when the block ends without an error.
+
+    Readers never see half a file, and an error leaves what was there before. Folders are created.
+
+    Args:
+        path: The file to write.
+
+    Yields:
+        Where to write.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with replaced_file(Path(folder, "a.txt")) as temporary:
+        ...         _ = temporary.write_text("whole")
+        ...     Path(folder, "a.txt").read_text()
+        'whole'
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target: a rename is atomic only within one file system.
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)  # mkstemp lets only its owner read
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def replaced_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary folder to write several files to; they are moved into ``folder`` when the block ends without an error.
+
+    Args:
+        folder: Where the files go, made if missing; other files in it are left alone. A json file is moved last: whoever
+            finds it finds the rest.
+
+    Yields:
+        The temporary folder.
+    """
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target, prefix=".incomplete.") as made:
+        yield Path(made)
+        for path in sorted(Path(made).iterdir(), key=lambda path: (path.suffix == ".json", path.name)):
+            path.chmod(0o644)
+            os.replace(path, target / path.name)
+
+
+def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:
+    """Let ``write`` fill an open binary file, then move it to ``path``, as :func:`replaced_file`."""
+    with replaced_file(path) as temporary, temporary.open("wb") as file:
+        write(file)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write text as UTF-8, whole or not at all.
+
+    Args:
+        path: The file; folders are created.
+        text: Its content, to which nothing is added.
+    """
+    write_atomically(path, lambda file: file.write(text.encode()))
