@@ -18,6 +18,7 @@ from pathlib import Path
 
 from transformers import HfArgumentParser
 
+from hf_evl_ecg.files import write_text
 from hf_evl_ecg.inference.label_scores import check_labels
 from hf_evl_ecg.interpret.interpreter import REPORT_QUESTION, ECGInterpreter
 from hf_evl_ecg.interpret.page import report_page, true_scale
@@ -26,7 +27,6 @@ from hf_evl_ecg.interpret.report import DISCLAIMER, ECGReport, Opinion, describe
 from hf_evl_ecg.qa.labels import label_text
 from hf_evl_ecg.records.plausibility import ECGRecordWarning
 from hf_evl_ecg.records.reader import read_record
-from hf_evl_ecg.results import write_text
 from hf_evl_ecg.signals.ecg import ECG
 
 __all__ = ["InterpretArguments", "interpret", "main"]

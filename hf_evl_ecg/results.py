@@ -2,11 +2,9 @@
 
 import json
 import math
-import os
 import platform
 import re
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +12,9 @@ from typing import Any
 
 import torch
 
-__all__ = ["ROW_KEYS", "current_commit", "read_results", "summarize_machine", "write_results", "write_text"]
+from hf_evl_ecg.files import write_json
+
+__all__ = ["ROW_KEYS", "current_commit", "read_results", "summarize_machine", "write_results"]
 
 ROW_KEYS = ("method", "seed", "task", "dim", "metric", "value", "n", "ci_low", "ci_high")
 _KEYS = {"study", "config", "commit", "machine", "rows"}
@@ -72,7 +72,7 @@ def write_results(
         "machine": summarize_machine(),
         "rows": [dict(row) for row in rows],
     }
-    write_text(path, json.dumps(results, indent=1, default=str, ensure_ascii=False, allow_nan=False) + "\n")
+    write_json(path, results, default=str)
     return results
 
 
@@ -89,21 +89,6 @@ def read_results(path: str | Path) -> dict[str, Any]:
         )
     _check_rows(results["rows"], str(path))
     return results
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a text file under a temporary name, then move it into place: readers never see half of it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(temporary).chmod(0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -10,7 +10,6 @@ Reads the questions, the answers (answers_*.jsonl), the models and the seconds o
 Writes one json, and a small picture of each failure case as the model saw it. Takes seconds, on a CPU.
 """
 
-import io
 import json
 import sys
 from collections.abc import Mapping
@@ -21,7 +20,8 @@ from typing import Any
 from ecg_options import ImageOptions, load_questions, parse_arguments
 
 from hf_evl_ecg.cards.facts import describe_model, failure_cases, read_answers, reliability_tables
-from hf_evl_ecg.results import current_commit, write_text
+from hf_evl_ecg.files import new_file, write_text
+from hf_evl_ecg.results import current_commit
 
 
 @dataclass
@@ -119,12 +119,8 @@ def draw_case(item: Mapping[str, Any], images: ImageOptions, folder: Path, name:
     Returns:
         The file's name.
     """
-    buffer = io.BytesIO()
-    images.renderer()(item).quantize(32).save(buffer, "PNG", optimize=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{name}"
-    temporary.write_bytes(buffer.getvalue())
-    temporary.replace(folder / name)
+    with new_file(folder / name) as temporary:
+        images.renderer()(item).quantize(32).save(temporary, "PNG", optimize=True)
     return name
 
 

@@ -37,6 +37,7 @@ from transformers.utils import logging
 from hf_evl_ecg.chat.collator import example_key
 from hf_evl_ecg.data.rows import load_ecg
 from hf_evl_ecg.drawing.rendering import RenderConfig, render
+from hf_evl_ecg.files import new_file
 from hf_evl_ecg.hub.export import export_student
 from hf_evl_ecg.qa.scoring import Answer
 
@@ -141,9 +142,8 @@ def draw_example(path: Path, questions: Any, answers: Mapping[str, Mapping[str, 
     axis.axis("off")
     axis.set_title("Simulated ECG, not a patient", fontsize=10)
     figure.text(0.03, 0.18, text, fontsize=9.5, va="top", family="monospace")
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, format="png", dpi=120)
-    os.replace(temporary, path)
+    with new_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
 
 
 def export(student: Path, folder: Path, teacher: Path, images: Mapping[str, Any]) -> None:

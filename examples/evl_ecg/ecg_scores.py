@@ -6,7 +6,6 @@ Fill the section between ``<!-- results:NAME -->`` and ``<!-- /results:NAME -->`
         --tasks real:axis_closed real:diagnosis_closed --metrics balanced_accuracy auc
 """
 
-import os
 import re
 import statistics
 import sys
@@ -19,10 +18,11 @@ from datasets import Dataset
 from ecg_options import ImageOptions, load_model, parse_arguments
 from matplotlib.figure import Figure
 
+from hf_evl_ecg.files import new_file, write_text
 from hf_evl_ecg.inference.evaluation import answer_items
 from hf_evl_ecg.qa.grading import item_kind
 from hf_evl_ecg.qa.scoring import Answer, score_answers
-from hf_evl_ecg.results import read_results, write_results, write_text
+from hf_evl_ecg.results import read_results, write_results
 
 HEADLINES = (
     *("balanced_accuracy", "auc", "accuracy", "within_tolerance", "mean_absolute_error", "macro_f1", "macro_auc"),
@@ -228,9 +228,8 @@ def plot_scores(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     axis.set_xlabel("× 100, with 95 % interval; a line per run")
     axis.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside lower center", ncols=len(methods) + 1)
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, format="png", dpi=110)
-    os.replace(temporary, path)
+    with new_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
 
 
 def _name(row: Mapping[str, Any]) -> str:

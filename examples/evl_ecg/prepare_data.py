@@ -42,9 +42,9 @@ from hf_evl_ecg.data import (
     question_dataset,
 )
 from hf_evl_ecg.data.rows import SPLITS
+from hf_evl_ecg.files import write_text
 from hf_evl_ecg.qa.labels import CPSC_CLASSES
 from hf_evl_ecg.qa.prompts import FORMATS, TASKS
-from hf_evl_ecg.results import write_text
 
 
 @dataclass

@@ -30,12 +30,13 @@ from ecg_options import ImageOptions, parse_arguments
 
 from hf_evl_ecg import EVLECGTrainer
 from hf_evl_ecg.cards.card import write_card as render_and_write_card
+from hf_evl_ecg.files import write_text
 from hf_evl_ecg.hub.checks import check_card, write_card
 from hf_evl_ecg.hub.export import export_student
 from hf_evl_ecg.hub.publish import publish_dataset, publish_student, render_dataset
 from hf_evl_ecg.hub.push import Push
 from hf_evl_ecg.models.loading import PROVENANCE_KEY
-from hf_evl_ecg.results import current_commit, read_results, write_text
+from hf_evl_ecg.results import current_commit, read_results
 
 
 @dataclass

@@ -44,7 +44,7 @@ from ecg_options import ImageOptions, LoraOptions, load_questions, option_tokens
 from ecg_scores import score_model, write_report
 
 from hf_evl_ecg import EVLECGConfig
-from hf_evl_ecg.results import write_text
+from hf_evl_ecg.files import write_text
 
 SECTIONS = (
     *("study", "images", "questions", "build", "teacher", "student_vision", "cache", "student", "methods", "seeds"),

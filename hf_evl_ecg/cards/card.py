@@ -20,8 +20,9 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 
+from hf_evl_ecg.files import write_text
 from hf_evl_ecg.models.loading import PROVENANCE_KEY
-from hf_evl_ecg.results import read_results, write_text
+from hf_evl_ecg.results import read_results
 
 from . import findings as findings
 from . import sections as sections

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from hf_evl_ecg.files import new_file
 
 from .tables import MIN_ITEMS, headline_rows, main_lines, task_text
 
@@ -146,7 +147,5 @@ def _merge(parts: Sequence[Row]) -> dict[str, Any]:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
-    os.replace(temporary, path)
+    with new_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})

@@ -9,7 +9,6 @@ nothing else of its shard has to be.
 from __future__ import annotations
 
 import json
-import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +32,6 @@ __all__ = [
     "compare_headers",
     "read_header",
     "read_shards",
-    "write_json",
 ]
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -288,10 +286,3 @@ def _damaged(path: Path, why: str) -> DamagedShardError:
     return DamagedShardError(
         f"shard {path} is damaged ({why}); delete {stem}.safetensors and {stem}.json and run the writer again."
     )
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a json file at once: it is there whole or not at all."""
-    temporary = path.with_suffix(f"{path.suffix}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)

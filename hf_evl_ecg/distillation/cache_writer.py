@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,11 +12,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from hf_evl_ecg.files import new_file, write_json
 from hf_evl_ecg.models.features import base_model, extract_layers
 from hf_evl_ecg.models.fingerprints import tensors_sha256
 from hf_evl_ecg.tokens import TokenFeatures
 
-from .cache import DTYPES, FORMAT, CacheLayout, compare_headers, read_header, read_shards, write_json
+from .cache import DTYPES, FORMAT, CacheLayout, compare_headers, read_header, read_shards
 from .teacher import OnlineTeacher
 
 __all__ = ["TeacherCacheWriter"]
@@ -136,9 +136,8 @@ class TeacherCacheWriter:
         written = [int(path.name.split("-")[1]) for path in self.folder.glob(f"{self.rank:03d}-*.json")]
         name = hashlib.sha256("".join(keys).encode()).hexdigest()[:8]  # no other writer's, whatever its rank
         path = self.folder / f"{self.rank:03d}-{1 + max(written, default=-1):05d}-{name}.safetensors"
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        save_file({f"{key}/{n}": t for key in keys for n, t in self._pending[key].items()}, temporary)
-        os.replace(temporary, path)
+        with new_file(path) as temporary:
+            save_file({f"{key}/{n}": t for key in keys for n, t in self._pending[key].items()}, temporary)
         examples = {key: tensors_sha256(self._pending[key]) for key in keys}
         write_json(path.with_suffix(".json"), {"file": path.name, "examples": examples})
         for key in keys:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from hf_evl_ecg.config import EVLECGConfig
+from hf_evl_ecg.files import new_file
 from hf_evl_ecg.losses import EVLECGLoss
 from hf_evl_ecg.models.features import base_model
 
@@ -58,9 +58,8 @@ def build_criterion(model: nn.Module, teacher: TeacherSignal | None, args: EVLEC
 def save_criterion(criterion: EVLECGLoss, folder: str | Path) -> None:
     """Write aligner and projector to ``distillation.safetensors`` in a folder."""
     path = Path(folder) / SIDE_FILE
-    temporary = path.with_suffix(".tmp")
-    save_file({name: p.detach().cpu().contiguous() for name, p in criterion.state_dict().items()}, temporary)
-    os.replace(temporary, path)
+    with new_file(path) as temporary:
+        save_file({name: p.detach().cpu().contiguous() for name, p in criterion.state_dict().items()}, temporary)
 
 
 def load_criterion(criterion: EVLECGLoss, folder: str | Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from huggingface_hub import ModelCard
 
-from hf_evl_ecg.results import write_text
+from hf_evl_ecg.files import write_text
 
 __all__ = ["check_card", "check_files", "write_card"]
 

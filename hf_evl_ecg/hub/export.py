@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_evl_ecg.chat.conversations import Turn, chat_messages, special_tokens
+from hf_evl_ecg.files import new_folder
 from hf_evl_ecg.inference.generation import answer_token_ids
 from hf_evl_ecg.models.features import UnsupportedModelError, base_model
 from hf_evl_ecg.models.loading import PROVENANCE_KEY
@@ -101,9 +100,7 @@ def export_student(
     dropped = tuple(sorted(set(student.state_dict()) - set(state)))
     student.config.update({PROVENANCE_KEY: json.loads(text)})
     _set_generation(student, processor)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
-    try:
+    with new_folder(output) as temporary:
         student.save_pretrained(temporary, state_dict=state)
         processor.save_pretrained(temporary)
         found = _reload(temporary, tensors, question, student)
@@ -111,11 +108,6 @@ def export_student(
         if same > _SAME.get(student.dtype, _SAME_HALF):
             raise ReloadError(f"reloaded in a new process, logits differ by {same:.2g} of the largest; export refused")
         _refuse_pickles(temporary)
-        temporary.chmod(0o755)
-        temporary.replace(output)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return ExportReport(output, sum(p.numel() for p in student.parameters()), dropped, same, merged)
 
 

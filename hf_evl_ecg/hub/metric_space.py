@@ -11,9 +11,9 @@ import tempfile
 from pathlib import Path
 from typing import Any, Unpack
 
+from hf_evl_ecg.files import write_text
 from hf_evl_ecg.qa import evaluate_metric
 from hf_evl_ecg.qa.evaluate_metric import ECGAnswerMetric
-from hf_evl_ecg.results import write_text
 
 from .push import PublishError, Push, PushOptions, publish_folder
 

@@ -17,8 +17,8 @@ from datasets.table import embed_table_storage
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
+from hf_evl_ecg.files import write_text
 from hf_evl_ecg.models.loading import PROVENANCE_KEY
-from hf_evl_ecg.results import write_text
 
 from .checks import check_card, check_files, write_card
 from .export import CHECK_QUESTION

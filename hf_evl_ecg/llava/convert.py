@@ -8,8 +8,6 @@ loads the result with the packing of image tokens that the source was trained wi
 from __future__ import annotations
 
 import argparse
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from transformers import (
     LlavaNextProcessor,
 )
 
+from hf_evl_ecg.files import new_folder
 from hf_evl_ecg.models.weights import ShardWriter, iterate_tensors
 
 from .layout import (
@@ -77,9 +76,7 @@ def convert_llava(
     vision = _folder(vision_tower or settings["mm_vision_tower"])
     tokenizer = _tokenizer(folder, settings["vocab_size"])
     config = native_config(settings, CLIPVisionConfig.from_pretrained(vision), tokenizer)
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name}."))
-    try:
+    with new_folder(destination) as temporary:
         write_weights(folder, vision, config, temporary, max_shard_bytes)
         config.save_pretrained(temporary)
         _processor(config, tokenizer).save_pretrained(temporary)
@@ -90,11 +87,6 @@ def convert_llava(
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         ).save_pretrained(temporary)
-        temporary.chmod(0o755)
-        temporary.replace(destination)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return destination
 
 

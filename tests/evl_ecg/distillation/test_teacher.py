@@ -200,7 +200,7 @@ def test_two_writers_share_a_folder_at_the_same_time(tmp_path, teacher, collator
         process.join(120)
     assert [process.exitcode for process in jobs] == [0, 0]
     assert len(shards(tmp_path)) == 6
-    assert not list(tmp_path.glob("*.tmp"))
+    assert not list(tmp_path.glob(".*")), "a temporary file is left"
     batch = collator(ecg_examples)
     cached = CachedTeacher(tmp_path, expected=FINGERPRINT)
     assert cached.keys == set(batch["keys"])
