@@ -1,6 +1,7 @@
 from .config import EVLECGConfig
 from .distillation.trainer import EVLECGTrainer
-from .drawing.rendering import RenderConfig, render
+from .drawing.config import RenderConfig
+from .drawing.rendering import render
 from .interpret.interpreter import ECGInterpreter, Interpretation
 from .losses import EVLECGLoss
 from .records.header import ECGRecordError

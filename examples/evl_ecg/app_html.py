@@ -10,8 +10,9 @@ from html import escape
 from app_uploads import GivenECG
 from PIL import Image
 
+from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.drawing.fit import fit_gain
-from hf_evl_ecg.drawing.rendering import RenderConfig, render
+from hf_evl_ecg.drawing.rendering import render
 from hf_evl_ecg.interpret.page import scale_notices
 from hf_evl_ecg.interpret.report import shown_time
 from hf_evl_ecg.qa.labels import label_text

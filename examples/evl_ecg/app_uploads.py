@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from hf_evl_ecg.drawing.rendering import RenderConfig
+from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.interpret.pictures import IMAGE_SUFFIXES, is_image_file, load_picture
 from hf_evl_ecg.qa.labels import label_text
 from hf_evl_ecg.records.header import Header

@@ -36,7 +36,8 @@ from transformers.utils import logging
 
 from hf_evl_ecg.chat.collator import example_key
 from hf_evl_ecg.data.rows import load_ecg
-from hf_evl_ecg.drawing.rendering import RenderConfig, render
+from hf_evl_ecg.drawing.config import RenderConfig
+from hf_evl_ecg.drawing.rendering import render
 from hf_evl_ecg.files import new_file
 from hf_evl_ecg.hub.export import export_student
 from hf_evl_ecg.qa.scoring import Answer
@@ -93,7 +94,7 @@ def main(args: DemoArguments) -> list[dict[str, Any]]:
     notes = [verdict(rows, list(folders)), "Trained for minutes, one seed: a check of the pieces, no ranking."]
     print(f"\n{write_report(output, config['study'], config, rows, notes)}")
     draw_example(output / "example.png", questions["simulated"], {m: answers[m, "simulated"] for m in folders})
-    export(folders["evl_ecg"], output / "export", folders["teacher"], config["images"])
+    export(folders["evl_ecg"], output / "export", folders["teacher"], images.config())
     print(f"Written: {output / config['study']}.json, .md, .png, {output / 'example.png'}; models beside them.")
     print(f"Took {time.monotonic() - started:.0f} s.")
     return rows
@@ -146,14 +147,18 @@ def draw_example(path: Path, questions: Any, answers: Mapping[str, Mapping[str, 
         figure.savefig(temporary, format="png", dpi=120)
 
 
-def export(student: Path, folder: Path, teacher: Path, images: Mapping[str, Any]) -> None:
+def export(student: Path, folder: Path, teacher: Path, config: RenderConfig) -> None:
     """Write the student as anyone loads it; `export_student` checks it in a process that cannot import this package."""
     if folder.is_dir():
         print(f"{folder} is there already.")
         return
     model, processor = load_model(str(student))
-    provenance = {"method": "EVL-ECG", "teacher": f"{teacher.name} of this demonstration", "data": "simulated ECGs"}
-    provenance["images"] = dict(images)  # how recordings are to be drawn for this model
+    provenance = {
+        "method": "EVL-ECG",
+        "teacher": f"{teacher.name} of this demonstration",
+        "data": "simulated ECGs",
+        "images": config.to_dict(),  # how recordings are to be drawn for this model
+    }
     report = export_student(model, folder, processor=processor, provenance=provenance)
     print(
         f"Exported to {report.folder}: {report.parameters:,} parameters; loaded by AutoModelForImageTextToText in a new process "

@@ -33,7 +33,7 @@ is private unless --hub_private_repo False is given; --hub_revision names a bran
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,7 @@ def provenance(
         "teacher": name(script.teacher),
         "student": name(script.student),
         "data": sorted(set(trainer.train_dataset["source"])),
-        "images": asdict(images),
+        "images": images.config().to_dict(),
         "steps": trainer.state.global_step,
         "alpha": training.alpha,
         "commit": current_commit(),

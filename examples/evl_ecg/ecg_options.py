@@ -15,7 +15,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from hf_evl_ecg.data.rendered import RenderedECG
 from hf_evl_ecg.drawing.augment import AugmentConfig
-from hf_evl_ecg.drawing.rendering import RenderConfig
+from hf_evl_ecg.drawing.config import RenderConfig
 
 
 @dataclass
@@ -37,9 +37,9 @@ class ImageOptions:
         metadata={"help": "Artefacts follow from this seed and the record's name; -1 draws new ones each time."},
     )
 
-    def renderer(self, *, train: bool = False) -> RenderedECG:
-        """The image loader: with artefacts for training if ``augment`` is positive, clean otherwise."""
-        config = RenderConfig(
+    def config(self) -> RenderConfig:
+        """How a page is drawn, without artefacts."""
+        return RenderConfig(
             width_px=self.image_width,
             height_px=self.image_height,
             layout=self.layout,
@@ -48,8 +48,11 @@ class ImageOptions:
             footer=self.footer,
             overflow=self.overflow,
         )
+
+    def renderer(self, *, train: bool = False) -> RenderedECG:
+        """The image loader: with artefacts for training if ``augment`` is positive, clean otherwise."""
         augment = AugmentConfig(probability=self.augment) if train and self.augment > 0 else None
-        return RenderedECG(config, augment, None if self.image_seed == -1 else self.image_seed)
+        return RenderedECG(self.config(), augment, None if self.image_seed == -1 else self.image_seed)
 
 
 @dataclass

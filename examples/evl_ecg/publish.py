@@ -21,7 +21,7 @@ HF_TOKEN and HF_ENDPOINT replace the login and the address of the Hub.
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,8 @@ def exported(args: PublishArguments, images: ImageOptions) -> Path:
         return model
     if args.export_dir is None:
         raise ValueError(f"{model} is no export; name a new folder for one with --export_dir.")
-    provenance = {"method": "EVL-ECG, arXiv 2605.29977", "images": asdict(images), "commit": current_commit()}
+    drawn = images.config().to_dict()
+    provenance = {"method": "EVL-ECG, arXiv 2605.29977", "images": drawn, "commit": current_commit()}
     report = export_student(model, args.export_dir, provenance=provenance)
     print(f"Exported: {report.folder}; should publishing fail, go on with --model {report.folder}")
     return report.folder

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from hf_evl_ecg.drawing.augment import AugmentConfig, render_augmented
-from hf_evl_ecg.drawing.rendering import RenderConfig, render
+from hf_evl_ecg.drawing.config import RenderConfig
+from hf_evl_ecg.drawing.rendering import render
 
 from .rows import load_ecg
 

@@ -16,7 +16,9 @@ from PIL import Image, ImageFilter
 
 from hf_evl_ecg.signals.ecg import ECG
 
-from .rendering import PALETTES, RenderConfig, render
+from .config import RenderConfig
+from .palettes import PALETTES
+from .rendering import render
 
 __all__ = ["AugmentConfig", "Augmentation", "Crease", "augment", "render_augmented", "restyle", "sample_augmentation"]
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from hf_evl_ecg.signals.ecg import ECG
 
+from .config import RenderConfig
 from .geometry import GAINS_MM_MV
-from .rendering import RenderConfig
 
 __all__ = ["cut_leads", "fit_gain"]
 

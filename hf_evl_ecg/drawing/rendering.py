@@ -8,170 +8,27 @@ half-way to the next row (``"clamp"``). Times a record does not cover stay blank
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
-from string import Formatter
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from hf_evl_ecg.signals.ecg import ECG
 
-from .geometry import LAYOUTS, Layout, Page, Strip, arrange
+from .config import RenderConfig
+from .geometry import Page, Strip
+from .header_text import fill_header
 from .strokes import Coverage, box_coverage, line_coverage, stroke_coverage
 
-__all__ = ["PALETTES", "Palette", "RenderConfig", "render"]
+__all__ = ["render"]
 
-_DRAWING_VERSION = 1
 _THIN_MM = 0.12
 _THICK_MM = 0.25
 _LEAST_TRACE_PX = 1.0
 _LEAST_TEXT_PX = 7.0
 _LEAST_INK = 1.0 / 512.0
-_GRIDS = ("full", "thick", "none")
-_OVERFLOWS = ("overlap", "clamp")
-_MODES = ("RGB", "L")
-
-Colour = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class Palette:
-    """Colours of the paper, the 1 mm and the 5 mm lines, and the ink, as (red, green, blue) from 0 to 255.
-
-    Raises:
-        ValueError: A colour that is not three whole numbers from 0 to 255.
-    """
-
-    paper: Colour
-    thin: Colour
-    thick: Colour
-    ink: Colour
-
-    def __post_init__(self) -> None:
-        for name in ("paper", "thin", "thick", "ink"):
-            colour = tuple(getattr(self, name))
-            if len(colour) != 3 or not all(type(part) is int and 0 <= part <= 255 for part in colour):
-                raise ValueError(f"{name}={colour}: give (red, green, blue) as whole numbers from 0 to 255")
-            object.__setattr__(self, name, colour)
-
-
-PALETTES = {
-    "red": Palette((255, 253, 252), (250, 192, 192), (238, 134, 134), (20, 20, 30)),
-    "pink": Palette((255, 240, 240), (246, 196, 202), (232, 146, 158), (30, 25, 40)),
-    "orange": Palette((255, 252, 246), (252, 206, 164), (240, 150, 92), (25, 25, 25)),
-    "green": Palette((250, 255, 250), (176, 222, 184), (104, 178, 122), (20, 25, 20)),
-    "blue": Palette((250, 252, 255), (184, 206, 240), (116, 152, 216), (15, 15, 40)),
-    "grey": Palette((255, 255, 255), (212, 212, 212), (158, 158, 158), (0, 0, 0)),
-}
-"""Papers by name; ``"red"`` is the default."""
-
-
-@dataclass(frozen=True)
-class RenderConfig:
-    """How an ECG is drawn. Hashable, comparable, and convertible to plain data with `to_dict`.
-
-    Args:
-        width_px: Image width (px).
-        height_px: Image height (px).
-        dpi: Resolution of the paper (dots per inch); ``None`` takes the largest at which the layout fits the image.
-        layout: A `Layout`, the name of one of `LAYOUTS`, or its fields as a mapping.
-        speed_mm_s: Paper speed, 25 or 50 mm/s.
-        gain_mm_mv: Gain, 5, 10 or 20 mm/mV.
-        palette: A `Palette`, the name of one of `PALETTES`, or its fields as a mapping.
-        grid: ``"full"`` (1 and 5 mm lines), ``"thick"`` (5 mm lines) or ``"none"``.
-        trace_mm: Width of the trace (mm); never drawn thinner than one pixel.
-        calibration: Draw a 1 mV, 200 ms pulse at the start of each row.
-        lead_names: Write each lead's name above its start.
-        footer: Write speed and gain below the last row, and "simulated" when the record's metadata has ``simulated=True``.
-        header: Text above the first row; ``{record_name}``, ``{duration_s}``, ``{fs_hz}`` and any key of the record's metadata
-            are replaced, what is not known of the record by "-". At most three lines; empty: none, and no room for them.
-        overflow: ``"overlap"`` lets a trace run into its neighbour's row, ``"clamp"`` stops it half-way.
-        mode: ``"RGB"`` or ``"L"`` (grey).
-
-    Raises:
-        ValueError: A value that is not allowed, or a layout larger than the paper.
-
-    Example:
-        >>> RenderConfig(layout="12x1") == RenderConfig.from_dict(RenderConfig(layout="12x1").to_dict())
-        True
-    """
-
-    width_px: int = 1100
-    height_px: int = 850
-    dpi: float | None = None
-    layout: Layout | str = "3x4+rhythm"
-    speed_mm_s: float = 25.0
-    gain_mm_mv: float = 10.0
-    palette: Palette | str = "red"
-    grid: str = "full"
-    trace_mm: float = 0.3
-    calibration: bool = True
-    lead_names: bool = True
-    footer: bool = True
-    header: str = ""
-    overflow: str = "overlap"
-    mode: str = "RGB"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "layout", _named("layout", self.layout, LAYOUTS, Layout))
-        object.__setattr__(self, "palette", _named("palette", self.palette, PALETTES, Palette))
-        for name in ("speed_mm_s", "gain_mm_mv", "trace_mm"):
-            object.__setattr__(self, name, float(getattr(self, name)))
-        if self.dpi is not None:
-            object.__setattr__(self, "dpi", float(self.dpi))
-        for name, allowed in (("grid", _GRIDS), ("overflow", _OVERFLOWS), ("mode", _MODES)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)!r}: allowed are {list(allowed)}")
-        if not (math.isfinite(self.trace_mm) and 0.05 <= self.trace_mm <= 3.0):
-            raise ValueError(f"trace_mm={self.trace_mm}: give a width from 0.05 to 3 mm")
-        if self.header.count("\n") > 2:
-            raise ValueError(f"header={self.header!r} has more than three lines")
-        fields = _fields(self.header)
-        if not all(field.isidentifier() for field in fields):
-            raise ValueError(f"header={self.header!r} has the fields {fields}: use plain names such as {{record_name}}")
-        self.page()
-
-    def page(self) -> Page:
-        """Where everything lies, in pixels."""
-        assert isinstance(self.layout, Layout)
-        return arrange(
-            self.layout,
-            width_px=self.width_px,
-            height_px=self.height_px,
-            dpi=self.dpi,
-            speed_mm_s=self.speed_mm_s,
-            gain_mm_mv=self.gain_mm_mv,
-            calibration=self.calibration,
-            header=bool(self.header),
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields as plain numbers, strings, lists and mappings, ready for json or YAML."""
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return plain
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> RenderConfig:
-        """The configuration whose `to_dict` gave these fields; absent ones take their default.
-
-        Raises:
-            ValueError: An unknown field, or a value that is not allowed.
-        """
-        unknown = sorted(set(fields) - set(cls.__dataclass_fields__))
-        if unknown:
-            raise ValueError(f"unknown fields {unknown}: allowed are {sorted(cls.__dataclass_fields__)}")
-        return cls(**fields)
-
-    def fingerprint(self) -> str:
-        """SHA-256 over all fields and the version of the drawing code, as 64 hex digits: equal only for equal pictures."""
-        text = json.dumps({"drawing": _DRAWING_VERSION, **self.to_dict()}, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def render(ecg: ECG, config: RenderConfig | None = None) -> Image.Image:
@@ -198,7 +55,7 @@ def render(ecg: ECG, config: RenderConfig | None = None) -> Image.Image:
             _ink(canvas, coverage, _colour(config, "ink"))
     image = Image.fromarray(canvas[..., 0] if config.mode == "L" else canvas)
     if config.header:
-        text = _header_text(ecg, config.header)
+        text = fill_header(config.header, ecg)
         ink = _colour(config, "ink")
         ImageDraw.Draw(image).text(page.header_px, text, fill=ink if config.mode == "RGB" else ink[0], font=_font(page))
     return image
@@ -318,41 +175,3 @@ def _colour(config: RenderConfig, name: str) -> tuple[int, ...]:
     """A colour of the palette, as luma (ITU-R BT.601) in grey mode."""
     red, green, blue = getattr(config.palette, name)
     return (red, green, blue) if config.mode == "RGB" else (round(0.299 * red + 0.587 * green + 0.114 * blue),)
-
-
-def _fields(template: str) -> list[str]:
-    try:
-        return [field for _, field, _, _ in Formatter().parse(template) if field is not None]
-    except ValueError as error:
-        raise ValueError(f"header={template!r} cannot be read: {error}") from error
-
-
-def _header_text(ecg: ECG, template: str) -> str:
-    known = {
-        **ecg.metadata,
-        "record_name": ecg.record_name,
-        "duration_s": f"{ecg.duration_s:g}",
-        "fs_hz": f"{ecg.fs_hz:g}",
-    }
-    found = {field: known.get(field) for field in _fields(template)}
-    return template.format(**{field: "-" if value is None else _plain(value) for field, value in found.items()})
-
-
-def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _named(what: str, value: Any, known: Mapping[str, Any], kind: type) -> Any:
-    """A `Layout` or `Palette` from itself, its name, or its fields."""
-    if isinstance(value, str):
-        if value not in known:
-            raise ValueError(f"{what}={value!r}: known are {sorted(known)}; or give a {kind.__name__}")
-        return known[value]
-    if isinstance(value, Mapping):
-        try:
-            return kind(**value)
-        except TypeError as error:
-            raise ValueError(f"{what}={dict(value)!r}: {error}") from error
-    if not isinstance(value, kind):
-        raise ValueError(f"{what}={value!r}: give a name from {sorted(known)} or a {kind.__name__}")
-    return value

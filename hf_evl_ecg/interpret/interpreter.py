@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from hf_evl_ecg.chat.collator import EVLECGCollator, UnreadableImageError
-from hf_evl_ecg.drawing.rendering import RenderConfig
+from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.inference.generation import generate_answers
 from hf_evl_ecg.inference.label_scores import LabelScorer, check_labels
 from hf_evl_ecg.inference.streaming import stream_answer

@@ -11,10 +11,11 @@ from typing import Any
 from PIL import Image
 
 from hf_evl_ecg.chat.collator import UnreadableImageError
+from hf_evl_ecg.drawing.config import RenderConfig, read_stored_config
 from hf_evl_ecg.drawing.fit import cut_leads
 from hf_evl_ecg.drawing.geometry import Layout
 from hf_evl_ecg.drawing.image_file import upright_rgb
-from hf_evl_ecg.drawing.rendering import RenderConfig, render
+from hf_evl_ecg.drawing.rendering import render
 from hf_evl_ecg.records.reader import read_record
 from hf_evl_ecg.signals.ecg import ECG, STANDARD_LEADS
 
@@ -23,9 +24,6 @@ __all__ = ["IMAGE_SUFFIXES", "ECGPicture", "is_image_file", "load_picture", "tra
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 MIN_SIDE_PX = 32  # below this not even an ECG's rows can be told apart
-
-_TRAINING_NAMES = {"image_width": "width_px", "image_height": "height_px", "paper": "palette"}
-_TRAINING_ONLY = {"augment", "image_seed"}
 
 
 @dataclass(frozen=True)
@@ -91,30 +89,23 @@ def load_picture(source: str | Path | ECG | Image.Image, config: RenderConfig | 
 def training_render_config(provenance: Mapping[str, Any]) -> RenderConfig:
     """How a model's training pictures were drawn, from ``"images"`` in the provenance that its export carries.
 
-    Both the fields of `RenderConfig` and the options of the training script (``image_width``, ``image_height``, ``paper``)
-    are understood; artefacts belong to training and are left out. Without ``"images"``: the default `RenderConfig`.
+    Without ``"images"``: the default `RenderConfig`. Exports of earlier versions are understood, see `read_stored_config`.
 
     Raises:
         ValueError: An unknown field, or a value that is not allowed.
 
     Example:
-        >>> training_render_config({"images": {"image_width": 640, "image_height": 480, "augment": 0.5}}).width_px
+        >>> training_render_config({"images": RenderConfig(width_px=640, height_px=480).to_dict()}).width_px
         640
     """
     images = provenance.get("images") or {}
     if not isinstance(images, Mapping):
-        raise ValueError(
-            f"the model's 'images' are {type(images).__name__}; a mapping is needed. Give render=RenderConfig(…)"
-        )
-    fields = {
-        _TRAINING_NAMES.get(str(name), str(name)): value for name, value in images.items() if name not in _TRAINING_ONLY
-    }
+        raise ValueError(f"images={images!r} in the model's config: a mapping is needed (give render=RenderConfig(…))")
     try:
-        return RenderConfig.from_dict(fields)
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"the model's config says how its ECGs were drawn, but: {error}. Give render=RenderConfig(…)"
-        ) from error
+        return read_stored_config(images)
+    except ValueError as error:
+        message = f"the model's config says how its ECGs were drawn, but: {error} (give render=RenderConfig(…))"
+        raise ValueError(message) from error
 
 
 def _open(path: Path) -> Image.Image:

@@ -20,7 +20,8 @@ import pytest
 import wfdb
 from PIL import Image
 
-from hf_evl_ecg.drawing.rendering import RenderConfig, render
+from hf_evl_ecg.drawing.config import RenderConfig
+from hf_evl_ecg.drawing.rendering import render
 from hf_evl_ecg.signals.ecg import STANDARD_LEADS
 from hf_evl_ecg.signals.simulation import simulate
 

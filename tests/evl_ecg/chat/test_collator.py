@@ -23,8 +23,8 @@ from hf_evl_ecg.data.questions import question_dataset
 from hf_evl_ecg.data.rendered import RenderedECG
 from hf_evl_ecg.data.simulated import load_simulated
 from hf_evl_ecg.drawing.augment import AugmentConfig
+from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.drawing.image_file import ImageFile
-from hf_evl_ecg.drawing.rendering import RenderConfig
 
 THREE_TURNS = {
     "id": "m",

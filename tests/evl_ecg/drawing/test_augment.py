@@ -15,7 +15,9 @@ from hf_evl_ecg.drawing.augment import (
     restyle,
     sample_augmentation,
 )
-from hf_evl_ecg.drawing.rendering import PALETTES, RenderConfig, render
+from hf_evl_ecg.drawing.config import RenderConfig
+from hf_evl_ecg.drawing.palettes import PALETTES
+from hf_evl_ecg.drawing.rendering import render
 from hf_evl_ecg.signals.simulation import simulate
 
 SMALL = RenderConfig(width_px=660, height_px=510)

@@ -1,17 +1,18 @@
 """Rendering is true: a digitiser gives the signal back, and grid, pulse, leads and configuration are what they say."""
 
 import itertools
-import json
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import wfdb
 from scipy.signal import correlate
 
+from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.drawing.fit import cut_leads, fit_gain
 from hf_evl_ecg.drawing.geometry import LAYOUTS, Layout
-from hf_evl_ecg.drawing.rendering import PALETTES, Palette, RenderConfig, render
+from hf_evl_ecg.drawing.palettes import Palette
+from hf_evl_ecg.drawing.rendering import render
 from hf_evl_ecg.signals.ecg import ECG, STANDARD_LEADS
 from hf_evl_ecg.signals.simulation import SimulationConfig, simulate
 
@@ -204,36 +205,6 @@ def test_same_input_same_bytes_and_no_shared_state():
     assert render(ecg).tobytes() != first.tobytes()
 
 
-CHANGES = {
-    "width_px": 1000, "height_px": 800, "dpi": 95.0, "layout": "12x1", "speed_mm_s": 50.0, "gain_mm_mv": 20.0, "palette": "blue",
-    "grid": "thick", "trace_mm": 0.6, "calibration": False, "lead_names": False, "footer": False, "header": "{record_name}",
-    "overflow": "clamp", "mode": "L",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", [field.name for field in fields(RenderConfig)])
-def test_every_field_has_an_effect_on_picture_and_fingerprint(name):
-    ecg = flat(3.0, record_name="a")
-    plain, changed = RenderConfig(), RenderConfig(**{name: CHANGES[name]})
-    assert render(ecg, plain).tobytes() != render(ecg, changed).tobytes()
-    assert plain.fingerprint() != changed.fingerprint()
-    assert plain != changed
-
-
-def test_configuration_survives_json():
-    for name, value in CHANGES.items():
-        config = RenderConfig(**{name: value})
-        again = RenderConfig.from_dict(json.loads(json.dumps(config.to_dict())))
-        assert again == config
-        assert hash(again) == hash(config)
-        assert again.fingerprint() == config.fingerprint()
-
-
-def test_equal_numbers_give_equal_fingerprints():
-    assert RenderConfig(gain_mm_mv=10, dpi=100).fingerprint() == RenderConfig(gain_mm_mv=10.0, dpi=100.0).fingerprint()
-    assert RenderConfig(layout=LAYOUTS["6x2"]).fingerprint() == RenderConfig(layout="6x2").fingerprint()
-
-
 def test_own_layout_and_palette():
     layout = Layout("limb only", (("I", "II", "III"), ("aVR", "aVL", "aVF")), 6.0)
     palette = Palette((200, 255, 255), (150, 200, 200), (100, 160, 160), (90, 0, 0))
@@ -347,38 +318,3 @@ def test_any_size_works(layout, size):
     image = render(simulate("STE", seed=0), RenderConfig(layout=layout, width_px=size[0], height_px=size[1]))
     assert image.size == size
     assert np.asarray(image).min() < 120
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"layout": "5x5"}, "known are"),
-        ({"layout": 3}, "give a name"),
-        ({"palette": "mauve"}, "mauve"),
-        ({"palette": {"paper": (0, 0, 0), "thin": (0, 0, 300), "thick": (0, 0, 0), "ink": (0, 0, 0)}}, "0 to 255"),
-        ({"palette": {"paper": (0, 0, 0)}}, "missing 3 required"),
-        ({"layout": {"name": "x", "lines": ()}}, "unexpected keyword argument 'lines'"),
-        ({"header": "a\nb\nc\nd"}, "more than three lines"),
-        ({"grid": "dotted"}, "allowed are"),
-        ({"mode": "CMYK"}, "allowed are"),
-        ({"overflow": "wrap"}, "allowed are"),
-        ({"trace_mm": 0.0}, "trace_mm=0.0"),
-        ({"trace_mm": float("nan")}, "trace_mm=nan"),
-        ({"header": "{record_name"}, "cannot be read"),
-        ({"header": "{a.__class__}"}, "plain names"),
-        ({"dpi": 300.0}, "lower dpi"),
-        ({"width_px": 0}, "width_px=0"),
-    ],
-)
-def test_bad_configuration_is_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
-        RenderConfig(**changes)
-
-
-def test_unknown_field_is_refused():
-    with pytest.raises(ValueError, match="colour"):
-        RenderConfig.from_dict({"colour": "red"})
-
-
-def test_default_palette_is_red():
-    assert RenderConfig().palette == PALETTES["red"]

@@ -13,7 +13,7 @@ from PIL import Image as PILImage
 from hf_evl_ecg.data.questions import question_dataset
 from hf_evl_ecg.data.rendered import RenderedECG
 from hf_evl_ecg.data.simulated import load_simulated
-from hf_evl_ecg.drawing.rendering import RenderConfig
+from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.hub import metric_space as publish_metric_module
 from hf_evl_ecg.hub import publish
 from hf_evl_ecg.hub.metric_space import publish_metric

@@ -14,9 +14,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hf_evl_ecg.data.questions import question_dataset
 from hf_evl_ecg.data.simulated import load_simulated
-from hf_evl_ecg.drawing.rendering import RenderConfig
+from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.hub import export, publish
-from hf_evl_ecg.interpret.pictures import training_render_config
 from hf_evl_ecg.models.loading import PROVENANCE_KEY
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -110,7 +109,7 @@ def test_distill_with_push_to_hub_sends_the_student_alone(hub, run, questions, t
     assert told["method"] == "EVL-ECG, arXiv 2605.29977"
     assert told["data"] == ["simulated"]
     assert told["steps"] == 2
-    assert training_render_config(told) == RenderConfig(width_px=112, height_px=56, footer=False)
+    assert told["images"] == RenderConfig(width_px=112, height_px=56, footer=False).to_dict()
     assert told["teacher"] == Path(tiny_vlm("llava_next").path).name
     assert str(tmp_path.parent) not in files["config.json"].decode()
     weights, start = load(files["model.safetensors"]), tiny.load().state_dict()
@@ -139,7 +138,7 @@ def test_publish_script_exports_a_checkpoint_and_goes_on_from_the_export(hub, ru
     assert repo.private
     assert set(repo.files()) == STUDENT | {"results/ecg_tiny.json"}
     told = json.loads(repo.files()["config.json"])[PROVENANCE_KEY]
-    assert training_render_config(told) == RenderConfig(width_px=112, height_px=56, footer=False)
+    assert told["images"] == RenderConfig(width_px=112, height_px=56, footer=False).to_dict()
     assert told["results"] == {"study": "ecg_tiny", "commit": "abc", "file": "results/ecg_tiny.json"}
     again = run("publish", "--model", tmp_path / "export", *options)
     assert not again.committed
