@@ -1,186 +1,46 @@
-"""Commands of hf_evl_ecg.
-
-python -m hf_evl_ecg interpret RECORD --model MODEL
-python -m hf_evl_ecg interpret --help
-"""
+"""The command of this package: ``hf-evl-ecg VERB …``, or ``python -m hf_evl_ecg VERB …``."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
+import importlib
 import sys
-import time
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from transformers import HfArgumentParser
-
-from hf_evl_ecg.files import write_text
-from hf_evl_ecg.inference.label_scores import check_labels
-from hf_evl_ecg.interpret.interpreter import REPORT_QUESTION, ECGInterpreter
-from hf_evl_ecg.interpret.page import report_page, true_scale
-from hf_evl_ecg.interpret.pictures import is_image_file, load_picture
-from hf_evl_ecg.interpret.report import DISCLAIMER, ECGReport, Opinion, describe_model
-from hf_evl_ecg.qa.labels import label_text
-from hf_evl_ecg.records.plausibility import ECGRecordWarning
-from hf_evl_ecg.records.reader import read_record
-from hf_evl_ecg.signals.ecg import ECG
-
-__all__ = ["InterpretArguments", "interpret", "main"]
-
-DESCRIPTION = """Ask a vision-language model about one ECG: a WFDB record, or a picture of ECG paper.
-
-    python -m hf_evl_ecg interpret records/af --model ecg-student
-    python -m hf_evl_ecg interpret records/af --model ecg-student --question "What is the rhythm?" --labels AF SR --html af.html
-
-Prints the answer and the probability of each label; --html writes a page that prints to scale on A4 landscape.
-"""
-
-
-@dataclass
-class InterpretArguments:
-    """Which ECG, which model, what to ask, and where the report goes."""
-
-    record: str = field(
-        metadata={"help": "WFDB record (without suffix) or picture; the word --record may be left out."}
-    )
-    model: str = field(metadata={"help": "Folder of an exported model, or its name on the Hub."})
-    teacher: str | None = field(
-        default=None, metadata={"help": "A second model to stand beside it, such as its teacher."}
-    )
-    question: str = field(default=REPORT_QUESTION, metadata={"help": "What to ask."})
-    labels: list[str] | None = field(
-        default=None,
-        metadata={"help": "Codes of labels to score, such as AF LBBB, or none. Default: those of the model."},
-    )
-    max_new_tokens: int = field(default=256, metadata={"help": "Longest answer in tokens."})
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of --model on the Hub."})
-    device: str | None = field(
-        default=None, metadata={"help": "Such as cpu or cuda:0; chosen automatically if not given."}
-    )
-    dtype: str = field(default="auto", metadata={"help": "Type of the weights: auto, float32, bfloat16 or float16."})
-    quantization: str | None = field(default=None, metadata={"help": "4bit or 8bit, by bitsandbytes on a GPU."})
-    missing: str = field(
-        default="raise", metadata={"help": "Missing samples of a record: raise an error, or interpolate them."}
-    )
-    gain_per_mv: float | None = field(
-        default=None, metadata={"help": "Stored units per mV, where a record's header is known to be wrong."}
-    )
-    layout: str = field(default="3x4+rhythm", metadata={"help": "Layout of the page: 3x4+rhythm, 3x4, 6x2 or 12x1."})
-    json: str | None = field(default=None, metadata={"help": "Write the interpretation as json to this file."})
-    html: str | None = field(default=None, metadata={"help": "Write a one-page report to this file."})
-
-
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults after each option, and the description as it is written."""
-
-
-def interpret(args: InterpretArguments) -> ECGReport:
-    """Interpret one ECG, print what was found and write what was asked for.
-
-    Raises:
-        ValueError: If record, model or options do not fit (``ECGRecordError``, ``ModelLoadError`` and others).
-        OSError: If a file cannot be written.
-    """
-    _check(args)
-    started = time.perf_counter()
-    ecg, told = (None, []) if is_image_file(args.record) else _read(args)
-    source = load_picture(args.record).image if ecg is None else ecg
-    read = time.perf_counter() - started
-    labels = _labels(args)
-    opinions = []
-    for model, revision in ((args.model, args.revision), (args.teacher, None)):
-        if model is not None:
-            interpreter = ECGInterpreter.from_pretrained(
-                model, device=args.device, dtype=args.dtype, quantization=args.quantization, revision=revision
-            )
-            done = interpreter(source, args.question, labels=labels, max_new_tokens=args.max_new_tokens)
-            done = replace(done, seconds=done.seconds | {"read": read})
-            opinions.append(Opinion(describe_model(interpreter), done))
-    report = ECGReport(args.record, opinions, ecg, told, args.layout)
-    print(_summary(report))
-    if args.json:
-        write_text(args.json, json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n")
-    if args.html:
-        write_text(args.html, report_page(report))
-    return report
-
-
-def _labels(args: InterpretArguments) -> list[str] | None:
-    return [] if args.labels == ["none"] else args.labels
-
-
-def _check(args: InterpretArguments) -> None:
-    """Refuse what cannot work before a model is loaded, which may take minutes."""
-    true_scale(args.layout)
-    check_labels(_labels(args) or [])
-    if not args.question.strip():
-        raise ValueError("the question is empty; leave --question out to ask for a report")
-    if args.max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens={args.max_new_tokens}; it must be at least 1")
-    if is_image_file(args.record) and (args.gain_per_mv is not None or args.missing != "raise"):
-        raise ValueError(f"{args.record} is a picture; --gain_per_mv and --missing are for records")
-    for name in filter(None, (args.json, args.html)):
-        if Path(name).is_dir():
-            raise ValueError(f"{name} is a folder; give the name of a file in it")
-
-
-def _read(args: InterpretArguments) -> tuple[ECG, list[str]]:
-    """The recording, and what reading it warned of, without the folder it lies in."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ECGRecordWarning)
-        ecg = read_record(args.record, nan=args.missing, gain_per_mv=args.gain_per_mv)  # type: ignore[arg-type]  # checked there
-    told = []
-    for warning in caught:
-        if issubclass(warning.category, ECGRecordWarning):
-            told.append(str(warning.message).replace(f"{Path(args.record).parent}{os.sep}", ""))
-        else:
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    return ecg, told
-
-
-def _summary(report: ECGReport) -> str:
-    lines = [*(f"Warning: {line}" for line in report.notices()), f"Question: {report.question}"]
-    for opinion in report.opinions:
-        done = opinion.interpretation
-        lines.append(f"{opinion.model['name']}: {done.answer or '(nothing)'}")
-        if done.unseen_leads:
-            lines.append(f"  its picture does not show in full: {', '.join(done.unseen_leads)}")
-        lines += [f"  {score:.2f}  {label_text(label)}" for label, score in done.label_scores.items()]
-        lines.append("  " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in done.seconds.items()))
-    return "\n".join([*lines, DISCLAIMER])
+VERBS = ("interpret", "prepare")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; wrong input ends with status 2 and one message.
+    """Run a verb; wrong input ends with status 2 and one message.
+
+    Args:
+        arguments: The verb and its options; None: those this process was started with.
 
     Returns:
         The exit status.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    usage = (__doc__ or "").strip()
-    if given[:1] != ["interpret"]:
-        asked = given[:1] in (["-h"], ["--help"])
-        print(usage if asked else f"Unknown command {given[:1]}.\n\n{usage}")
-        return 0 if asked else 2
-    given = given[1:]
-    if given and not given[0].startswith("-"):
-        given = ["--record", *given]
-    parser = HfArgumentParser(
-        InterpretArguments,  # type: ignore[arg-type]  # its hint asks for a type of its own
-        prog="python -m hf_evl_ecg interpret",
-        description=DESCRIPTION,
-        formatter_class=_HelpFormatter,
-    )
+    if given[:1] in ([], ["-h"], ["--help"]):
+        print(_overview())
+        return 0
+    if given[0] not in VERBS:
+        print(f"{given[0]}: no such verb\n\n{_overview()}", file=sys.stderr)
+        return 2
+    verb = importlib.import_module(f"hf_evl_ecg.commands.{given[0]}")
     try:
-        interpret(*parser.parse_args_into_dataclasses(given))
+        verb.command(given[1:], prog=f"hf-evl-ecg {given[0]}")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _overview() -> str:
+    """One line per verb, from the first line of its module."""
+    lines = ["Usage: hf-evl-ecg VERB [OPTIONS], or hf-evl-ecg VERB --help", ""]
+    for name in VERBS:
+        verb = importlib.import_module(f"hf_evl_ecg.commands.{name}")
+        lines.append(f"  {name:<10} {(verb.__doc__ or '').partition(chr(10))[0]}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

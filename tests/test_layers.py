@@ -27,6 +27,7 @@ FLOORS = {
         "interpret": 5,
         "hub": 5,
         "distillation": 6,
+        "commands": 7,
     },
     "hf_mic": {
         "evaluation": 1,

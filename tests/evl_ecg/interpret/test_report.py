@@ -75,7 +75,7 @@ def test_what_the_command_line_refuses(ecg_student, ecg_records, tmp_path, capsy
         (["interpret", str(tmp_path), *model], "a folder"),
         (["interpret", "scan.png", *model, "--gain_per_mv", "1000"], "is a picture"),
         (["interpret", "r", "--model", "never/loaded", "--labels", "XX"], "unknown label"),
-        (["interpret", "r", "--model", "never/loaded", "--question", " "], "question is empty"),
+        (["interpret", "r", "--model", "never/loaded", "--question", " "], "must not be empty"),
         (["interpret", "r", "--model", "never/loaded", "--max_new_tokens", "0"], "at least 1"),
         (["interpret", "r", "--model", "never/loaded", "--html", str(tmp_path)], "is a folder"),
         (["interpret", str(ecg_records[0]), *model, "--device", "warp"], "device='warp' cannot be used"),
@@ -85,7 +85,7 @@ def test_what_the_command_line_refuses(ecg_student, ecg_records, tmp_path, capsy
         assert message in capsys.readouterr().err
     assert main(["explain"]) == 2
     assert main(["--help"]) == 0
-    assert "interpret RECORD" in capsys.readouterr().out
+    assert "Ask a vision-language model about one ECG" in capsys.readouterr().out
 
 
 def test_warnings_and_faults_of_a_record_are_told(ecg_student, save_record, tmp_path, capsys):

@@ -1,0 +1,292 @@
+"""Options of the verbs: dataclasses as command lines, a YAML file before them, and those that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+if TYPE_CHECKING:  # --help of a verb must not wait for torch
+    from torch import nn
+
+    from hf_evl_ecg.data.rendered import RenderedECG
+    from hf_evl_ecg.drawing.config import RenderConfig
+
+__all__ = ["HelpFormatter", "ImageOptions", "LoraOptions", "option_tokens", "parse_arguments"]
+
+_METAVARS = {int: "N", float: "X", bool: "BOOL"}
+_BOOLEANS = {
+    **dict.fromkeys(("true", "yes", "1", "on"), True),
+    **dict.fromkeys(("false", "no", "0", "off"), False),
+}
+
+
+@dataclass
+class ImageOptions:
+    """How ECGs are drawn: the same for training, caching and evaluation."""
+
+    image_width: int = field(default=1100, metadata={"help": "Width of the drawn page (px)."})
+    image_height: int = field(default=850, metadata={"help": "Height of the drawn page (px)."})
+    layout: str = field(default="3x4+rhythm", metadata={"help": "3x4+rhythm, 3x4, 6x2 or 12x1."})
+    grid: str = field(default="full", metadata={"help": "full: 1 and 5 mm lines; thick: 5 mm lines; none."})
+    paper: str = field(default="red", metadata={"help": "Paper: red, pink, orange, green, blue or grey."})
+    footer: bool = field(default=True, metadata={"help": "Write speed and gain (and 'simulated') below the leads."})
+    overflow: str = field(default="overlap", metadata={"help": "overlap or clamp, where traces leave their row."})
+    augment: float = field(
+        default=0.0, metadata={"help": "Share of training pages with artefacts (rotation, noise, creases …), 0 to 1."}
+    )
+    image_seed: int = field(
+        default=0,
+        metadata={"help": "Artefacts follow from this seed and the record's name; -1 draws new ones each time."},
+    )
+
+    def config(self) -> RenderConfig:
+        """How a page is drawn, without artefacts."""
+        from hf_evl_ecg.drawing.config import RenderConfig
+
+        return RenderConfig(
+            width_px=self.image_width,
+            height_px=self.image_height,
+            layout=self.layout,
+            grid=self.grid,
+            palette=self.paper,
+            footer=self.footer,
+            overflow=self.overflow,
+        )
+
+    def renderer(self, *, train: bool = False) -> RenderedECG:
+        """The image loader: with artefacts for training if ``augment`` is positive, clean otherwise."""
+        from hf_evl_ecg.data.rendered import RenderedECG
+        from hf_evl_ecg.drawing.augment import AugmentConfig
+
+        augment = AugmentConfig(probability=self.augment) if train and self.augment > 0 else None
+        return RenderedECG(self.config(), augment, None if self.image_seed == -1 else self.image_seed)
+
+
+@dataclass
+class LoraOptions:
+    """Whether all weights are trained, or low-rank adapters of the decoder."""
+
+    lora_rank: int = field(default=0, metadata={"help": "Rank of LoRA adapters (peft); 0 trains all weights."})
+    lora_alpha: float = field(default=32.0, metadata={"help": "Scale of LoRA."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout of LoRA."})
+    lora_targets: list[str] = field(
+        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        metadata={"help": "Names of the linear layers that get adapters."},
+    )
+
+    def wrap(self, model: Any) -> nn.Module:
+        """The model itself, or with adapters in its decoder."""
+        if self.lora_rank == 0:
+            return model
+        from peft import LoraConfig, get_peft_model
+        from torch import nn
+
+        # Vision towers have layers of the same names; the names of targets say nothing of where they lie.
+        decoder = {id(module) for module in model.get_decoder().modules()}
+        targets = [
+            name
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear) and name.split(".")[-1] in self.lora_targets and id(module) in decoder
+        ]
+        if not targets:
+            raise ValueError(f"lora_targets={self.lora_targets}: the decoder has no such linear layers (name others)")
+        config = LoraConfig(
+            r=self.lora_rank,
+            lora_alpha=self.lora_alpha,  # type: ignore[arg-type]  # a factor, which need not be whole
+            lora_dropout=self.lora_dropout,
+            target_modules=targets,
+        )
+        return get_peft_model(model, config)
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """The description as it is written, and after each option its default, unless that is nothing."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, default = (action.help or "").replace("%", "%%"), action.default  # argparse fills in %(names)s
+        if action.required:
+            return f"{text} (required)"
+        if (
+            default is None
+            or default is False
+            or default is argparse.SUPPRESS
+            or default in ("", [])
+            or action.nargs == 0
+        ):
+            return text
+        shown = " ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
+        return f"{text} (default: {shown.replace('%', '%%')})"
+
+
+def parse_arguments(
+    arguments: Sequence[str] | None,
+    *kinds: type,
+    description: str | None,
+    prog: str | None = None,
+    training: Callable[[], type] | None = None,
+) -> tuple[Any, ...]:
+    """Read a command line into dataclasses.
+
+    Leading words are the values of fields with ``metadata["positional"]``. Where there are none, a YAML file, first or after
+    ``--config``, provides values that options replace.
+
+    Args:
+        arguments: Words of the command line; None: those this process was started with.
+        kinds: Dataclasses whose fields are the options.
+        description: What ``--help`` says first.
+        prog: Name of the command.
+        training: Returns a subclass of `transformers.TrainingArguments`, which reads what is left over. It is called only
+            once all other options have been read: importing it takes seconds.
+
+    Returns:
+        One object for each dataclass, the training arguments last.
+    """
+    given = _expand(list(sys.argv[1:] if arguments is None else arguments), kinds)
+    parser = _parser(kinds, description, prog, add_help=True)
+    if training is None:
+        return _objects(kinds, vars(parser.parse_args(given)))
+    parser.epilog = "Training options of transformers, such as --learning_rate, follow with --help-all."
+    parser.add_argument(
+        "--help-all",
+        action=_HelpAll,
+        whole=lambda: _whole_parser(kinds, description, prog, training()),
+        help="show these and all training options, and exit",
+    )
+    known, rest = parser.parse_known_args(given)
+    found = {name: value for name, value in vars(known).items() if name != "help_all"}
+    from transformers import HfArgumentParser
+
+    reader = HfArgumentParser(training(), allow_abbrev=False)  # type: ignore[arg-type]  # its hint asks for a type of its own
+    config, unknown = reader.parse_args_into_dataclasses(rest, return_remaining_strings=True, look_for_args_file=False)
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return (*_objects(kinds, found), config)
+
+
+def option_tokens(values: Mapping[str, Any]) -> list[str]:
+    """Settings as options of a command line; those that are None are left out.
+
+    Example:
+        >>> option_tokens({"data": "questions", "layers": [-1, 4], "seed": None})
+        ['--data', 'questions', '--layers', '-1', '4']
+    """
+    tokens: list[str] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            tokens += [f"--{name}", json.dumps(value)]
+        elif value is not None:
+            tokens += [f"--{name}", *map(str, value if isinstance(value, list | tuple) else [value])]
+    return tokens
+
+
+class _HelpAll(argparse.Action):
+    def __init__(self, *, whole: Callable[[], argparse.ArgumentParser], **options: Any) -> None:
+        super().__init__(nargs=0, default=argparse.SUPPRESS, **options)
+        self.whole = whole
+
+    def __call__(self, *_: Any) -> NoReturn:
+        self.whole().print_help()
+        raise SystemExit(0)
+
+
+def _parser(
+    kinds: Sequence[type], description: str | None, prog: str | None, *, add_help: bool
+) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        formatter_class=HelpFormatter,
+        add_help=add_help,
+        allow_abbrev=False,  # a shortened training option must not be read as one of the verb's own
+    )
+    for kind in kinds:
+        group = parser.add_argument_group((kind.__doc__ or kind.__name__).partition("\n")[0].rstrip("."))
+        hints = get_type_hints(kind)
+        for option in fields(kind):
+            _add_option(group, option, hints[option.name])
+    return parser
+
+
+def _whole_parser(
+    kinds: Sequence[type], description: str | None, prog: str | None, training: type
+) -> argparse.ArgumentParser:
+    """A parser that shows, and does not read, own options first and those of transformers after them."""
+    from transformers import HfArgumentParser
+
+    inherited = HfArgumentParser(training, add_help=False, formatter_class=HelpFormatter)  # type: ignore[arg-type]
+    inherited._optionals.title = "Training options (transformers), and the method's own at their end"
+    parents = [_parser(kinds, None, None, add_help=False), inherited]
+    return argparse.ArgumentParser(prog=prog, description=description, parents=parents, formatter_class=HelpFormatter)
+
+
+def _expand(given: list[str], kinds: Sequence[type]) -> list[str]:
+    """Leading words and a YAML file as options; ``--image-width`` as ``--image_width``."""
+    positional = [option.name for kind in kinds for option in fields(kind) if option.metadata.get("positional")]
+    for name in positional:
+        if given and not given[0].startswith("-"):
+            given = [*given[1:], f"--{name}", given[0]]
+    if not positional:
+        given = given[1:] if given[:1] == ["--config"] else given
+        if given and given[0].endswith((".yaml", ".yml")):
+            values = yaml.safe_load(Path(given[0]).read_text(encoding="utf-8"))
+            if not isinstance(values, Mapping):
+                raise ValueError(f"{given[0]}: holds {type(values).__name__}, needed are lines of OPTION: VALUE")
+            given = [*option_tokens(values), *given[1:]]
+    return [_underscored(word) for word in given]
+
+
+def _underscored(word: str) -> str:
+    name, equals, value = word.partition("=")
+    dashed = word.startswith("--") and name != "--help-all"
+    return f"--{name[2:].replace('-', '_')}{equals}{value}" if dashed else word
+
+
+def _add_option(group: argparse._ArgumentGroup, option: Field[Any], hint: Any) -> None:
+    """One field as an option: numbers, texts, paths, bool, Literal, lists of them, each possibly None."""
+    settings: dict[str, Any] = {"help": option.metadata.get("help", "")}
+    if option.default is not MISSING:
+        settings["default"] = option.default
+    elif option.default_factory is not MISSING:
+        settings["default"] = option.default_factory()
+    else:
+        settings["required"] = True
+    kind = _without_none(hint)
+    if get_origin(kind) is list:
+        kind, settings["nargs"], settings["metavar"] = get_args(kind)[0], "+", "NAME"
+    if get_origin(kind) is Literal:
+        settings["choices"] = get_args(kind)
+    elif kind is bool:
+        settings |= {"type": _boolean, "nargs": "?", "const": True}
+    else:
+        settings["type"] = kind
+    if kind in _METAVARS:
+        settings["metavar"] = _METAVARS[kind]
+    group.add_argument(f"--{option.name}", **settings)
+    if kind is bool and option.default is True:
+        group.add_argument(
+            f"--no_{option.name}", dest=option.name, action="store_false", default=True, help=argparse.SUPPRESS
+        )
+
+
+def _without_none(hint: Any) -> Any:
+    if get_origin(hint) in (Union, types.UnionType):
+        (hint,) = (kind for kind in get_args(hint) if kind is not type(None))  # Optional alone: a text is one type
+    return hint
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in _BOOLEANS:
+        raise argparse.ArgumentTypeError(f"{text!r}: true or false is allowed")
+    return _BOOLEANS[text.lower()]
+
+
+def _objects(kinds: Sequence[type], values: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(kind(**{option.name: values[option.name] for option in fields(kind)}) for kind in kinds)

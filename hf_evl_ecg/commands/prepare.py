@@ -1,0 +1,251 @@
+r"""Turn ECG records with labels into one dataset of questions with splits.
+
+Everything at hand, LUDB by subject, PTB-XL by fold, the Challenge by record, and simulated records for training only:
+
+    hf-evl-ecg prepare --ptbxl data/ptb-xl --ludb data/ludb --cinc data/cinc2021/training --simulated_train 500 \
+        --output_dir outputs/questions
+
+One's own folder of WFDB records with a CSV (columns: record; labels, patient, split, report, heart_rate … where known):
+
+    hf-evl-ecg prepare --folder my_ecgs --table my_labels.csv --output_dir outputs/my_questions
+
+CPU smoke run, without any file:
+
+    hf-evl-ecg prepare --simulated_train 5 --simulated_test 2 --output_dir outputs/smoke_questions
+
+Writes OUTPUT_DIR (datasets.load_from_disk; splits train, validation, test; one row per question, which says where its ECG lies and
+holds no samples) and OUTPUT_DIR/report.json and report.md: records and questions per source and split, answers per task and class,
+what was skipped and why, and what a reader of results must know about each source. Images are drawn from the records when they are
+needed. Checks every header; takes seconds to a minute per thousand records. All options can stand in a YAML file, given first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hf_evl_ecg.qa.answer_counts import count_answers, one_sided
+from hf_evl_ecg.qa.labels import CPSC_CLASSES
+from hf_evl_ecg.qa.prompts import FORMATS, TASKS
+
+from .options import parse_arguments
+
+if TYPE_CHECKING:  # --help must not wait for pandas
+    from datasets import Dataset, DatasetDict
+
+    from hf_evl_ecg.data import LoadReport
+
+__all__ = ["PrepareArguments", "command", "main"]
+
+
+MOST_PRINTED = 20
+"""Skipped records that are named on the terminal; report.md names all of them."""
+
+
+@dataclass
+class PrepareArguments:
+    """Which records, which questions."""
+
+    output_dir: str = field(metadata={"help": "Where the question dataset goes; must be new or hold an older one."})
+    ptbxl: str | None = field(
+        default=None, metadata={"help": "Folder of PTB-XL; folds 1-8 train, 9 validation, 10 test."}
+    )
+    ptbxl_filtered: str | None = field(
+        default=None,
+        metadata={"help": "Folder of the filtered, z-scored PTB-XL subset (x100hz_int16.npy, labels.csv)."},
+    )
+    ludb: str | None = field(default=None, metadata={"help": "Folder of LUDB; split by subject."})
+    cinc: str | None = field(
+        default=None, metadata={"help": "Folder of the PhysioNet/CinC Challenge 2020/21; split by record."}
+    )
+    dx_mapping: str | None = field(
+        default=None, metadata={"help": "The Challenge's dx_mapping.csv, for names of codes."}
+    )
+    folder: str | None = field(default=None, metadata={"help": "A folder of WFDB records of your own."})
+    table: str = field(default="records.csv", metadata={"help": "Its CSV, relative to the folder."})
+    simulated_train: int = field(default=0, metadata={"help": "Simulated training records of each class."})
+    simulated_validation: int = field(default=0, metadata={"help": "Simulated validation records of each class."})
+    simulated_test: int = field(default=0, metadata={"help": "Simulated test records of each class."})
+    simulated_classes: list[str] = field(
+        default_factory=lambda: list(CPSC_CLASSES), metadata={"help": "Classes to simulate, of the nine of CPSC-2018."}
+    )
+    formats: list[str] = field(default_factory=lambda: list(FORMATS), metadata={"help": "Formats of questions."})
+    tasks: list[str] = field(default_factory=lambda: list(TASKS), metadata={"help": "What to ask about."})
+    classes: list[str] | None = field(
+        default=None, metadata={"help": "Also ask which of these labels apply, where all of them are known."}
+    )
+    per_record: int | None = field(default=None, metadata={"help": "At most this many questions per record."})
+    balanced: bool = field(
+        default=False,
+        metadata={"help": "Ask yes/no about every known label, as often with yes as with no; excludes per_record."},
+    )
+    turns: int = field(
+        default=1,
+        metadata={
+            "help": "At most this many questions per training conversation: an image is read once for all of them. "
+            "Validation and test questions stay apart."
+        },
+    )
+    report_text: Literal["labels", "original"] = field(
+        default="labels", metadata={"help": "labels: reports made of labels; original: as written."}
+    )
+    stop_on_bad: bool = field(default=False, metadata={"help": "Stop at the first bad record instead of skipping it."})
+    check: Literal["header", "signal"] = field(
+        default="header", metadata={"help": "header: headers and file sizes; signal: read every sample too."}
+    )
+    seed: int = field(default=0, metadata={"help": "Seed of splits, questions and simulated hearts."})
+
+
+def command(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Run the command line."""
+    given = parse_arguments(arguments, PrepareArguments, description=__doc__, prog=prog)
+    from datasets import disable_progress_bars
+
+    disable_progress_bars()  # saving takes a second
+    main(*given)
+
+
+def main(args: PrepareArguments) -> DatasetDict:
+    """Read, ask, split, write.
+
+    Returns:
+        The questions by split; splits without any are left out.
+
+    Raises:
+        ValueError: No source is named, or one of them cannot be read.
+        ECGRecordError: A bad record, with ``stop_on_bad``.
+    """
+    from datasets import DatasetDict, concatenate_datasets
+
+    from hf_evl_ecg.data.questions import conversation_dataset
+    from hf_evl_ecg.data.rows import SPLITS
+    from hf_evl_ecg.files import write_text
+
+    parts, reports = [], []
+    for rows, report in _load_sources(args):
+        short = f"{report.source}: {report.n_rows} records, {len(report.skipped)} skipped"
+        print(report if len(report.skipped) <= MOST_PRINTED else short)
+        parts.append(_make_questions(args, rows, report.source))
+        reports.append(report)
+    if not parts:
+        raise ValueError("No records: name --ptbxl, --ptbxl_filtered, --ludb, --cinc, --folder or --simulated_train.")
+    questions = concatenate_datasets(parts)
+    kept = {name: [i for i, split in enumerate(questions["split"]) if split == name] for name in SPLITS}
+    data = DatasetDict({name: questions.select(index).flatten_indices() for name, index in kept.items() if index})
+    summary = _summarise(args, data, reports)
+    if args.turns > 1 and "train" in data:
+        data["train"] = conversation_dataset(data["train"], args.turns, seed=args.seed)
+    output = Path(args.output_dir)
+    data.save_to_disk(str(output))
+    write_text(output / "report.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+    write_text(output / "report.md", describe(summary))
+    print(f"\n{describe(summary)}\nWritten: {output}")
+    return data
+
+
+def _load_sources(args: PrepareArguments) -> Iterator[tuple[Dataset, LoadReport]]:
+    """Read every source that is named, one by one."""
+    from datasets import concatenate_datasets
+
+    from hf_evl_ecg.data import (
+        LoadReport,
+        load_cinc,
+        load_folder,
+        load_ludb,
+        load_ptbxl,
+        load_ptbxl_filtered,
+        load_simulated,
+    )
+    from hf_evl_ecg.data.rows import SPLITS
+
+    common: dict[str, Any] = {"on_bad": "raise" if args.stop_on_bad else "skip", "check": args.check}
+    split = {**common, "seed": args.seed}
+    if args.ptbxl:
+        yield load_ptbxl(args.ptbxl, **common)
+    if args.ptbxl_filtered:
+        # z-scored samples have no headers to check
+        check = "signal" if args.check == "signal" else "none"
+        yield load_ptbxl_filtered(args.ptbxl_filtered, **{**split, "check": check})
+    if args.ludb:
+        yield load_ludb(args.ludb, **split)
+    if args.cinc:
+        yield load_cinc(args.cinc, dx_mapping=args.dx_mapping, **split)
+    if args.folder:
+        yield load_folder(args.folder, args.table, **split)
+    simulated = []
+    for name in SPLITS:
+        count = getattr(args, f"simulated_{name}")
+        if count:
+            simulated.append(load_simulated(count, classes=args.simulated_classes, split=name, seed=args.seed))
+    if simulated:
+        report = LoadReport("simulated", sum(r.n_rows for _, r in simulated), [], simulated[0][1].notes)
+        yield concatenate_datasets([rows for rows, _ in simulated]), report
+
+
+def _make_questions(args: PrepareArguments, rows: Dataset, source: str) -> Dataset:
+    """Ask about the records of one source; wrong options come from the same source, so they do not give it away."""
+    from hf_evl_ecg.data.questions import question_dataset
+
+    try:
+        return question_dataset(
+            rows,
+            formats=args.formats,
+            tasks=args.tasks,
+            classes=args.classes,
+            per_record=args.per_record,
+            balanced=args.balanced,
+            report_text=args.report_text,
+            seed=args.seed,
+        )
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+
+
+def _summarise(args: PrepareArguments, data: DatasetDict, reports: Sequence[LoadReport]) -> dict[str, Any]:
+    """Counts per source and split, answers per task, skipped records and notes, as plain data."""
+    counts, answers = [], []
+    for split, questions in data.items():
+        asked = Counter(questions["source"])
+        records = Counter(source for source, _ in set(zip(questions["source"], questions["record"], strict=True)))
+        counts += [
+            {"split": split, "source": source, "records": records[source], "questions": asked[source]}
+            for source in sorted(asked)
+        ]
+        answers += [{"split": split, "task": task, **found} for task, found in count_answers(questions).items()]
+    sources = [asdict(report) for report in reports]
+    return {"config": asdict(args), "counts": counts, "answers": answers, "sources": sources}
+
+
+def describe(summary: Mapping[str, Any]) -> str:
+    """The report as markdown."""
+    lines = ["| split | source | records | questions |", "| --- | --- | --: | --: |"]
+    lines += ["| {split} | {source} | {records} | {questions} |".format(**row) for row in summary["counts"]]
+    lines += ["", "| split | task | questions | right answers |", "| --- | --- | --: | --- |"]
+    lines += [
+        f"| {row['split']} | {row['task']} | {row['questions']} | {_answers(row)} |" for row in summary["answers"]
+    ]
+    if asked := [row for row in summary["answers"] if row.get("classes")]:
+        lines += ["", "| split | task | class asked about | yes | no |", "| --- | --- | --- | --: | --: |"]
+        lines += [
+            f"| {row['split']} | {row['task']} | {label} | {found['yes']} | {found['no']} |"
+            for row in asked
+            for label, found in row["classes"].items()
+        ]
+    if always := [f"{row['split']} {line}" for row in asked for line in one_sided({row["task"]: row})]:
+        lines += ["", f"Questions with one answer only, which can be learnt without an ECG: {'; '.join(always)}."]
+    for source in summary["sources"]:
+        lines += ["", f"**{source['source']}**: {source['n_rows']} records, {len(source['skipped'])} skipped."]
+        lines += [f"- {note}" for note in source["notes"]]
+        lines += [f"- skipped {record}: {reason}" for record, reason in source["skipped"]]
+    return "\n".join(lines) + "\n"
+
+
+def _answers(row: Mapping[str, Any]) -> str:
+    if "range" in row:
+        low, middle, high = row["range"]
+        return f"{low:g} to {high:g} {row['unit']}, median {middle:g}"
+    return ", ".join(f"{answer} {count}" for answer, count in row.get("answers", {}).items())
