@@ -11,11 +11,11 @@ from pathlib import Path
 
 from transformers import HfArgumentParser
 
+from hf_mic.commands.options import HelpFormatter
 from hf_mic.evaluation.text_tasks import load_task, load_text_tasks
 from hf_mic.inspection.inputs import InspectionSettings, load_encoder, read_texts
 from hf_mic.inspection.inspection import inspect_model
 from hf_mic.inspection.report import verdict, write_inspection
-from hf_mic.options import HelpFormatter
 
 __all__ = ["InspectArguments", "inspect", "main"]
 

@@ -14,13 +14,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from hf_mic.gram import feature_gram
+from hf_mic.checks import check_choice, check_number, check_tau
+from hf_mic.statistics import (
+    TokenStatistics,
+    at_least_float32,
+    check_prefixes,
+    full_precision,
+    masked_mean,
+    prefix_cosine,
+    prefix_gram,
+    token_statistics,
+)
 
 __all__ = [
     "TokenStatistics",
@@ -31,87 +40,6 @@ __all__ = [
     "spectral_isotropy_loss",
     "token_statistics",
 ]
-
-
-@dataclass(frozen=True)
-class TokenStatistics:
-    """Sums over sequences from which SCR is computed; they add up over batches and processes.
-
-    Attributes:
-        correlation_sum: Sum over sequences of their feature correlations; zero where none was asked for. Shape: (D, D).
-        std_sum: Sum over sequences of the standard deviation of each raw feature. Shape: (D,).
-        num_sequences: Sequences of at least two valid tokens. Shape: ().
-        num_tokens: Valid tokens of those sequences. Shape: ().
-    """
-
-    correlation_sum: Tensor
-    std_sum: Tensor
-    num_sequences: Tensor
-    num_tokens: Tensor
-
-
-def masked_mean(hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
-    """Mean of each sequence over its valid tokens.
-
-    Args:
-        hidden_states: Token states. Shape: (B, L, D).
-        attention_mask: Non-zero where a token is valid. Shape: (B, L).
-
-    Returns:
-        Sequence embeddings. Shape: (B, D). A sequence without a valid token gives zeros.
-
-    Example:
-        >>> masked_mean(torch.tensor([[[1.0], [3.0], [100.0]]]), torch.tensor([[1, 1, 0]]))
-        tensor([[2.]])
-    """
-    with _full_precision(hidden_states):
-        valid = attention_mask.to(torch.bool).unsqueeze(-1)
-        total = _at_least_float32(hidden_states).masked_fill(~valid, 0.0).sum(dim=1)
-        return total / valid.sum(dim=1).clamp(min=1)
-
-
-def token_statistics(
-    hidden_states: Tensor, attention_mask: Tensor, *, dims: Sequence[int] | None = None, eps: float = 1e-5
-) -> TokenStatistics:
-    """Per-sequence feature correlations and standard deviations, summed over the sequences of a batch.
-
-    Each feature of each sequence is standardised over the valid tokens of that sequence, then
-    ``correlation_sum = sum_i 1/N_i sum_l x_il x_il^T``. A sequence of fewer than two valid tokens has no correlation and is
-    left out.
-
-    Args:
-        hidden_states: States of one layer. Shape: (B, L, D).
-        attention_mask: Non-zero where a token is valid. Shape: (B, L).
-        dims: Prefix lengths for whose SCR the sums are meant, to compute only those correlations. Default: all.
-        eps: Added to each variance under its square root.
-
-    Returns:
-        The sums; divide by ``num_sequences`` for the means.
-
-    Raises:
-        ValueError: If the shapes do not match or a prefix length is not in [1, D - 1].
-    """
-    _check_tokens(hidden_states, attention_mask)
-    if dims is not None:
-        _check_dims(dims, hidden_states.size(2), allow_full=False)
-    with _full_precision(hidden_states):
-        valid = attention_mask.to(torch.bool)
-        counts = valid.sum(dim=1)
-        used = counts >= 2
-        valid = (valid & used.unsqueeze(1)).unsqueeze(-1)
-
-        states = _at_least_float32(hidden_states).masked_fill(~valid, 0.0)
-        lengths = counts.clamp(min=1).view(-1, 1, 1).to(states.dtype)
-        mean = states.sum(dim=1, keepdim=True) / lengths
-        centred = torch.addcmul(states, valid.to(states.dtype), mean, value=-1)  # padding stays 0
-        std = (centred.square().sum(dim=1, keepdim=True) / lengths + eps).sqrt()
-        scaled = centred * (std * lengths.sqrt()).reciprocal()
-        return TokenStatistics(
-            correlation_sum=feature_gram(scaled.flatten(0, 1), dims),
-            std_sum=(std.squeeze(1) * used.unsqueeze(1)).sum(dim=0),
-            num_sequences=used.sum().to(states.dtype),
-            num_tokens=counts[used].sum().to(states.dtype),
-        )
 
 
 def soft_collapse_from_statistics(
@@ -132,9 +60,9 @@ def soft_collapse_from_statistics(
         ValueError: If a prefix length or ``tau`` is out of range.
     """
     width = statistics.std_sum.numel()
-    _check_dims(dims, width, allow_full=False)
-    _check_tau(tau)
-    with _full_precision(statistics.correlation_sum):
+    check_prefixes(dims, width, allow_full=False)
+    check_tau(tau)
+    with full_precision(statistics.correlation_sum):
         num_sequences = statistics.num_sequences.clamp(min=1)
         threshold = 2.0 / statistics.num_tokens.clamp(min=1).sqrt() if tau == "auto" else tau
         excess = torch.relu((statistics.correlation_sum / num_sequences).abs() - threshold).square()
@@ -243,13 +171,11 @@ def spectral_isotropy_loss(
         tensor([-2.1982])
     """
     _check_embeddings(embeddings)
-    _check_dims(dims, embeddings.size(1), allow_full=True)
-    if not 0 < t < math.inf:
-        raise ValueError(f"t must be positive and finite, got {t}.")
-    if cv_mode not in ("diagonal", "eigen"):
-        raise ValueError(f'cv_mode must be "diagonal" or "eigen", got {cv_mode!r}.')
-    with _full_precision(embeddings):
-        z = _at_least_float32(embeddings)
+    check_prefixes(dims, embeddings.size(1), allow_full=True)
+    check_number("t", t, positive=True)
+    check_choice("cv_mode", cv_mode, ("diagonal", "eigen"))
+    with full_precision(embeddings):
+        z = at_least_float32(embeddings)
         batch_size = z.size(0)
         if batch_size < 2:
             return z.sum() * 0.0 + z.new_zeros(len(dims))
@@ -257,7 +183,7 @@ def spectral_isotropy_loss(
             cv = _diagonal_cv(z, dims, eps)
         else:
             cv = _eigenvalue_cv(z, dims, eps)
-        similarity = _prefix_cosine(z, dims, eps)
+        similarity = prefix_cosine(z, dims, eps)
         diagonal = torch.eye(batch_size, dtype=torch.bool, device=z.device)
         exponent = (-2.0 * t * (1.0 - similarity)).masked_fill(diagonal, -torch.inf)
         uniformity = torch.logsumexp(exponent.flatten(1), dim=1) - math.log(batch_size * (batch_size - 1))
@@ -303,23 +229,23 @@ def similarity_distillation_loss(
         tensor([0.])
     """
     _check_embeddings(embeddings)
-    _check_dims(dims, embeddings.size(1), allow_full=True)
-    if not (student_temperature > 0 and teacher_temperature > 0):
-        raise ValueError(f"temperatures must be positive, got {student_temperature} and {teacher_temperature}.")
+    check_prefixes(dims, embeddings.size(1), allow_full=True)
+    check_number("student_temperature", student_temperature, positive=True)
+    check_number("teacher_temperature", teacher_temperature, positive=True)
     teacher = embeddings if teacher is None else teacher
     _check_embeddings(teacher)
     if teacher.size(0) != embeddings.size(0):
         raise ValueError(
             f"teacher holds {teacher.size(0)} embeddings, the student {embeddings.size(0)}; they must match."
         )
-    with _full_precision(embeddings):
-        z = _at_least_float32(embeddings)
+    with full_precision(embeddings):
+        z = at_least_float32(embeddings)
         if z.size(0) < 3:
             return z.sum() * 0.0 + z.new_zeros(len(dims))
         diagonal = torch.eye(z.size(0), dtype=torch.bool, device=z.device)
-        reference = _prefix_cosine(_at_least_float32(teacher.detach()), [teacher.size(1)], eps)[0]
+        reference = prefix_cosine(at_least_float32(teacher.detach()), [teacher.size(1)], eps)[0]
         target = (reference / teacher_temperature).masked_fill(diagonal, -torch.inf).log_softmax(dim=-1)
-        student = _prefix_cosine(z, dims, eps) / student_temperature
+        student = prefix_cosine(z, dims, eps) / student_temperature
         log_ratio = target - student.masked_fill(diagonal, -torch.inf).log_softmax(dim=-1)
         return (target.exp() * log_ratio.masked_fill(diagonal, 0.0)).sum(dim=-1).mean(dim=-1)
 
@@ -337,25 +263,11 @@ def _diagonal_cv(z: Tensor, dims: Sequence[int], eps: float) -> Tensor:
 
 def _eigenvalue_cv(z: Tensor, dims: Sequence[int], eps: float) -> Tensor:
     """Coefficient of variation of the eigenvalues of each prefix's covariance matrix, from Gram matrices."""
-    gram = _prefix_gram(z - z.mean(dim=0), dims) / z.size(0)
+    gram = prefix_gram(z - z.mean(dim=0), dims) / z.size(0)
     trace = gram.diagonal(dim1=1, dim2=2).sum(dim=1)
     relative = gram / (trace + eps).view(-1, 1, 1)
     size = torch.tensor(dims, device=z.device, dtype=z.dtype)
     return (torch.relu(size * relative.square().sum(dim=(1, 2)) - 1.0) + eps**2).sqrt()
-
-
-def _prefix_gram(z: Tensor, dims: Sequence[int]) -> Tensor:
-    """``z[:, :d] @ z[:, :d].T`` for each d, as running sums over the slices between the dims. Shape: (len(dims), B, B)."""
-    bounds = sorted(set(dims))
-    slices = torch.stack([z[:, a:b] @ z[:, a:b].T for a, b in zip([0, *bounds[:-1]], bounds, strict=True)])
-    return slices.cumsum(dim=0)[[bounds.index(dim) for dim in dims]]
-
-
-def _prefix_cosine(z: Tensor, dims: Sequence[int], eps: float) -> Tensor:
-    """Cosine similarity matrix of each prefix. Shape: (len(dims), B, B)."""
-    gram = _prefix_gram(z, dims)
-    inverse_norm = (gram.diagonal(dim1=1, dim2=2) + eps).rsqrt()
-    return gram * inverse_norm.unsqueeze(1) * inverse_norm.unsqueeze(2)
 
 
 def _prefix_membership(dims: Sequence[int], width: int, like: Tensor) -> Tensor:
@@ -364,36 +276,6 @@ def _prefix_membership(dims: Sequence[int], width: int, like: Tensor) -> Tensor:
     return (torch.arange(width, device=like.device) < bounds).to(like.dtype)
 
 
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
-
-
-def _full_precision(tensor: Tensor) -> torch.autocast:
-    return torch.autocast(device_type=tensor.device.type, enabled=False)
-
-
-def _check_tokens(hidden_states: Tensor, attention_mask: Tensor) -> None:
-    if hidden_states.dim() != 3 or attention_mask.shape != hidden_states.shape[:2]:
-        raise ValueError(
-            f"hidden_states must be (B, L, D) and attention_mask (B, L), got {tuple(hidden_states.shape)} and "
-            f"{tuple(attention_mask.shape)}."
-        )
-
-
 def _check_embeddings(embeddings: Tensor) -> None:
     if embeddings.dim() != 2:
         raise ValueError(f"embeddings must be (B, D), got {tuple(embeddings.shape)}.")
-
-
-def _check_dims(dims: Sequence[int], width: int, *, allow_full: bool) -> None:
-    upper = width if allow_full else width - 1
-    if len(dims) == 0:
-        raise ValueError("dims is empty; give at least one prefix length.")
-    if wrong := [dim for dim in dims if not 1 <= dim <= upper]:
-        reason = "" if allow_full else ", since a prefix of the full width leaves no residual"
-        raise ValueError(f"dims {wrong} are out of range: the width is {width}, allowed are 1 to {upper}{reason}.")
-
-
-def _check_tau(tau: float | str) -> None:
-    if tau != "auto" and not (isinstance(tau, (int, float)) and tau >= 0):
-        raise ValueError(f'tau must be a number >= 0 or "auto", got {tau!r}.')

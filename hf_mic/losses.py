@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
 from hf_mic.capture import EncoderPasses, columns_of, encoder_passes, unwrap
+from hf_mic.checks import check_mic_options
 from hf_mic.functional import (
     TokenStatistics,
     masked_mean,
@@ -126,21 +126,9 @@ class MICLoss(nn.Module):
         gather_across_devices: bool = False,
     ) -> None:
         super().__init__()
-        _check_choice("scope", scope, ("tokens", "pooled"))
-        _check_choice("cv_mode", cv_mode, ("diagonal", "eigen"))
-        _check_choice("distill", distill, (None, "similarity_kl"))
-        _check_numbers(gamma=gamma, var_weight=var_weight, scr_weight=scr_weight, sir_weight=sir_weight,
-                       distill_weight=distill_weight)  # fmt: skip
-        _check_numbers(positive=True, t=t, distill_temperature=distill_temperature)
-        if tau != "auto" and not (isinstance(tau, (int, float)) and tau >= 0):
-            raise ValueError(f'tau must be a number >= 0 or "auto", got {tau!r}.')
-        if (distill is None) != (distill_weight == 0):
-            raise ValueError(
-                f"distill={distill!r} and distill_weight={distill_weight} contradict each other: "
-                'give both (distill="similarity_kl", distill_weight > 0) or neither.'
-            )
-        if scope == "pooled" and layers is not None:
-            raise ValueError('layers belong to scope="tokens"; scope="pooled" regularises the sentence embeddings.')
+        check_mic_options(gamma=gamma, tau=tau, var_weight=var_weight, scr_weight=scr_weight, sir_weight=sir_weight, t=t,
+                          cv_mode=cv_mode, scope=scope, layers=layers, distill=distill, distill_weight=distill_weight,
+                          distill_temperature=distill_temperature)  # fmt: skip
         _check_inner(loss, scope)
         self.cached = uses_gradient_cache(loss)
 
@@ -303,14 +291,3 @@ def _check_inner(loss: nn.Module, scope: str) -> None:
             f"{type(loss).__name__} caches gradients and embeds in mini-batches without a graph, so hidden states "
             'cannot be regularised. Use scope="pooled".'
         )
-
-
-def _check_numbers(*, positive: bool = False, **values: float) -> None:
-    for name, value in values.items():
-        if not (value > 0 if positive else value >= 0) or value == math.inf:
-            raise ValueError(f"{name} must be {'>' if positive else '>='} 0 and finite, got {value}.")
-
-
-def _check_choice(name: str, value: object, allowed: tuple) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
 from transformers.trainer_pt_utils import AcceleratorConfig
+
+from hf_mic.checks import MIC_OPTIONS, check_at_least, check_distinct, check_mic_options, check_number
 
 __all__ = ["PAPER_DIMS", "MICTrainingArguments"]
 
@@ -108,7 +108,7 @@ class MICTrainingArguments(SentenceTransformerTrainingArguments):
     sir_weight: float = field(
         default=1.0, metadata={"help": "Weight of the spectral isotropy term within the regularisers; 0 leaves it out."}
     )
-    uniformity_t: float = field(default=2.0, metadata={"help": "Sharpness t of the uniformity in the isotropy term."})
+    t: float = field(default=2.0, metadata={"help": "Sharpness of the uniformity in the isotropy term."})
     cv_mode: Literal["diagonal", "eigen"] = field(
         default="diagonal",
         metadata={
@@ -156,22 +156,15 @@ class MICTrainingArguments(SentenceTransformerTrainingArguments):
             )
 
     def _check_ranges(self) -> None:
-        for name in ("gamma", "gamma_warmup_steps", "var_weight", "scr_weight", "sir_weight", "distill_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be >= 0 and finite, got {getattr(self, name)}.")
-        for name in ("scale", "uniformity_t", "distill_temperature"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be > 0 and finite, got {getattr(self, name)}.")
+        check_number("gamma_warmup_steps", self.gamma_warmup_steps)
+        check_number("scale", self.scale, positive=True)
         if self.n_dims_per_step != -1 and self.n_dims_per_step < 1:
-            raise ValueError(f"n_dims_per_step must be -1 (all) or at least 1, got {self.n_dims_per_step}.")
-        if self.mini_batch_size is not None and self.mini_batch_size < 1:
-            raise ValueError(f"mini_batch_size must be at least 1, got {self.mini_batch_size}.")
-        for name, lowest in (("matryoshka_dims", 1), ("reg_dims", 1), ("layers", 0)):
-            _check_distinct(name, getattr(self, name), lowest)
-        allowed = {"cv_mode": ("diagonal", "eigen"), "scope": ("tokens", "pooled"), "distill": (None, "similarity_kl")}
-        for name, values in allowed.items():
-            if getattr(self, name) not in values:
-                raise ValueError(f"{name} must be one of {values}, got {getattr(self, name)!r}.")
+            raise ValueError(f"n_dims_per_step={self.n_dims_per_step}: must be -1 (all) or at least 1")
+        if self.mini_batch_size is not None:
+            check_at_least("mini_batch_size", self.mini_batch_size, 1)
+        for name, least in (("matryoshka_dims", 1), ("reg_dims", 1), ("layers", 0)):
+            if getattr(self, name) is not None:
+                check_distinct(name, getattr(self, name), least)
 
     def _check_combinations(self) -> None:
         if self.matryoshka_weights is not None:
@@ -182,15 +175,10 @@ class MICTrainingArguments(SentenceTransformerTrainingArguments):
                 )
             if min(self.matryoshka_weights) < 0:
                 raise ValueError(f"matryoshka_weights must be >= 0, got {self.matryoshka_weights}.")
-        if (self.distill is None) != (self.distill_weight == 0):
-            raise ValueError(
-                f"distill={self.distill!r} and distill_weight={self.distill_weight} contradict each other: give both "
-                "(distill='similarity_kl', distill_weight > 0) or neither."
-            )
         if self.layer_dims is not None and (self.layers is not None or self.reg_dims is not None):
             raise ValueError("layer_dims replaces layers and reg_dims: give either it or them.")
-        if self.scope == "pooled" and (self.layers is not None or self.layer_dims is not None):
-            raise ValueError("layers and layer_dims belong to scope='tokens': leave them out with scope='pooled'.")
+        options = self.mic_options()
+        check_mic_options(**{name: options[name] for name in MIC_OPTIONS})
 
     def dims_for(self, width: int) -> list[int]:
         """Prefix lengths of the Matryoshka loss for embeddings of this width, as given or the default, largest first.
@@ -206,21 +194,19 @@ class MICTrainingArguments(SentenceTransformerTrainingArguments):
 
     def mic_options(self) -> dict[str, Any]:
         """Keyword arguments of :class:`hf_mic.MICLoss`, all but the model, the base loss and the prefix lengths."""
-        layers = self.layers if self.layer_dims is None else self.layer_dims
         same = ("matryoshka_weights", "n_dims_per_step", "reg_dims", "gamma", "tau", "var_weight", "scr_weight",
-                "sir_weight", "cv_mode", "scope", "distill", "distill_weight", "distill_temperature",
+                "sir_weight", "t", "cv_mode", "scope", "distill", "distill_weight", "distill_temperature",
                 "gather_across_devices")  # fmt: skip
-        return {name: getattr(self, name) for name in same} | {"layers": layers, "t": self.uniformity_t}
+        layers = self.layers if self.layer_dims is None else self.layer_dims
+        return {name: getattr(self, name) for name in same} | {"layers": layers}
 
 
-def _number_or_auto(value: str | float | None) -> str | float:
+def _number_or_auto(value: str | float | None) -> Any:
+    """The number in a text of the command line; what is none stays as it is, to be refused with the other options."""
     try:
-        tau = value if value == "auto" else float(value)  # type: ignore[arg-type]
+        return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        tau = None
-    if tau is None or not (tau == "auto" or tau >= 0):  # type: ignore[operator]
-        raise ValueError(f"tau must be a number >= 0 or 'auto', got {value!r}.")
-    return tau
+        return value
 
 
 def _parsed_layer_dims(value: Any) -> dict[int, list[int]] | None:
@@ -232,14 +218,9 @@ def _parsed_layer_dims(value: Any) -> dict[int, list[int]] | None:
         result = {int(layer): [int(dim) for dim in dims] for layer, dims in parsed.items()}
     except (AttributeError, TypeError, ValueError):
         raise ValueError(
-            f'layer_dims must map layers to lists of prefix lengths, such as {{"4": [16, 32]}}, got {value!r}.'
+            f'layer_dims={value!r}: must map layers to lists of prefix lengths, such as {{"4": [16, 32]}}'
         ) from None
-    _check_distinct("layer_dims (layers)", list(result), 0)
+    check_distinct("layer_dims (layers)", list(result), 0)
     for layer, dims in result.items():
-        _check_distinct(f"layer_dims[{layer}]", dims, 1)
+        check_distinct(f"layer_dims[{layer}]", dims, 1)
     return result
-
-
-def _check_distinct(name: str, values: Sequence[int] | None, lowest: int) -> None:
-    if values is not None and (not values or len(set(values)) < len(values) or min(values) < lowest):
-        raise ValueError(f"{name} must hold distinct whole numbers >= {lowest}, at least one, got {values}.")

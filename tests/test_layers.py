@@ -36,6 +36,7 @@ FLOORS = {
         "frozen": 3,
         "inspection": 4,
         "cards": 4,
+        "commands": 5,
     },
 }
 DOORS = {"__init__", "__main__"}  # they may open any room

@@ -8,7 +8,7 @@ CPU core for 384 dimensions, then about 1 s per 200,000 vectors); the adapted in
 writes outputs/mic_adapt/map.safetensors and index.npy there. Queries go through the same map:
 
     from hf_mic.files import replaced_file
-from hf_mic.frozen.fit import PrefixMap
+from hf_mic.frozen import PrefixMap
     queries = PrefixMap.load("outputs/mic_adapt/map.safetensors").apply(query_vectors, dim=32)
 
 A sentence-transformers model and a file of texts like those it will see; the result is a model that loads with
@@ -41,10 +41,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
+from hf_mic.commands.options import parse_options
 from hf_mic.evaluation.tables import read_columns
 from hf_mic.files import replaced_file
-from hf_mic.frozen.fit import AdaptConfig, PrefixMap, append_to_model, fit_map
-from hf_mic.options import parse_options
+from hf_mic.frozen.config import AdaptConfig
+from hf_mic.frozen.fit import fit_map
+from hf_mic.frozen.prefix_map import PrefixMap, append_to_model
 
 
 @dataclass

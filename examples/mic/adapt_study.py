@@ -10,7 +10,7 @@ The same on the validation data on which the settings were chosen, and a smoke r
     python examples/mic/adapt_study.py examples/configs/mic_adapt.yaml --validation --study mic_adapt_validation
     python examples/mic/adapt_study.py examples/configs/mic_adapt.yaml --num_seeds 1 --output_dir outputs/smoke
 
-The YAML file lists the texts to fit on, the methods (settings of hf_mic.frozen.fit.AdaptConfig) and their number of seeds. Every
+The YAML file lists the texts to fit on, the methods (settings of hf_mic.frozen.AdaptConfig) and their number of seeds. Every
 text is embedded once and kept in the cache: about 12 minutes on one CPU core. A fit then takes 6 to 10 s of CPU time and
 its scores about as long. Seeds are the outer loop, the json is rewritten after each run, and a run that is already in it
 is not repeated: stop and start again at will, with more seeds or methods too. Texts that are scored are left out of the texts that are fitted on.
@@ -32,14 +32,15 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from transformers import HfArgumentParser
 
+from hf_mic.commands.options import HelpFormatter
 from hf_mic.evaluation.evaluation import precomputed, score_embeddings
 from hf_mic.evaluation.score_tables import markdown_report, plot_scores
 from hf_mic.evaluation.tables import read_columns
 from hf_mic.evaluation.tasks import ClassificationTask, RetrievalTask, STSTask, Task
 from hf_mic.evaluation.text_tasks import load_text_tasks
 from hf_mic.files import write_atomically, write_text
-from hf_mic.frozen.fit import AdaptConfig, fit_map
-from hf_mic.options import HelpFormatter
+from hf_mic.frozen.config import AdaptConfig
+from hf_mic.frozen.fit import fit_map
 from hf_mic.results import read_results, write_results
 
 METRICS = ("spearman", "accuracy_standardised", "ndcg@10")

@@ -34,6 +34,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import HfArgumentParser, set_seed
 
 from hf_mic import MICTrainer, MICTrainingArguments
+from hf_mic.commands.options import HelpFormatter
 from hf_mic.evaluation.evaluation import score_embeddings
 from hf_mic.evaluation.score_tables import markdown_report, plot_scores
 from hf_mic.evaluation.tables import load_training_data
@@ -42,7 +43,6 @@ from hf_mic.evaluation.text_tasks import load_text_tasks
 from hf_mic.files import write_text
 from hf_mic.frozen.head import KeepOrthogonal, add_dense_head
 from hf_mic.geometry.diagnostics import geometry_report
-from hf_mic.options import HelpFormatter
 from hf_mic.results import write_results
 
 GEOMETRY = ("cross_correlation", "eigen_cv", "residual_r2_adjusted", "effective_rank", "knn_overlap")

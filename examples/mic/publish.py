@@ -26,8 +26,8 @@ from huggingface_hub import ModelCard
 from sentence_transformers import SentenceTransformer
 
 from hf_mic.cards import study_card
+from hf_mic.commands.options import parse_options
 from hf_mic.hub.publish import PublishReport, publish_encoder, write_card
-from hf_mic.options import parse_options
 from hf_mic.results import read_results
 
 

@@ -55,6 +55,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from hf_mic import MICTrainer, MICTrainingArguments
 from hf_mic.cards.card import complete_model_card
+from hf_mic.commands.options import parse_options
 from hf_mic.evaluation.evaluation import evaluate_model
 from hf_mic.evaluation.score_tables import markdown_report, plot_scores
 from hf_mic.evaluation.tables import KINDS, load_training_data, read_table
@@ -64,7 +65,6 @@ from hf_mic.files import write_text
 from hf_mic.frozen.head import KeepOrthogonal, add_dense_head
 from hf_mic.hub.publish import publish_encoder
 from hf_mic.hub.push import take_hub_arguments
-from hf_mic.options import parse_options
 from hf_mic.results import write_results
 
 logger = logging.getLogger(__name__)

@@ -27,7 +27,6 @@ _KINDS = {
     "pairs": "pairs of sentences",
     "triplets": "triplets of sentences",
 }
-_OPTIONS = {"t": "uniformity_t"}  # names in the loss and in the training arguments, where they differ
 
 
 def data_section(
@@ -106,7 +105,7 @@ def loss_settings(settings: Mapping[str, Any], width: int) -> dict[str, Any]:
         *("scope", "gamma", "tau", "var_weight", "scr_weight", "sir_weight", "t", "cv_mode", "n_dims_per_step"),
         *("distill", "distill_weight", "distill_temperature", "gather_across_devices"),
     ]
-    found = {name: settings.get(_OPTIONS.get(name, name), defaults[_OPTIONS.get(name, name)]) for name in names}
+    found = {name: settings.get(name, defaults[name]) for name in names}
     dims = sorted(settings["matryoshka_dims"], reverse=True)
     regularised = settings.get("reg_dims") or [dim for dim in dims if dim < width]
     layers = settings.get("layers")

@@ -1,6 +1,8 @@
-from .fit import AdaptConfig, fit_map, principal_axes
+from .config import AdaptConfig
+from .fit import fit_map
 from .head import KeepOrthogonal, add_dense_head
 from .prefix_map import PrefixMap, append_to_model
+from .vectors import principal_axes
 
 __all__ = [
     "AdaptConfig",

@@ -20,32 +20,9 @@ from tqdm.auto import tqdm
 
 from hf_mic.files import replaced_file
 
-__all__ = ["PrefixMap", "append_to_model", "unit_rows"]
+from .vectors import FLOATS, unit_rows
 
-FLOATS = (np.float16, np.float32, np.float64)
-
-
-def unit_rows(rows: NDArray, first: int = 0) -> Tensor:
-    """Embedding rows as float32 unit vectors.
-
-    Args:
-        rows: Embeddings. Shape: (B, D).
-        first: Number of the first row within the whole array, for messages.
-
-    Raises:
-        ValueError: If a row is zero or not finite.
-    """
-    vectors = torch.from_numpy(np.array(rows, dtype=np.float32, order="C"))
-    norms = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-    bad = torch.nonzero(~(torch.isfinite(norms) & (norms > 0)).squeeze(1)).flatten()
-    if bad.numel():
-        row = int(bad[0])
-        what = "is zero" if norms[row] == 0 else "holds NaN or infinity, or is too long for float32"
-        raise ValueError(
-            f"Embedding row {first + row} {what} ({bad.numel()} such rows among {len(rows)}): a direction is needed. "
-            "Drop these rows, or embed their texts again."
-        )
-    return vectors / norms
+__all__ = ["PrefixMap", "append_to_model"]
 
 
 @dataclass(frozen=True, eq=False)

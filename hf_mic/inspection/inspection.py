@@ -16,7 +16,7 @@ from hf_mic.evaluation.evaluation import encoders, precomputed, score_embeddings
 from hf_mic.evaluation.metrics import normalize, truncate
 from hf_mic.evaluation.scoring import TextIndex, bytes_per_vector, quantize
 from hf_mic.evaluation.tasks import Task
-from hf_mic.frozen.fit import principal_axes
+from hf_mic.frozen.vectors import principal_axes
 from hf_mic.geometry.diagnostics import geometry_report
 from hf_mic.geometry.linalg import centre, draw, eigenvalues, factorise, neighbours, shared
 

@@ -132,7 +132,7 @@ def test_every_number_is_in_the_results():
                 ]
                 allowed |= written_forms([mean(found), stdev(found)])
     defaults = {name: field.default for name, field in MICTrainingArguments.__dataclass_fields__.items()}
-    allowed |= written_forms([defaults[name] for name in ("scr_weight", "sir_weight", "uniformity_t")])
+    allowed |= written_forms([defaults[name] for name in ("scr_weight", "sir_weight", "t")])
     strange = numbers(re.sub(r"## Citation.*|\(https?://\S+\)", "", text, flags=re.DOTALL)) - allowed
     assert not strange, strange
     assert "| stsb | spearman | 137 | 65.7 [62.6, 68.6] | 72.7 [69.6, 75.6] | 59.7 [56.6, 62.6] |" in text
@@ -200,7 +200,7 @@ def test_the_settings_are_those_of_the_loss(make_model):
         "gamma": 3.0,
         "scr_weight": 10.0,
     }
-    arguments |= {"distill": "similarity_kl", "distill_weight": 10.0, "distill_temperature": 0.1, "uniformity_t": 3.0}
+    arguments |= {"distill": "similarity_kl", "distill_weight": 10.0, "distill_temperature": 0.1, "t": 3.0}
     model = make_model()
     args = MICTrainingArguments("unused", **arguments)
     loss = MICLoss(model, MultipleNegativesRankingLoss(model), args.dims_for(32), **args.mic_options())

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from hf_mic import options
-from hf_mic.options import parse_options
+from hf_mic.commands.options import parse_options
 
 
 @dataclass

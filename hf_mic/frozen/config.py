@@ -1,0 +1,117 @@
+"""Settings of a map that is fitted on frozen embeddings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hf_mic.checks import check_at_least, check_choice, check_distinct, check_number
+
+__all__ = ["AdaptConfig"]
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    """Settings of :func:`fit_map`; the defaults did best on validation data of all-MiniLM-L6-v2.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    kind: Literal["orthogonal", "linear", "mlp"] = field(
+        default="orthogonal",
+        metadata={
+            "help": "orthogonal: a rotation, full-width cosine similarities stay exactly as they are. linear: any matrix; "
+            "the full width is kept close by distillation only. mlp: a matrix plus a network of one hidden ReLU layer."
+        },
+    )
+    dims: list[int] = field(
+        default_factory=lambda: [8, 16, 32, 64, 128],
+        metadata={"help": "Prefix lengths that shall be usable, each below the width of the embeddings."},
+    )
+    distill_weight: float = field(
+        default=1.0, metadata={"help": "Weight of the similarity distillation from the original full-width embeddings."}
+    )
+    sir_weight: float = field(default=1.0, metadata={"help": "Weight of the spectral isotropy regularisation, SIR."})
+    scr_weight: float = field(default=0.3, metadata={"help": "Weight of the soft collapse regularisation, SCR."})
+    temperature: float = field(
+        default=0.07, metadata={"help": "Temperature of the similarity distributions of teacher and prefixes."}
+    )
+    cv_mode: Literal["diagonal", "eigen"] = field(
+        default="eigen",
+        metadata={"help": "Variances whose spread SIR measures: of the coordinates, as in the paper, or eigenvalues."},
+    )
+    t: float = field(default=2.0, metadata={"help": "Sharpness of the uniformity term of SIR."})
+    tau: float = field(
+        default=0.1, metadata={"help": "Correlations of prefix and residual features up to this size cost nothing."}
+    )
+    var_weight: float = field(
+        default=1.0,
+        metadata={
+            "help": "Weight of SCR's floor on the standard deviations, which are measured in units of 1/sqrt(D)."
+        },
+    )
+    init: Literal["pca", "identity"] = field(
+        default="pca",
+        metadata={"help": "Where the fit starts: at the principal axes of the embeddings or at no change."},
+    )
+    hidden_dim: int = field(default=512, metadata={"help": "Hidden units of the mlp."})
+    neighbours: int = field(
+        default=1,
+        metadata={
+            "help": "Each row of a batch brings its nearest neighbours out of a random pool, this many; 0: random batches. "
+            "Distinguishing close vectors is what random batches hardly teach."
+        },
+    )
+    pool_size: int = field(default=2048, metadata={"help": "Rows among which the neighbours are looked for, per step."})
+    batch_size: int = field(default=256, metadata={"help": "Rows per step, neighbours included."})
+    steps: int = field(default=400, metadata={"help": "Optimisation steps."})
+    learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "Peak rate; for a rotation the root mean square angle per step between two axes, in radians. "
+            "Default: 0.01 for orthogonal, 0.003 for linear, 0.001 for mlp."
+        },
+    )
+    lr_scheduler_type: Literal["cosine", "linear", "constant_with_warmup"] = field(
+        default="cosine", metadata={"help": "Course of the learning rate after the warm-up."}
+    )
+    warmup_ratio: float = field(
+        default=0.1, metadata={"help": "Share of the steps in which the rate rises to its peak."}
+    )
+    seed: int = field(default=0, metadata={"help": "Seed of batches and initial weights; the same seed, the same map."})
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("kind", ("orthogonal", "linear", "mlp")),
+            ("cv_mode", ("diagonal", "eigen")),
+            ("init", ("pca", "identity")),
+            ("lr_scheduler_type", ("cosine", "linear", "constant_with_warmup")),
+        ):
+            check_choice(name, getattr(self, name), allowed)
+        for name, value in (("temperature", self.temperature), ("t", self.t), ("learning_rate", self.peak_rate())):
+            check_number(name, value, positive=True)
+        weights = ("distill_weight", "sir_weight", "scr_weight")
+        for name in (*weights, "tau", "var_weight"):
+            check_number(name, getattr(self, name))
+        if not any(getattr(self, name) for name in weights):
+            raise ValueError(f"{', '.join(weights)} are all 0: nothing is optimised (give one of them)")
+        for name, least in (("batch_size", 3), ("steps", 1), ("hidden_dim", 1), ("neighbours", 0), ("seed", 0)):
+            check_at_least(name, getattr(self, name), least)
+        if not 0 <= self.warmup_ratio < 1:
+            raise ValueError(f"warmup_ratio={self.warmup_ratio}: must lie in [0, 1)")
+        # Distillation compares a row with at least two others, see similarity_distillation_loss.
+        if self.batch_size // (self.neighbours + 1) < 3:
+            raise ValueError(
+                f"neighbours={self.neighbours}: a batch of {self.batch_size} must hold three rows with their neighbours "
+                "(raise batch_size)"
+            )
+        if self.neighbours:
+            check_at_least("pool_size", self.pool_size, self.batch_size)
+        check_distinct("dims", self.dims)
+
+    def peak_rate(self) -> float:
+        """The learning rate, or the default of the kind of map."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return {"orthogonal": 1e-2, "linear": 3e-3, "mlp": 1e-3}[self.kind]

@@ -1,0 +1,98 @@
+"""Embeddings that are computed already: checked, scaled to unit length, and their principal axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = ["FLOATS", "checked_vectors", "principal_axes", "unit_rows"]
+
+FLOATS = (np.float16, np.float32, np.float64)
+SCAN_ROWS = 16384  # rows held at once, so that an index on disk need not fit into memory
+COVARIANCE_ROWS = 100_000  # of more rows, this many are enough for the axes
+
+
+def unit_rows(rows: NDArray, first: int = 0) -> Tensor:
+    """Embedding rows as float32 unit vectors.
+
+    Args:
+        rows: Embeddings. Shape: (B, D).
+        first: Number of the first row within the whole array, for messages.
+
+    Raises:
+        ValueError: If a row is zero or not finite.
+    """
+    vectors = torch.from_numpy(np.array(rows, dtype=np.float32, order="C"))
+    norms = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    bad = torch.nonzero(~(torch.isfinite(norms) & (norms > 0)).squeeze(1)).flatten()
+    if bad.numel():
+        row = int(bad[0])
+        what = "is zero" if norms[row] == 0 else "holds NaN or infinity, or is too long for float32"
+        raise ValueError(
+            f"Embedding row {first + row} {what} ({bad.numel()} such rows among {len(rows)}): a direction is needed. "
+            "Drop these rows, or embed their texts again."
+        )
+    return vectors / norms
+
+
+def checked_vectors(embeddings: NDArray | Tensor, dims: Sequence[int], batch_size: int) -> NDArray:
+    """The embeddings as a numpy array, after a look at every row.
+
+    Args:
+        embeddings: A numpy array, a memory map, or a tensor. Shape: (N, D).
+        dims: Prefix lengths, which must lie below D.
+        batch_size: Rows that are needed at least.
+
+    Raises:
+        ValueError: If they are no floating-point matrix of that size, or a row is zero or not finite.
+    """
+    if isinstance(embeddings, Tensor):
+        tensor = embeddings.detach().cpu()
+        embeddings = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()  # numpy has no bfloat16
+    embeddings = np.asarray(embeddings)
+    if embeddings.ndim != 2:
+        raise ValueError(f"Embeddings must have shape (N, D), got {embeddings.shape}.")
+    if embeddings.dtype not in FLOATS:
+        raise ValueError(
+            f"Embeddings must be float16, float32 or float64, got {embeddings.dtype}: decode quantised vectors first."
+        )
+    count, width = embeddings.shape
+    if max(dims) >= width:
+        raise ValueError(f"dims {dims} must all lie below the width {width} of the embeddings.")
+    if count < batch_size:
+        raise ValueError(
+            f"A batch of {batch_size} needs at least as many embeddings, got {count}: lower batch_size, or give "
+            "more vectors (ten times the width is a fair least)."
+        )
+    for start in range(0, count, SCAN_ROWS):
+        unit_rows(embeddings[start : start + SCAN_ROWS], start)
+    return embeddings
+
+
+def principal_axes(rows: NDArray, seed: int = 0) -> Tensor:
+    """Principal axes of the unit vectors as an orthogonal matrix, most variance first, largest entry positive.
+
+    Args:
+        rows: Embeddings; of more than 100,000 rows a random sample of that size is used. Shape: (N, D).
+        seed: Seed of the sample.
+
+    Returns:
+        The eigenvectors of the covariance matrix, as columns. Shape: (D, D).
+    """
+    count, width = rows.shape
+    used = np.arange(count)
+    if count > COVARIANCE_ROWS:
+        used = np.sort(np.random.default_rng(seed).choice(count, COVARIANCE_ROWS, replace=False, shuffle=False))
+    total, mean = torch.zeros(width, width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64)
+    for start in range(0, len(used), SCAN_ROWS):
+        unit = unit_rows(rows[used[start : start + SCAN_ROWS]])
+        total += (unit.T @ unit).double()
+        mean += unit.double().sum(dim=0)
+    mean /= len(used)
+    axes = torch.linalg.eigh(total / len(used) - torch.outer(mean, mean)).eigenvectors.flip(1)
+    sign = axes.gather(0, axes.abs().argmax(dim=0, keepdim=True)).sign()
+    return (axes * sign).float()
