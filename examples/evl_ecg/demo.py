@@ -35,7 +35,7 @@ from study import Study, shrink
 from transformers.utils import logging
 
 from hf_evl_ecg.chat.collator import example_key
-from hf_evl_ecg.data.rows import load_ecg
+from hf_evl_ecg.data.load import load_ecg
 from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.drawing.rendering import render
 from hf_evl_ecg.files import new_file

@@ -41,7 +41,7 @@ from hf_evl_ecg.data import (
     load_simulated,
     question_dataset,
 )
-from hf_evl_ecg.data.rows import SPLITS
+from hf_evl_ecg.data.table import SPLITS
 from hf_evl_ecg.files import write_text
 from hf_evl_ecg.qa.labels import CPSC_CLASSES
 from hf_evl_ecg.qa.prompts import FORMATS, TASKS

@@ -1,12 +1,13 @@
 from .cinc import load_cinc
 from .folder import load_folder
 from .instructions import load_instructions
+from .load import load_ecg
 from .ludb import load_ludb
 from .ptbxl import load_ptbxl, load_ptbxl_filtered
 from .questions import conversation_dataset, question_dataset
 from .rendered import RenderedECG
-from .rows import LoadReport, load_ecg
 from .simulated import load_simulated
+from .table import LoadReport
 
 __all__ = [
     "LoadReport",

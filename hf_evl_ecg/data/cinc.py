@@ -5,17 +5,19 @@ test set, so records are split one by one.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from datasets import Dataset
 
-from hf_evl_ecg.qa.labels import AXIS_LABELS, CPSC_CLASSES, main_rhythm
-from hf_evl_ecg.records.comments import read_diagnoses, read_person
-from hf_evl_ecg.records.reader import ECGRecordError, read_header
+from hf_evl_ecg.qa.labels import CPSC_CLASSES, main_axis, main_rhythm
+from hf_evl_ecg.records.comments import read_comments
 
-from .rows import LoadReport, collect_rows, make_row, read_table, split_by_group
+from .csv_fields import read_table
+from .table import LoadReport, collect_rows, make_row, split_by_group
+from .wfdb_records import check_wfdb
 
 __all__ = ["SNOMED_LABELS", "cpsc_labels", "load_cinc", "read_dx_mapping"]
 
@@ -94,20 +96,11 @@ def load_cinc(
         raise ValueError(f"{root} has no records of {absent or 'any source'}; it has {sorted(found)}")
     records = [(source, record) for source in wanted for record in found[source]]
     splits = split_by_group([record for _, record in records], fractions=fractions, seed=seed)
-    failed: list[tuple[str, str]] = []
-
-    def rows() -> Iterator[dict[str, Any]]:
-        for (source, record), split in zip(records, splits, strict=True):
-            try:
-                yield _row(root, source, record, split, names)
-            except ECGRecordError as error:
-                if on_bad == "raise":
-                    raise
-                failed.append((record, str(error)))
-
-    dataset, report = collect_rows(rows(), "cinc", on_bad=on_bad, check=check, notes=NOTES)
-    report.skipped += failed
-    return dataset, report
+    makers = [
+        (record, partial(_row, root, source, record, split, names, check))
+        for (source, record), split in zip(records, splits, strict=True)
+    ]
+    return collect_rows(makers, "cinc", on_bad=on_bad, notes=NOTES)
 
 
 def cpsc_labels(codes: Sequence[str]) -> list[str]:
@@ -133,23 +126,30 @@ def read_dx_mapping(path: str | os.PathLike[str]) -> dict[str, str]:
     return {entry["snomed_ct_code"].strip(): entry["dx"].strip() for entry in table}
 
 
-def _row(root: Path, source: str, record: str, split: str, names: dict[str, str]) -> dict[str, Any]:
-    header = read_header(root / record, root=root)
-    codes = list(read_diagnoses(header.comments))
+def _row(
+    root: Path,
+    source: str,
+    record: str,
+    split: str,
+    names: dict[str, str],
+    check: Literal["header", "signal", "none"],
+) -> dict[str, Any]:
+    said = read_comments(check_wfdb(record, root, check).comments)
+    codes = said.diagnoses
     labels = list(
         dict.fromkeys([*cpsc_labels(codes), *(SNOMED_LABELS[code] for code in codes if code in SNOMED_LABELS)])
     )
-    axis = [label for label in labels if label in AXIS_LABELS]
     known = CPSC_CLASSES if source in CPSC_SOURCES else COMMON_KNOWN
     return make_row(
         record,
         f"cinc/{source}",
         root,
         split,
+        age=said.age,
+        sex=said.sex,
         labels=labels,
         known_labels=list(known),
         rhythm=main_rhythm(labels),
-        axis=axis[0] if len(axis) == 1 else None,
+        axis=main_axis(labels),
         diagnoses=[names.get(code, code) for code in codes],
-        **read_person(header.comments),
     )

@@ -1,16 +1,18 @@
 """My own folder: WFDB records and a CSV that says what they show."""
 
 import os
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from datasets import Dataset
 
-from hf_evl_ecg.qa.labels import AXIS_LABELS, LABELS, main_rhythm, unknown_labels
+from hf_evl_ecg.qa.labels import LABELS, main_axis, main_rhythm, unknown_labels
 from hf_evl_ecg.qa.prompts import MEASUREMENTS
 
-from .rows import SPLITS, LoadReport, collect_rows, make_row, number, read_table, split_by_group
+from .csv_fields import number, read_table
+from .table import SPLITS, LoadReport, collect_rows, make_row, split_by_group
+from .wfdb_records import check_wfdb
 
 __all__ = ["load_folder"]
 
@@ -58,27 +60,43 @@ def load_folder(
     known = list(dict.fromkeys(label for found in labels for label in found)) if known_labels is None else known_labels
     splits, note = _splits(entries, fractions, seed)
 
-    def rows() -> Iterator[dict[str, Any]]:
-        for entry, found, split in zip(entries, labels, splits, strict=True):
-            axis = [label for label in found if label in AXIS_LABELS]
-            yield make_row(
-                entry["record"].strip(),
-                root.name,
-                root,
-                split,
-                gain_per_mv=gain_per_mv,
-                patient=(entry.get("patient") or "").strip() or None,
-                age=number(entry.get("age")),
-                sex={"m": "male", "f": "female"}.get((entry.get("sex") or "").strip()[:1].lower()),
-                labels=found,
-                known_labels=known,
-                rhythm=main_rhythm(found),
-                axis=axis[0] if len(axis) == 1 else None,
-                report=(entry.get("report") or "").strip() or None,
-                **{name: number(entry.get(name)) for name in MEASUREMENTS},
-            )
+    row = partial(_row, root, known=known, gain_per_mv=gain_per_mv, check=check)
+    makers = [
+        (entry["record"], partial(row, entry, found, split))
+        for entry, found, split in zip(entries, labels, splits, strict=True)
+    ]
+    return collect_rows(makers, root.name, on_bad=on_bad, notes=(note,))
 
-    return collect_rows(rows(), root.name, on_bad=on_bad, check=check, notes=(note,))
+
+def _row(
+    root: Path,
+    entry: dict[str, str],
+    labels: list[str],
+    split: str,
+    *,
+    known: list[str],
+    gain_per_mv: float | None,
+    check: Literal["header", "signal", "none"],
+) -> dict[str, Any]:
+    record = entry["record"].strip()
+    if check != "none":  # the table says all there is to know
+        check_wfdb(record, root, check, gain_per_mv)
+    return make_row(
+        record,
+        root.name,
+        root,
+        split,
+        gain_per_mv=gain_per_mv,
+        patient=(entry.get("patient") or "").strip() or None,
+        age=number(entry.get("age")),
+        sex={"m": "male", "f": "female"}.get((entry.get("sex") or "").strip()[:1].lower()),
+        labels=labels,
+        known_labels=known,
+        rhythm=main_rhythm(labels),
+        axis=main_axis(labels),
+        report=(entry.get("report") or "").strip() or None,
+        **{name: number(entry.get(name)) for name in MEASUREMENTS},
+    )
 
 
 def _labels(entry: dict[str, str]) -> list[str]:

@@ -15,9 +15,11 @@ from typing import Any, Literal
 from datasets import Dataset, Features, IterableDataset, List, Value
 
 from hf_evl_ecg.qa.prompts import IMAGE_TOKEN
-from hf_evl_ecg.records.reader import ECGRecordError, check_record, resolve_inside
+from hf_evl_ecg.records.header import ECGRecordError
+from hf_evl_ecg.records.paths import resolve_inside
+from hf_evl_ecg.records.reader import check_record
 
-from .rows import SPLITS, LoadReport
+from .table import SPLITS, LoadReport
 
 __all__ = ["INSTRUCT_FEATURES", "iterate_json", "load_instructions"]
 
@@ -170,7 +172,7 @@ def _check_item(
         return turns, {"image": image, "record": None, "storage": None}
     record = str(Path(image).with_name(_DRAWN_FROM.sub("", Path(image).stem)))
     if check:
-        check_record(resolve_inside(record, root), root=root)
+        check_record(record, root=root)
     return turns, {"image": None, "record": record, "storage": "wfdb"}
 
 

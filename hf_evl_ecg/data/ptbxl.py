@@ -5,29 +5,33 @@ Folds 1-8 train, 9 validation, 10 test, by patient, as its authors recommend.
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from datasets import Dataset
 
-from hf_evl_ecg.qa.labels import AXIS_LABELS, PTBXL_SUPERCLASSES, main_rhythm
+from hf_evl_ecg.qa.labels import AXIS_LABELS, PTBXL_SUPERCLASSES, main_axis, main_rhythm
 
-from .rows import LoadReport, collect_rows, make_row, number, read_table, split_by_group, whole_number
+from .csv_fields import number, read_table, whole_number
+from .table import LoadReport, collect_rows, make_row, split_by_group
+from .wfdb_records import check_wfdb
+from .zscored import read_zscored
 
 __all__ = ["SCP_LABELS", "load_ptbxl", "load_ptbxl_filtered", "parse_scp_codes", "ptbxl_superclasses"]
 
 SCP_LABELS = {
-    **{"NORM": "NORM", "AFIB": "AF", "1AVB": "I-AVB", "2AVB": "II-AVB", "3AVB": "III-AVB", "CLBBB": "LBBB"},
     **{
+        "NORM": "NORM",
+        "AFIB": "AF",
+        "1AVB": "I-AVB",
+        "2AVB": "II-AVB",
+        "3AVB": "III-AVB",
+        "CLBBB": "LBBB",
         "CRBBB": "RBBB",
-        "ILBBB": "ILBBB",
-        "IRBBB": "IRBBB",
-        "LAFB": "LAFB",
-        "LPFB": "LPFB",
-        "IVCD": "IVCD",
-        "WPW": "WPW",
     },
+    **{code: code for code in ("ILBBB", "IRBBB", "LAFB", "LPFB", "IVCD", "WPW")},
     **{"PAC": "PAC", "PVC": "PVC", "STD_": "STD", "STE_": "STE", "TAB_": "TAB", "NT_": "TAB", "INVT": "TINV"},
     **{"LVH": "LVH", "RVH": "RVH", "LAO/LAE": "LAE", "RAO/RAE": "RAE", "LVOLT": "LVOLT", "LNGQT": "LQT", "SR": "SR"},
     **{"SBRAD": "SBRAD", "STACH": "STACH", "SARRH": "SARRH", "AFLT": "AFLT", "SVTAC": "SVTAC", "PSVT": "SVTAC"},
@@ -75,33 +79,12 @@ def load_ptbxl(
         raise ValueError(f"sampling_rate is {sampling_rate}; allowed: 500, 100")
     root = Path(root).resolve()
     classes = _diagnostic_classes(root / "scp_statements.csv")
-    known = list(dict.fromkeys((*PTBXL_SUPERCLASSES, *SCP_LABELS.values())))
-
-    def rows() -> Iterator[dict[str, Any]]:
-        for entry in read_table(root / "ptbxl_database.csv", ("ecg_id", "scp_codes", "strat_fold", "filename_hr")):
-            codes = parse_scp_codes(entry["scp_codes"])
-            kept = {code: p for code, p in codes.items() if code not in classes or p >= min_likelihood}
-            labels = [*ptbxl_superclasses(kept, classes), *(SCP_LABELS[code] for code in kept if code in SCP_LABELS)]
-            labels = list(dict.fromkeys(labels))
-            axis = AXES.get(entry.get("heart_axis", ""))
-            yield make_row(
-                entry["filename_hr" if sampling_rate == 500 else "filename_lr"],
-                "ptb-xl",
-                root,
-                _fold_split(entry["strat_fold"]),
-                patient=whole_number(entry.get("patient_id")),
-                age=number(entry.get("age")),
-                sex={"0": "male", "1": "female"}.get(entry.get("sex", "")),
-                labels=[*labels, axis] if axis else labels,
-                known_labels=[*known, *AXIS_LABELS] if axis else known,
-                rhythm=main_rhythm(labels),
-                axis=axis,
-                diagnoses=list(codes),
-                report=entry.get("report") or None,
-            )
-
+    column = "filename_hr" if sampling_rate == 500 else "filename_lr"
+    row = partial(_row, root, classes=classes, min_likelihood=min_likelihood, column=column, check=check)
+    table = read_table(root / "ptbxl_database.csv", ("ecg_id", "scp_codes", "strat_fold", "filename_hr"))
+    makers = ((entry[column], partial(row, entry)) for entry in table)
     notes = ("official folds: 1-8 train, 9 validation, 10 test, by patient",)
-    return collect_rows(rows(), "ptb-xl", on_bad=on_bad, check=check, notes=notes)
+    return collect_rows(makers, "ptb-xl", on_bad=on_bad, notes=notes)
 
 
 def load_ptbxl_filtered(
@@ -140,32 +123,12 @@ def load_ptbxl_filtered(
     folds = [number(entry.get("strat_fold")) for entry in entries]
     splits = [_fold_split(f"{fold}") if (fold or 0) > 8 else split for fold, split in zip(folds, splits, strict=True)]
 
-    def rows() -> Iterator[dict[str, Any]]:
-        for entry, split in zip(entries, splits, strict=True):
-            known = entry["labels18_known"] == "1"
-            found = [label for column, label in FILTERED_COLUMNS.items() if known and (number(entry[column]) or 0) > 0]
-            superclasses = [c for c in (entry.get("superclass") or "").split("|") if c in PTBXL_SUPERCLASSES]
-            axis = [label for label in found if label in AXIS_LABELS]
-            labels_known = [*FILTERED_COLUMNS.values()] if known else []
-            yield make_row(
-                f"x100hz_int16.npy#{entry['row']}",
-                "ptb-xl-filtered",
-                root,
-                split,
-                storage="zscored_npy",
-                patient=whole_number(entry.get("patient_id")),
-                age=number(entry.get("age")),
-                sex=(entry.get("sex") or "").lower() or None,
-                labels=[*superclasses, *found],
-                known_labels=[*(PTBXL_SUPERCLASSES if superclasses else ()), *labels_known],
-                rhythm=main_rhythm(found),
-                axis=axis[0] if len(axis) == 1 else None,
-                diagnoses=list(parse_scp_codes(entry.get("scp_codes") or "")),
-                report=entry.get("report") or None,
-            )
-
-    dataset, report = collect_rows(rows(), "ptb-xl-filtered", on_bad=on_bad, check=check, notes=FILTERED_NOTES)
-    report.skipped += [(f"x100hz_int16.npy#{entry['row']}", entry["qc_flag"]) for entry in flagged]
+    makers = [
+        (_array_record(entry), partial(_filtered_row, root, entry, split, check))
+        for entry, split in zip(entries, splits, strict=True)
+    ]
+    dataset, report = collect_rows(makers, "ptb-xl-filtered", on_bad=on_bad, notes=FILTERED_NOTES)
+    report.skipped += [(_array_record(entry), entry["qc_flag"]) for entry in flagged]
     return dataset, report
 
 
@@ -192,6 +155,71 @@ def ptbxl_superclasses(codes: Mapping[str, float], classes: Mapping[str, str]) -
     """
     found = {classes[code] for code in codes if code in classes}
     return [name for name in PTBXL_SUPERCLASSES if name in found]
+
+
+def _row(
+    root: Path,
+    entry: Mapping[str, str],
+    *,
+    classes: Mapping[str, str],
+    min_likelihood: float,
+    column: str,
+    check: Literal["header", "signal", "none"],
+) -> dict[str, Any]:
+    record = entry[column]
+    if check != "none":  # the tables say all there is to know
+        check_wfdb(record, root, check)
+    codes = parse_scp_codes(entry["scp_codes"])
+    kept = {code: p for code, p in codes.items() if code not in classes or p >= min_likelihood}
+    labels = [*ptbxl_superclasses(kept, classes), *(SCP_LABELS[code] for code in kept if code in SCP_LABELS)]
+    labels = list(dict.fromkeys(labels))
+    known = list(dict.fromkeys((*PTBXL_SUPERCLASSES, *SCP_LABELS.values())))
+    axis = AXES.get(entry.get("heart_axis", ""))
+    return make_row(
+        record,
+        "ptb-xl",
+        root,
+        _fold_split(entry["strat_fold"]),
+        patient=whole_number(entry.get("patient_id")),
+        age=number(entry.get("age")),
+        sex={"0": "male", "1": "female"}.get(entry.get("sex", "")),
+        labels=[*labels, axis] if axis else labels,
+        known_labels=[*known, *AXIS_LABELS] if axis else known,
+        rhythm=main_rhythm(labels),
+        axis=axis,
+        diagnoses=list(codes),
+        report=entry.get("report") or None,
+    )
+
+
+def _filtered_row(root: Path, entry: Mapping[str, str], split: str, check: Literal["signal", "none"]) -> dict[str, Any]:
+    known = entry["labels18_known"] == "1"
+    found = [label for column, label in FILTERED_COLUMNS.items() if known and (number(entry[column]) or 0) > 0]
+    superclasses = [c for c in (entry.get("superclass") or "").split("|") if c in PTBXL_SUPERCLASSES]
+    labels_known = [*FILTERED_COLUMNS.values()] if known else []
+    row = make_row(
+        _array_record(entry),
+        "ptb-xl-filtered",
+        root,
+        split,
+        storage="zscored_npy",
+        patient=whole_number(entry.get("patient_id")),
+        age=number(entry.get("age")),
+        sex=(entry.get("sex") or "").lower() or None,
+        labels=[*superclasses, *found],
+        known_labels=[*(PTBXL_SUPERCLASSES if superclasses else ()), *labels_known],
+        rhythm=main_rhythm(found),
+        axis=main_axis(found),
+        diagnoses=list(parse_scp_codes(entry.get("scp_codes") or "")),
+        report=entry.get("report") or None,
+    )
+    if check == "signal":
+        read_zscored(row, root)
+    return row
+
+
+def _array_record(entry: Mapping[str, str]) -> str:
+    return f"x100hz_int16.npy#{entry['row']}"
 
 
 def _diagnostic_classes(path: Path) -> dict[str, str]:

@@ -30,7 +30,7 @@ from hf_evl_ecg.qa.prompts import (
     report_question,
 )
 
-from .rows import FEATURES
+from .table import FEATURES
 
 __all__ = ["CONVERSATION_FEATURES", "QUESTION_FEATURES", "conversation_dataset", "question_dataset", "questions_of_row"]
 
@@ -63,7 +63,7 @@ def question_dataset(
     """Make questions for every row.
 
     Args:
-        rows: Dataset with the columns of `hf_evl_ecg.data.rows.FEATURES`.
+        rows: Dataset with the columns of `hf_evl_ecg.data.table.FEATURES`.
         formats: Formats to make, of `FORMATS`.
         tasks: Tasks to make, of `TASKS`.
         classes: Also ask which of these labels apply (format "open"), for rows where all of them are known.
@@ -185,7 +185,7 @@ def questions_of_row(
     """Make every question that one row can answer.
 
     Args:
-        row: A row with the columns of `hf_evl_ecg.data.rows.FEATURES`.
+        row: A row with the columns of `hf_evl_ecg.data.table.FEATURES`.
         rng: Source of every choice.
         counts: How often each label occurs, for drawing absent ones.
         values_of: All values of each measurement, for drawing wrong ones.

@@ -6,7 +6,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from hf_evl_ecg.drawing.augment import AugmentConfig, render_augmented
 from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.drawing.rendering import render
 
-from .rows import load_ecg
+from .load import load_ecg
 
 __all__ = ["RenderedECG"]
 
@@ -26,7 +26,7 @@ class RenderedECG:
     """Reads the ECG that an example names and draws it; runs in the data loader's workers, so no images are stored.
 
     Attributes:
-        config: Paper and layout; the default `RenderConfig` if None.
+        config: Paper and layout.
         augment: Artefacts to draw from; None draws clean paper.
         seed: The artefacts of a record follow from this number and the record's name, so they are the same each time.
             None draws new ones each time, from torch's random state; a teacher cache needs a number.
@@ -35,18 +35,18 @@ class RenderedECG:
         >>> EVLECGCollator(student_processor, load_image=RenderedECG())  # doctest: +SKIP
     """
 
-    config: RenderConfig | None = None
+    config: RenderConfig = field(default_factory=RenderConfig)
     augment: AugmentConfig | None = None
     seed: int | None = 0
 
     def __call__(self, example: Mapping[str, Any]) -> Image.Image:
-        """The picture of the ECG that `hf_evl_ecg.data.rows.load_ecg` reads, in RGB."""
-        ecg, config = load_ecg(example), self.config or RenderConfig()
+        """The picture of the ECG that `hf_evl_ecg.data.load.load_ecg` reads, in RGB."""
+        ecg = load_ecg(example)
         if self.augment is None:
-            return render(ecg, config).convert("RGB")
+            return render(ecg, self.config).convert("RGB")
         seed = int(torch.randint(2**31, ())) if self.seed is None else self.seed
         name = zlib.crc32(str(example["record"]).encode())
-        return render_augmented(ecg, config, self.augment, (seed, name)).convert("RGB")
+        return render_augmented(ecg, self.config, self.augment, (seed, name)).convert("RGB")
 
     def fingerprint(self) -> str:
         """What a teacher cache is told about the images.
@@ -57,5 +57,5 @@ class RenderedECG:
         if self.augment is not None and self.seed is None:
             raise ValueError("artefacts that are new each time cannot be cached; give RenderedECG a seed.")
         augment = None if self.augment is None else asdict(self.augment)
-        parts = [(self.config or RenderConfig()).fingerprint(), augment, self.seed if augment else None]
+        parts = [self.config.fingerprint(), augment, self.seed if augment else None]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

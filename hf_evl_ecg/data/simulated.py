@@ -1,16 +1,21 @@
 """Simulated records as rows, with the truth about their labels and intervals; never mixed up with patients."""
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from datasets import Dataset
 
 from hf_evl_ecg.qa.labels import AXIS_LABELS, CPSC_CLASSES
+from hf_evl_ecg.records.header import ECGRecordError
+from hf_evl_ecg.signals.ecg import ECG
 from hf_evl_ecg.signals.simulation import simulate
 
-from .rows import SPLITS, LoadReport, collect_rows, make_row
+from .table import SPLITS, LoadReport, collect_rows, make_row
 
-__all__ = ["load_simulated"]
+__all__ = ["load_simulated", "read_simulated"]
 
 RHYTHMS = ("SR", "SBRAD", "STACH", "AF")
 
@@ -43,32 +48,45 @@ def load_simulated(
             f"classes={list(classes)}, per_class={per_class}, split={split!r}, seed={seed}; allowed: {allowed}"
         )
 
-    def rows() -> Iterator[dict[str, Any]]:
-        for i in range(per_class):
-            number = 3 * (i + seed * 1_000_000) + SPLITS.index(split)
-            for label in classes:
-                truth = simulate(label, seed=number, fs_hz=100.0, duration_s=10.0).metadata
-                axis = _axis(truth["axis_deg"])
-                rhythm = "AF" if label == "AF" else _sinus(truth["heart_rate_bpm"])
-                labels = [name for name in (label, axis, rhythm) if name is not None]
-                yield make_row(
-                    f"{label}/{number}",
-                    "simulated",
-                    "",
-                    split,
-                    storage="simulated",
-                    patient=f"simulated-{label}-{number}",
-                    labels=list(dict.fromkeys(labels)),
-                    known_labels=list(dict.fromkeys([*CPSC_CLASSES, *RHYTHMS, *AXIS_LABELS])),
-                    rhythm=rhythm,
-                    axis=axis,
-                    heart_rate=truth["heart_rate_bpm"],
-                    pr_interval=truth["pr_ms"],
-                    qrs_duration=truth["qrs_ms"],
-                    qt_interval=truth["qt_ms"],
-                )
+    numbers = [3 * (i + seed * 1_000_000) + SPLITS.index(split) for i in range(per_class)]
+    makers = [(f"{label}/{number}", partial(_row, label, number, split)) for number in numbers for label in classes]
+    return collect_rows(makers, "simulated", notes=("simulated signals, not patients",))
 
-    return collect_rows(rows(), "simulated", check="none", notes=("simulated signals, not patients",))
+
+def read_simulated(row: Mapping[str, Any], root: str | os.PathLike[str] = "", nan: str = "raise") -> ECG:
+    """Simulate the record `label/seed` of a row; it has no files and misses no sample, so `root` and `nan` are without effect.
+
+    Raises:
+        ECGRecordError: The record's name is no `label/seed`.
+    """
+    label, _, seed = row["record"].partition("/")
+    if not seed.isdecimal():
+        raise ECGRecordError(row["record"], "seed", seed, "'label/seed' with a whole number")
+    return replace(simulate(label, seed=int(seed)), record_name=f"simulated-{label}-{seed}")
+
+
+def _row(label: str, number: int, split: str) -> dict[str, Any]:
+    # The truth does not depend on the sampling rate; a low one is simulated faster.
+    truth = simulate(label, seed=number, fs_hz=100.0, duration_s=10.0).metadata
+    axis = _axis(truth["axis_deg"])
+    rhythm = "AF" if label == "AF" else _sinus(truth["heart_rate_bpm"])
+    labels = [name for name in (label, axis, rhythm) if name is not None]
+    return make_row(
+        f"{label}/{number}",
+        "simulated",
+        "",
+        split,
+        storage="simulated",
+        patient=f"simulated-{label}-{number}",
+        labels=list(dict.fromkeys(labels)),
+        known_labels=list(dict.fromkeys([*CPSC_CLASSES, *RHYTHMS, *AXIS_LABELS])),
+        rhythm=rhythm,
+        axis=axis,
+        heart_rate=truth["heart_rate_bpm"],
+        pr_interval=truth["pr_ms"],
+        qrs_duration=truth["qrs_ms"],
+        qt_interval=truth["qt_ms"],
+    )
 
 
 def _sinus(rate_bpm: float) -> str:

@@ -1,10 +1,16 @@
 """Z-scored leads → plausible millivolts for drawing: limb ratios from the signal itself, the rest from typical hearts."""
 
+import os
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
-from hf_evl_ecg.signals.ecg import STANDARD_LEADS
+from hf_evl_ecg.records.header import ECGRecordError
+from hf_evl_ecg.records.paths import resolve_inside
+from hf_evl_ecg.signals.ecg import ECG, STANDARD_LEADS
 
-__all__ = ["SCALE_NOTE", "TYPICAL_STD_MV", "restore_millivolts"]
+__all__ = ["SCALE_NOTE", "TYPICAL_STD_MV", "read_zscored", "restore_millivolts"]
 
 # Median over 251 real records (160 LUDB, 91 of the 2020/21 Challenge) of each lead's standard deviation in mV after a
 # 0.5-40 Hz band pass; single records scatter by a factor of 1.5 to 1.9 around it.
@@ -60,3 +66,29 @@ def restore_millivolts(z: np.ndarray) -> tuple[np.ndarray, bool]:
     else:
         scale = typical
     return (z * scale).astype(np.float32), solved
+
+
+def read_zscored(row: Mapping[str, Any], root: str | os.PathLike[str], nan: str = "raise") -> ECG:
+    """Read a row of an array: int16 z-scores × 1000 at 100 Hz, shape (n, T, 12), as the filtered PTB-XL set stores them.
+
+    Args:
+        row: Its record is `name.npy#index`.
+        root: The data folder; nothing outside it is read.
+        nan: Without effect: whole numbers are never missing.
+
+    Raises:
+        ECGRecordError: The file is no such array, lies outside the data folder, or has no such row.
+    """
+    name, _, index = row["record"].partition("#")
+    path = resolve_inside(name, root)
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)  # one row of a file of gigabytes is read
+    except (OSError, ValueError) as error:
+        raise ECGRecordError(path, "array", str(error), "an .npy file of int16") from error
+    if array.ndim != 3 or array.shape[2] != 12 or array.dtype != np.int16:
+        raise ECGRecordError(path, "array", f"{array.dtype} {array.shape}", "int16 of shape (n, T, 12)")
+    if not index.isdecimal() or int(index) >= len(array):
+        raise ECGRecordError(path, "row", index, f"0 to {len(array) - 1}")
+    signal, solved = restore_millivolts(array[int(index)] / 1000.0)
+    metadata = {"voltage_scale": SCALE_NOTE, "limb_ratios_from_signal": solved}
+    return ECG(signal, 100.0, record_name=f"{path.stem}-{index}", comments=(SCALE_NOTE,), metadata=metadata)

@@ -22,7 +22,7 @@ from hf_evl_ecg.models.features import base_model, image_token_id
 from hf_evl_ecg.models.loading import PROVENANCE_KEY, load_vlm
 from hf_evl_ecg.qa.labels import CPSC_CLASSES
 from hf_evl_ecg.qa.prompts import QUESTIONS
-from hf_evl_ecg.records.reader import ECGRecordError
+from hf_evl_ecg.records.header import ECGRecordError
 from hf_evl_ecg.signals.ecg import ECG
 
 from .pictures import ECGPicture, load_picture, training_render_config

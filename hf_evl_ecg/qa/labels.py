@@ -14,6 +14,7 @@ __all__ = [
     "Label",
     "label_names",
     "label_text",
+    "main_axis",
     "main_rhythm",
     "unknown_labels",
 ]
@@ -120,6 +121,17 @@ def main_rhythm(codes: Sequence[str]) -> str | None:
     if len(rhythms) > 1:
         rhythms = [code for code in rhythms if code != "SR"]
     return rhythms[0] if len(rhythms) == 1 else None
+
+
+def main_axis(codes: Sequence[str]) -> str | None:
+    """Return the axis among the labels; several contradict each other and give None.
+
+    Example:
+        >>> main_axis(["SR", "LAD"]), main_axis(["LAD", "RAD"])
+        ('LAD', None)
+    """
+    axes = [code for code in dict.fromkeys(codes) if code in AXIS_LABELS]
+    return axes[0] if len(axes) == 1 else None
 
 
 def unknown_labels(codes: Sequence[str]) -> list[str]:

@@ -2,49 +2,52 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
-__all__ = ["read_diagnoses", "read_person"]
+__all__ = ["PatientNotes", "read_comments"]
 
 _AGE_SEX = re.compile(r"^<?(age|sex)>?\s*:\s*(.*)$", re.IGNORECASE)
+_AGE = re.compile(r"[0-9]{1,3}(\.[0-9]+)?")
 _DIAGNOSIS = re.compile(r"^(dx|reason for admission|additional diagnoses)\s*:\s*(.*)$", re.IGNORECASE)
 
 
-def read_person(comments: Sequence[str]) -> dict[str, Any]:
-    """Return age in years and sex ("male", "female") as the comments give them, None where unknown.
+class PatientNotes(NamedTuple):
+    """What a header's comments say of the patient.
+
+    Attributes:
+        age: In years; None where it is unknown.
+        sex: "male", "female" or None.
+        diagnoses: Diagnostic statements or codes, in their order, each once.
+    """
+
+    age: float | None
+    sex: str | None
+    diagnoses: tuple[str, ...]
+
+
+def read_comments(comments: Sequence[str]) -> PatientNotes:
+    """Read age, sex and diagnoses: the lines after LUDB's `<diagnoses>:`, the codes of the Challenges' `Dx:`, PTB's own lines.
 
     Example:
-        >>> read_person(["<age>: 51", "<sex>: F"])
-        {'age': 51.0, 'sex': 'female'}
+        >>> read_comments(["<age>: 51", "<sex>: F", "Dx: 59118001,164889003"])
+        PatientNotes(age=51.0, sex='female', diagnoses=('59118001', '164889003'))
     """
-    found: dict[str, Any] = {"age": None, "sex": None}
+    age: float | None = None
+    sex: str | None = None
+    diagnoses: list[str] = []
+    listing = False  # after "<diagnoses>:", LUDB gives one statement a line up to the end
     for comment in comments:
-        match = _AGE_SEX.match(comment)
-        if not match:
-            continue
-        key, text = match[1].lower(), match[2].strip()
-        if key == "age" and re.fullmatch(r"[0-9]{1,3}(\.[0-9]+)?", text):
-            found["age"] = float(text)
-        elif key == "sex":
-            found["sex"] = {"m": "male", "f": "female"}.get(text[:1].lower())
-    return found
-
-
-def read_diagnoses(comments: Sequence[str]) -> tuple[str, ...]:
-    """Return diagnostic statements: the lines after `<diagnoses>:`, the codes of `Dx:`, PTB's diagnosis lines.
-
-    Example:
-        >>> read_diagnoses(["Age: 74", "Dx: 59118001,164889003"])
-        ('59118001', '164889003')
-    """
-    found: list[str] = []
-    listing = False
-    for comment in comments:
+        if match := _AGE_SEX.match(comment):
+            text = match[2].strip()
+            if match[1].lower() == "sex":
+                sex = {"m": "male", "f": "female"}.get(text[:1].lower())
+            elif _AGE.fullmatch(text):
+                age = float(text)
         if comment.lower().startswith("<diagnoses>"):
             listing = True
         elif listing and comment:
-            found.append(comment)
+            diagnoses.append(comment)
         elif match := _DIAGNOSIS.match(comment):
             parts = match[2].split(",") if match[1].lower() == "dx" else [match[2]]
-            found += [part.strip() for part in parts if part.strip().lower() not in ("", "unknown", "n/a", "no")]
-    return tuple(dict.fromkeys(found))
+            diagnoses += [part.strip() for part in parts if part.strip().lower() not in ("", "unknown", "n/a", "no")]
+    return PatientNotes(age, sex, tuple(dict.fromkeys(diagnoses)))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hf_evl_ecg.signals.ecg import FS_RANGE_HZ
+from hf_evl_ecg.signals.ecg import FS_RANGE_HZ, canonical_lead
 
 __all__ = ["ECGRecordError", "ECGRecordWarning", "Header", "SignalLine", "parse_header", "parse_header_text"]
 
@@ -87,7 +87,8 @@ class SignalLine:
         units: Physical units, `mV` when the header is silent.
         initial_value: First sample, used by the difference format 8.
         checksum: Sum of the signal's samples modulo 65,536; None when the header is silent.
-        name: Description field: the lead's name.
+        name: Description field: the lead's name as the record spells it.
+        lead: Its standard spelling; None for a channel that is none of the 12 leads.
     """
 
     file_name: str
@@ -101,6 +102,7 @@ class SignalLine:
     initial_value: int
     checksum: int | None
     name: str
+    lead: str | None
 
     @property
     def mv_per_unit(self) -> float | None:
@@ -229,6 +231,7 @@ def _signal_line(line: str, path: Path) -> SignalLine:
     gain, baseline, units = _gain(fields[2], path) if len(fields) > 2 else (None, None, "mV")
     numbers = [_integer(path, "ADC field", text, -(2**31), 2**32) for text in fields[3:8]]
     adc_zero = numbers[1] if len(numbers) > 1 else 0
+    name = fields[8].strip() if len(fields) > 8 else ""
     return SignalLine(
         file_name=file_name,
         fmt=match[1],
@@ -240,7 +243,8 @@ def _signal_line(line: str, path: Path) -> SignalLine:
         units=units,
         initial_value=numbers[2] if len(numbers) > 2 else 0,
         checksum=numbers[3] % 65536 if len(numbers) > 3 else None,
-        name=fields[8].strip() if len(fields) > 8 else "",
+        name=name,
+        lead=canonical_lead(name),
     )
 
 

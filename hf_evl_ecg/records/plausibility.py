@@ -5,12 +5,12 @@ from collections.abc import Mapping, Set
 
 import numpy as np
 
-from hf_evl_ecg.signals.ecg import ECG, canonical_lead, einthoven_error_mv
+from hf_evl_ecg.signals.ecg import ECG, einthoven_error_mv
 
 from .header import ECGRecordWarning, Header, SignalLine
 from .samples import DEFAULT_GAIN
 
-__all__ = ["ECGRecordWarning", "ImplausibleAmplitudeWarning", "amplitude_mv", "warn_about_scale"]
+__all__ = ["ImplausibleAmplitudeWarning", "amplitude_mv", "warn_about_scale"]
 
 PLAUSIBLE_AMPLITUDE_MV = (0.5, 8.0)
 USUAL_GAINS = (1000.0, 200.0, 4880.0, 2000.0)
@@ -45,7 +45,7 @@ def warn_about_scale(ecg: ECG, header: Header, gain_per_mv: float | None = None)
         header: Its header.
         gain_per_mv: The gain that replaced the header's, if any.
     """
-    lines = {lead: line for line in header.signals if (lead := canonical_lead(line.name))}
+    lines = {line.lead: line for line in header.signals if line.lead}
     scaled = False
     if gain_per_mv is None:
         silent = [line.name for line in lines.values() if line.gain is None]

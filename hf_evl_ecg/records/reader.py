@@ -7,43 +7,24 @@ name can lead out of the record's folder.
 
 import math
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from scipy.signal import resample_poly
 
-from hf_evl_ecg.signals.ecg import (
-    DERIVED_LEADS,
-    ECG,
-    FS_RANGE_HZ,
-    STANDARD_LEADS,
-    canonical_lead,
-    canonical_leads,
-    derive_limb_leads,
-)
+from hf_evl_ecg.signals.ecg import DERIVED_LEADS, ECG, STANDARD_LEADS, canonical_leads, derive_limb_leads
 
-from .comments import read_diagnoses, read_person
-from .header import ECGRecordError, Header, SignalLine, parse_header
-from .plausibility import ECGRecordWarning, ImplausibleAmplitudeWarning, amplitude_mv, warn_about_scale
-from .samples import check_sizes, read_physical
+from .comments import read_comments
+from .header import ECGRecordError, Header, parse_header
+from .paths import find_header
+from .plausibility import warn_about_scale
+from .segments import count_frames, read_leads
 
-__all__ = [
-    "ECGRecordError",
-    "ECGRecordWarning",
-    "ImplausibleAmplitudeWarning",
-    "amplitude_mv",
-    "check_record",
-    "read_header",
-    "read_record",
-    "resolve_inside",
-]
+__all__ = ["check_record", "read_header", "read_record"]
 
-LARGEST_MV = 3.4e38  # float32
-MAX_REPEATS = 16  # of one segment; a small header must not ask for much more memory than its signal files
+LARGEST_MV = 3.4e38  # float32; beyond it a voltage would become infinite without a word
 
 
 def read_record(
@@ -64,7 +45,7 @@ def read_record(
     leads are in `ECG.flat_leads`.
 
     Args:
-        path: The record's path without suffix, or its header or signal file.
+        path: The record's path without suffix, or its header or signal file; relative to `root` where there is one.
         lead_order: Order of the columns, all 12 standard leads.
         root: Folder that the header and its signal files must not leave, symbolic links resolved. Without it the
             header may lie anywhere, and its signal files must lie beside it.
@@ -90,10 +71,10 @@ def read_record(
     if gain_per_mv is not None and not 0 < gain_per_mv < math.inf:
         raise ValueError(f"gain_per_mv is {gain_per_mv}; allowed: a positive number of stored units per mV, or None")
     header = read_header(path, root=root)
-    metadata = read_person(header.comments)
-    read = _read_segments if header.segments else _read_leads
+    said = read_comments(header.comments)
+    metadata: dict[str, Any] = {"age": said.age, "sex": said.sex}
     try:
-        leads, fs_hz = read(header, root, gain_per_mv)
+        leads, fs_hz = read_leads(header, root, gain_per_mv)
     except MemoryError as error:
         raise ECGRecordError(header.path, "n_samples", str(header.n_samples), "as many as fit into memory") from error
     derived = [name for name in DERIVED_LEADS if name not in leads]
@@ -104,7 +85,7 @@ def read_record(
     if not (np.isnan(signal) | (np.abs(signal) < LARGEST_MV)).all():
         raise ECGRecordError(header.path, "signal", "beyond the range of float32", "voltages in mV")
     signal = _fill_missing(signal, order, nan, header.path, metadata)
-    ecg = ECG(signal, fs_hz, order, header.record_name, header.comments, read_diagnoses(header.comments), metadata)
+    ecg = ECG(signal, fs_hz, order, header.record_name, header.comments, said.diagnoses, metadata)
     warn_about_scale(ecg, header, gain_per_mv)
     return ecg
 
@@ -113,186 +94,27 @@ def check_record(path: str | os.PathLike[str], *, root: str | os.PathLike[str] |
     """Check all of a record that can be checked without reading samples, and return its header, its length filled in.
 
     Args:
-        path: The record's path without suffix, or its header or signal file.
+        path: The record's path without suffix, or its header or signal file; relative to `root` where there is one.
         root: Folder that the header and its signal files must not leave.
 
     Raises:
         ECGRecordError: As `read_record`, except for missing samples and damaged compressed data.
     """
     header = read_header(path, root=root)
-    if header.segments:
-        _segment_headers(header, root)
-        return replace(header, n_samples=sum(length for _, length in header.segments))
-    *_, n_frames = _plan(header, root)
-    return replace(header, n_samples=n_frames)
+    return replace(header, n_samples=count_frames(header, root))
 
 
 def read_header(path: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None) -> Header:
     """Read a record's header only: sampling rate, length, leads, comments, without touching a signal file.
 
     Args:
-        path: The record's path without suffix, or its header or signal file.
+        path: The record's path without suffix, or its header or signal file; relative to `root` where there is one.
         root: Folder that the header must not leave.
 
     Raises:
         ECGRecordError: The header is missing, malformed or outside `root`; or the path is a folder or another kind of file.
     """
-    path = _header_path(Path(path))
-    if root is not None:
-        path = resolve_inside(path, root)
-    return parse_header(path)
-
-
-def _header_path(path: Path) -> Path:
-    """Path of a record's header, from its own or that of the record or its signal file."""
-    if ".hea" in (suffix.lower() for suffix in path.suffixes):
-        return path
-    bare = path.parent / path.stem if path.suffix.lower() in (".dat", ".mat") else path
-    found = [header for suffix in (".hea", ".HEA") if os.path.exists(header := f"{bare}{suffix}")]
-    if not found and os.path.isdir(path):
-        raise ECGRecordError(
-            path, "record", "a folder", "a record in it, without suffix or by its .hea, .dat or .mat file"
-        )
-    if not found and bare is path and os.path.isfile(path):
-        allowed = "a WFDB record, without suffix or by its .hea, .dat or .mat file"
-        raise ECGRecordError(path, "record", f"a {path.suffix or 'plain'} file", allowed)
-    return Path(found[0] if found else f"{bare}.hea")
-
-
-def resolve_inside(path: str | os.PathLike[str], root: str | os.PathLike[str]) -> Path:
-    """Return `path` (relative to `root`, unless it is absolute) with links resolved, refusing what leaves `root`.
-
-    Raises:
-        ECGRecordError: The resolved path is not inside `root`.
-
-    Example:
-        >>> resolve_inside("../secret", "/data")
-        Traceback (most recent call last):
-        hf_evl_ecg.records.header.ECGRecordError: ../secret: path is '/secret'; allowed: a path inside /data
-    """
-    base = Path(root).resolve()
-    try:
-        inside = (base / path).resolve()
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ECGRecordError(os.fspath(path), "path", str(error), f"a path inside {base}") from error
-    if not inside.is_relative_to(base):
-        raise ECGRecordError(os.fspath(path), "path", str(inside), f"a path inside {base}")
-    return inside
-
-
-def _signal_files(header: Header, root: str | os.PathLike[str] | None) -> dict[str, Path]:
-    """Locate the signal files, refusing any that a link takes elsewhere."""
-    if root is not None:
-        folders = [Path(root).resolve()]
-    else:  # the header may itself be a link into a cache whose files lie side by side
-        folders = [header.path.parent.resolve(), header.path.resolve().parent]
-    files = {}
-    for name in {line.file_name for line in header.signals}:
-        try:
-            target = (header.path.parent / name).resolve()
-        except (OSError, RuntimeError) as error:  # links that lead to themselves
-            raise ECGRecordError(header.path, "signal file name", f"{name}: {error}", "an existing file") from error
-        if not any(target.is_relative_to(folder) for folder in folders):
-            allowed = f"a file inside {folders[0]}"
-            raise ECGRecordError(header.path, "signal file name", f"{name} (a link to {target})", allowed)
-        files[name] = target
-    return files
-
-
-def _plan(
-    header: Header, root: str | os.PathLike[str] | None, gain_per_mv: float | None = None
-) -> tuple[Header, dict[str, SignalLine], dict[str, Path], int]:
-    """Check one segment before any sample is read: its leads by name, signal files and number of frames."""
-    if gain_per_mv is not None:
-        lines = tuple(replace(line, gain=gain_per_mv, baseline=0, units="mV") for line in header.signals)
-        header = replace(header, signals=lines)
-    leads: dict[str, SignalLine] = {}
-    for line in header.signals:
-        name = canonical_lead(line.name)
-        if name is None:
-            continue
-        if name in leads:
-            raise ECGRecordError(header.path, "leads", f"{leads[name].name}, {line.name}", f"lead {name} once")
-        if line.gain == 0:
-            allowed = "a positive number; 0 means uncalibrated, so there is no voltage (gain_per_mv replaces it, if it is known)"
-            raise ECGRecordError(header.path, "gain", f"0 (lead {name})", allowed)
-        if line.mv_per_unit is None:
-            raise ECGRecordError(header.path, f"units of lead {name}", line.units, "mV, uV, nV or V")
-        leads[name] = line
-    missing = [name for name in STANDARD_LEADS if name not in leads and name not in DERIVED_LEADS]
-    if missing:
-        found = ", ".join(line.name for line in header.signals)
-        raise ECGRecordError(header.path, "leads", found, f"the 12 standard leads or I, II, V1-V6; missing: {missing}")
-    fs_hz = header.fs_hz * max(line.samples_per_frame for line in leads.values())
-    if fs_hz > FS_RANGE_HZ[1]:
-        raise ECGRecordError(header.path, "fs times samples per frame", fs_hz, f"at most {FS_RANGE_HZ[1]:g} Hz")
-    files = _signal_files(header, root)
-    return header, leads, files, check_sizes(header, files)
-
-
-def _read_leads(
-    header: Header, root: str | os.PathLike[str] | None, gain_per_mv: float | None
-) -> tuple[dict[str, np.ndarray], float]:
-    """Read one segment: its standard leads in mV by name, all at one rate, and that rate in Hz."""
-    header, leads, files, n_frames = _plan(header, root, gain_per_mv)
-    rate = max(line.samples_per_frame for line in leads.values())
-    millivolts = {}
-    for line, values in zip(header.signals, read_physical(header, files, n_frames), strict=True):
-        name = canonical_lead(line.name)
-        if name is None:
-            continue
-        values = values * line.mv_per_unit
-        if line.samples_per_frame != rate:
-            values = resample_poly(values, rate, line.samples_per_frame, padtype="line")
-        millivolts[name] = values
-    return millivolts, header.fs_hz * rate
-
-
-def _segment_headers(header: Header, root: str | os.PathLike[str] | None) -> list[Header | int]:
-    """Read the headers of a multi-segment record in order; a gap (`~`) is its length in frames."""
-    total = sum(length for _, length in header.segments)
-    if header.n_samples is not None and header.n_samples != total:
-        raise ECGRecordError(header.path, "n_samples", header.n_samples, f"the segments' sum, {total}")
-    gaps = sum(length for name, length in header.segments if name == "~")
-    if gaps > total - gaps or not total:
-        allowed = f"at most half of the record's {total} samples, of which there is at least one"
-        raise ECGRecordError(header.path, "length of gaps", gaps, allowed)
-    name, times = Counter(name for name, length in header.segments if length).most_common(1)[0]
-    if times > MAX_REPEATS and name != "~":
-        allowed = f"the same segment at most {MAX_REPEATS} times"
-        raise ECGRecordError(header.path, "segment", f"{name}, {times} times", allowed)
-    parts: list[Header | int] = []
-    for name, length in header.segments:
-        if name == "~":
-            parts.append(length)
-        elif length:  # a segment of length 0 describes the layout only
-            segment = read_header(header.path.parent / name, root=root)
-            if segment.segments or segment.fs_hz != header.fs_hz or segment.n_samples != length:
-                found = f"{segment.n_samples} samples at {segment.fs_hz:g} Hz, {len(segment.segments)} segments"
-                allowed = f"a plain record of {length} samples at {header.fs_hz:g} Hz"
-                raise ECGRecordError(segment.path, "segment", found, allowed)
-            parts.append(segment)
-    plans = [_plan(part, root) for part in parts if isinstance(part, Header)]
-    shapes = {(frozenset(leads), max(line.samples_per_frame for line in leads.values())) for _, leads, _, _ in plans}
-    if len(shapes) > 1:
-        raise ECGRecordError(header.path, "segments", len(shapes), "the same leads and samples per frame in all")
-    return parts
-
-
-def _read_segments(
-    header: Header, root: str | os.PathLike[str] | None, gain_per_mv: float | None
-) -> tuple[dict[str, np.ndarray], float]:
-    """Read and join the segments of a multi-segment record; a gap becomes NaN."""
-    headers = _segment_headers(header, root)
-    read = [part if isinstance(part, int) else _read_leads(part, root, gain_per_mv) for part in headers]
-    segments = [part for part in read if not isinstance(part, int)]
-    leads, fs_hz = segments[0]
-    scale = round(fs_hz / header.fs_hz)
-    joined = {}
-    for name in leads:
-        pieces = [np.full(part * scale, np.nan) if isinstance(part, int) else part[0][name] for part in read]
-        joined[name] = np.concatenate(pieces)
-    return joined, fs_hz
+    return parse_header(find_header(path, root))
 
 
 def _fill_missing(

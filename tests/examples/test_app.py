@@ -15,7 +15,7 @@ from packaging.specifiers import SpecifierSet
 from PIL import Image
 
 from hf_evl_ecg.chat.collator import UnreadableImageError
-from hf_evl_ecg.records.reader import ECGRecordError
+from hf_evl_ecg.records.header import ECGRecordError
 from hf_evl_ecg.signals.ecg import ECG, STANDARD_LEADS, crop
 from hf_evl_ecg.signals.simulation import LABELS, simulate
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hf_evl_ecg.distillation.cache import CacheMismatchError
-from hf_evl_ecg.records.reader import ECGRecordError
+from hf_evl_ecg.records.header import ECGRecordError
 from hf_evl_ecg.results import read_results, write_results
 from hf_evl_ecg.signals.ecg import STANDARD_LEADS
 from hf_evl_ecg.signals.simulation import simulate

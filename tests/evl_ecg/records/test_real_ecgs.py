@@ -9,11 +9,13 @@ import pytest
 import wfdb
 
 from hf_evl_ecg.data import load_cinc, load_ecg, load_ludb, load_ptbxl, load_ptbxl_filtered, question_dataset
-from hf_evl_ecg.data.ludb import Wave, read_delineation
+from hf_evl_ecg.data.delineations import Wave, read_delineation
 from hf_evl_ecg.data.zscored import restore_millivolts
 from hf_evl_ecg.qa.labels import CPSC_CLASSES, LABELS, PTBXL_SUPERCLASSES
 from hf_evl_ecg.qa.prompts import MEASUREMENTS
-from hf_evl_ecg.records.reader import ECGRecordError, ImplausibleAmplitudeWarning, read_header, read_record
+from hf_evl_ecg.records.header import ECGRecordError
+from hf_evl_ecg.records.plausibility import ImplausibleAmplitudeWarning
+from hf_evl_ecg.records.reader import read_header, read_record
 from hf_evl_ecg.signals.ecg import einthoven_error_mv
 
 

@@ -18,18 +18,11 @@ import hf_evl_ecg.records.header
 import hf_evl_ecg.records.plausibility
 import hf_evl_ecg.records.reader
 import hf_evl_ecg.records.samples
-from hf_evl_ecg.records.comments import read_diagnoses, read_person
-from hf_evl_ecg.records.header import parse_header_text
-from hf_evl_ecg.records.reader import (
-    ECGRecordError,
-    ECGRecordWarning,
-    ImplausibleAmplitudeWarning,
-    amplitude_mv,
-    check_record,
-    read_header,
-    read_record,
-    resolve_inside,
-)
+from hf_evl_ecg.records.comments import read_comments
+from hf_evl_ecg.records.header import ECGRecordError, ECGRecordWarning, parse_header_text
+from hf_evl_ecg.records.paths import resolve_inside
+from hf_evl_ecg.records.plausibility import ImplausibleAmplitudeWarning, amplitude_mv
+from hf_evl_ecg.records.reader import check_record, read_header, read_record
 from hf_evl_ecg.signals.ecg import INDEPENDENT_LEADS, STANDARD_LEADS, derive_limb_leads, einthoven_error_mv
 
 FS = 500
@@ -159,6 +152,24 @@ def test_several_files_rates_skew_and_segments(tmp_path):
         assert np.abs(ecg.signal_mv - signal).max() < 1 / GAIN, name
 
 
+def test_a_known_gain_replaces_that_of_every_segment(tmp_path):
+    edit(write(tmp_path, "a", signal=beats(600)), f"{GAIN}(0)/mV", "0(0)/mV", count=-1)
+    (tmp_path / "m.hea").write_text("m/2 12 500 1200\na 600\na 600\n")
+    with pytest.raises(ECGRecordError, match="uncalibrated"):
+        read_record(tmp_path / "m")
+    ecg = read_record(tmp_path / "m", gain_per_mv=GAIN)
+    assert np.abs(ecg.signal_mv - np.tile(beats(600), (2, 1))).max() < 1 / GAIN
+
+
+def test_relative_paths_start_at_the_root(tmp_path):
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data", "a")
+    for name in ("data/a", "data/a.hea", "data/a.dat"):
+        assert read_record(name, root=tmp_path).record_name == "a"
+    with pytest.raises(ECGRecordError, match="a path inside"):
+        read_record("../a", root=tmp_path / "data")
+
+
 def test_samples_per_frame_and_skew(tmp_path):
     signal = beats(1200)
     record = write(tmp_path, signal=signal)
@@ -229,10 +240,11 @@ def test_comments_diagnoses_and_person(tmp_path):
     assert (ecg.metadata["age"], ecg.metadata["sex"]) == (74.0, "female")
     assert ecg.comments[0] == "Age: 74"
     assert ecg.record_name == "r"
-    assert read_person(["Age: NaN", "Sex: Unknown"]) == {"age": None, "sex": None}
-    assert read_diagnoses(["<age>: 5", "<diagnoses>:", "Rhythm: Sinus rhythm.", "LVH."]) == (
-        "Rhythm: Sinus rhythm.",
-        "LVH.",
+    assert read_comments(["Age: NaN", "Sex: Unknown"]) == (None, None, ())
+    assert read_comments(["<age>: 5", "<diagnoses>:", "Rhythm: Sinus rhythm.", "LVH."]) == (
+        5.0,
+        None,
+        ("Rhythm: Sinus rhythm.", "LVH."),
     )
 
 

@@ -1,0 +1,44 @@
+"""From a row of a table back to its `ECG`."""
+
+import os
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from hf_evl_ecg.signals.ecg import ECG, crop, resample
+
+from .simulated import read_simulated
+from .wfdb_records import read_wfdb
+from .zscored import read_zscored
+
+__all__ = ["load_ecg"]
+
+READERS = {"wfdb": read_wfdb, "zscored_npy": read_zscored, "simulated": read_simulated}
+
+
+def load_ecg(
+    row: Mapping[str, Any],
+    *,
+    root: str | os.PathLike[str] | None = None,
+    fs_hz: float | None = None,
+    duration_s: float | None = 10.0,
+    nan: Literal["raise", "interpolate"] = "raise",
+) -> ECG:
+    """Read the ECG of a row: the transform that loader workers call.
+
+    Args:
+        row: A row with at least `record`, `storage`, `root`; `gain_per_mv` is used where it is there.
+        root: Replaces the row's own data folder, for tables made on another machine.
+        fs_hz: Resample to this rate (Hz).
+        duration_s: Keep at most this many seconds from the start; None keeps all.
+        nan: As in `read_record`.
+
+    Raises:
+        ECGRecordError: The record is malformed or would lie outside the data folder.
+        ValueError: An unknown storage.
+    """
+    if row["storage"] not in READERS:
+        raise ValueError(f"record {row['record']!r}: storage={row['storage']!r}: allowed are {list(READERS)}")
+    ecg = READERS[row["storage"]](row, row["root"] if root is None else root, nan)
+    if duration_s is not None and ecg.duration_s > duration_s:
+        ecg = crop(ecg, 0.0, duration_s)
+    return ecg if fs_hz is None else resample(ecg, fs_hz)

@@ -1,0 +1,169 @@
+"""The table of a data set: one row per ECG that says where it lies, what is known about it and which split it belongs to.
+
+Rows hold no samples, so a dataset of any size is a small table; loader workers read and draw on the fly.
+"""
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from datasets import Dataset, Features, List, Value
+
+from hf_evl_ecg.qa.labels import unknown_labels
+from hf_evl_ecg.records.header import ECGRecordError
+
+__all__ = ["FEATURES", "SPLITS", "LoadReport", "collect_rows", "make_row", "split_by_group"]
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("train", "validation", "test")
+FEATURES = Features(
+    {
+        "record": Value("string"),
+        "source": Value("string"),
+        "storage": Value("string"),
+        "root": Value("string"),
+        "gain_per_mv": Value("float32"),
+        "split": Value("string"),
+        "patient": Value("string"),
+        "age": Value("float32"),
+        "sex": Value("string"),
+        "labels": List(Value("string")),
+        "known_labels": List(Value("string")),
+        "rhythm": Value("string"),
+        "axis": Value("string"),
+        "diagnoses": List(Value("string")),
+        "report": Value("string"),
+        "heart_rate": Value("float32"),
+        "pr_interval": Value("float32"),
+        "qrs_duration": Value("float32"),
+        "qt_interval": Value("float32"),
+    }
+)
+
+
+@dataclass
+class LoadReport:
+    """What was read, what was left out and why, and what a reader of results must know.
+
+    Attributes:
+        source: Name of the dataset.
+        n_rows: Records kept.
+        skipped: (record, reason) of each record left out.
+        notes: Facts about splits, labels or voltages that belong beside any result.
+    """
+
+    source: str
+    n_rows: int = 0
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [f"{self.source}: {self.n_rows} records, {len(self.skipped)} skipped", *self.notes]
+        return "\n  ".join(lines + [f"skipped {record}: {reason}" for record, reason in self.skipped])
+
+
+def make_row(record: str, source: str, root: str | os.PathLike[str], split: str, **known: Any) -> dict[str, Any]:
+    """Assemble a row; what is not given is None or empty, `storage` is "wfdb".
+
+    Args:
+        record: Path of the record relative to `root`, without suffix; for `.npy` files `name.npy#index`.
+        source: Name of the dataset.
+        root: Data folder that no path in the row may leave.
+        split: One of `SPLITS`.
+        known: Further columns of `FEATURES`.
+
+    Raises:
+        ValueError: Unknown split, column or label.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"record {record!r}: split is {split!r}; allowed: {SPLITS}")
+    strangers = sorted(set(known) - set(FEATURES))
+    if strangers:
+        raise ValueError(f"unknown columns {strangers}; allowed: {list(FEATURES)}")
+    unknown = unknown_labels([*known.get("labels", ()), *known.get("known_labels", ())])
+    if unknown:
+        raise ValueError(f"record {record!r}: unknown labels {unknown}; see hf_evl_ecg.qa.labels.LABELS")
+    row: dict[str, Any] = dict.fromkeys(FEATURES)
+    row.update(storage="wfdb", labels=[], known_labels=[], diagnoses=[])
+    return row | known | {"record": record, "source": source, "root": os.fspath(root), "split": split}
+
+
+def collect_rows(
+    makers: Iterable[tuple[str, Callable[[], dict[str, Any]]]],
+    source: str,
+    *,
+    on_bad: Literal["skip", "raise"] = "skip",
+    notes: Sequence[str] = (),
+) -> tuple[Dataset, LoadReport]:
+    """Make each record's row and gather the good ones.
+
+    Args:
+        makers: For each record its name, and a function that checks it and returns its row, or raises `ECGRecordError`.
+        source: Name for the report.
+        on_bad: "skip" leaves a bad record out, names it in the log and the report; "raise" stops at the first.
+        notes: Put into the report.
+
+    Returns:
+        The dataset with the columns of `FEATURES`, and the report.
+
+    Raises:
+        ECGRecordError: A bad record, with `on_bad="raise"`.
+        ValueError: An unknown option, no good record at all, or a patient in two splits.
+    """
+    if on_bad not in ("skip", "raise"):
+        raise ValueError(f"on_bad={on_bad!r}: allowed are 'skip' and 'raise'")
+    report = LoadReport(source, notes=list(notes))
+    good: list[dict[str, Any]] = []
+    splits: dict[str, str] = {}
+    for record, make in makers:
+        try:
+            row = make()
+        except ECGRecordError as error:
+            if on_bad == "raise":
+                raise
+            report.skipped.append((record, str(error)))
+            continue
+        if row["patient"] is not None and splits.setdefault(row["patient"], row["split"]) != row["split"]:
+            both = f"{splits[row['patient']]} and {row['split']}"
+            raise ValueError(f"{source}: patient {row['patient']} is in {both}; a patient belongs to one split")
+        good.append(row)
+    if report.skipped:
+        names = ", ".join(record for record, _ in report.skipped[:10])
+        logger.warning("%s: skipped %d bad records (%s)", source, len(report.skipped), names)
+    if not good:
+        raise ValueError(f"{source}: no readable record; {report}")
+    report.n_rows = len(good)
+    return Dataset.from_list(good, features=FEATURES), report
+
+
+def split_by_group(
+    groups: Sequence[str], *, fractions: tuple[float, float, float] = (0.7, 0.1, 0.2), seed: int = 0
+) -> list[str]:
+    """Assign a split to each item so that items of one group (patient) stay together.
+
+    Groups are ordered by a hash of seed and name and cut at the fractions: the same on every machine, independent of the
+    order of the items.
+
+    Args:
+        groups: The group of each item.
+        fractions: Shares of groups for train, validation and test, summing to 1.
+        seed: Another seed gives another split.
+
+    Raises:
+        ValueError: Fractions that are negative or do not sum to 1.
+
+    Example:
+        >>> split_by_group(["a", "b", "a"], fractions=(0.5, 0.0, 0.5))
+        ['train', 'test', 'train']
+    """
+    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise ValueError(f"fractions are {fractions}; allowed: three shares for {SPLITS}, 0 or more, summing to 1")
+    # A hash, not a shuffle: a record that is added or left out moves hardly any other into another split.
+    names = sorted(set(groups), key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+    cuts = [round(fractions[0] * len(names)), round((fractions[0] + fractions[1]) * len(names))]
+    split = {name: SPLITS[sum(i >= cut for cut in cuts)] for i, name in enumerate(names)}
+    return [split[group] for group in groups]

@@ -1,0 +1,83 @@
+"""Where a record's files lie: its header, its signal files, and nothing outside the folder they must stay in."""
+
+import os
+from pathlib import Path
+
+from .header import ECGRecordError, Header
+
+__all__ = ["find_header", "resolve_inside", "signal_files"]
+
+
+def find_header(path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> Path:
+    """Path of a record's header, from its own or that of the record or its signal file.
+
+    Args:
+        path: The record's path without suffix, or its header or signal file; relative to `root` where there is one.
+        root: Folder that the header must not leave, symbolic links resolved.
+
+    Raises:
+        ECGRecordError: The header would lie outside `root`; or the path is a folder or another kind of file.
+
+    Example:
+        >>> find_header("ludb/data/1.dat").as_posix()
+        'ludb/data/1.hea'
+    """
+    if root is None:
+        return _header_path(Path(path))
+    # Twice: before the disk is asked about a path outside, and because the header beside the record may itself be a link.
+    return resolve_inside(_header_path(resolve_inside(path, root)), root)
+
+
+def resolve_inside(path: str | os.PathLike[str], root: str | os.PathLike[str]) -> Path:
+    """Return `path` (relative to `root`, unless it is absolute) with links resolved, refusing what leaves `root`.
+
+    Raises:
+        ECGRecordError: The resolved path is not inside `root`.
+
+    Example:
+        >>> resolve_inside("../secret", "/data")
+        Traceback (most recent call last):
+        hf_evl_ecg.records.header.ECGRecordError: ../secret: path is '/secret'; allowed: a path inside /data
+    """
+    base = Path(root).resolve()
+    try:
+        inside = (base / path).resolve()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ECGRecordError(os.fspath(path), "path", str(error), f"a path inside {base}") from error
+    if not inside.is_relative_to(base):
+        raise ECGRecordError(os.fspath(path), "path", str(inside), f"a path inside {base}")
+    return inside
+
+
+def signal_files(header: Header, root: str | os.PathLike[str] | None) -> dict[str, Path]:
+    """Locate the signal files, refusing any that a link takes elsewhere."""
+    if root is not None:
+        folders = [Path(root).resolve()]
+    else:  # the header may itself be a link into a cache whose files lie side by side
+        folders = [header.path.parent.resolve(), header.path.resolve().parent]
+    files = {}
+    for name in {line.file_name for line in header.signals}:
+        try:
+            target = (header.path.parent / name).resolve()
+        except (OSError, RuntimeError) as error:  # links that lead to themselves
+            raise ECGRecordError(header.path, "signal file name", f"{name}: {error}", "an existing file") from error
+        if not any(target.is_relative_to(folder) for folder in folders):
+            allowed = f"a file inside {folders[0]}"
+            raise ECGRecordError(header.path, "signal file name", f"{name} (a link to {target})", allowed)
+        files[name] = target
+    return files
+
+
+def _header_path(path: Path) -> Path:
+    if ".hea" in (suffix.lower() for suffix in path.suffixes):
+        return path
+    bare = path.parent / path.stem if path.suffix.lower() in (".dat", ".mat") else path
+    found = [header for suffix in (".hea", ".HEA") if os.path.exists(header := f"{bare}{suffix}")]
+    if not found and os.path.isdir(path):
+        raise ECGRecordError(
+            path, "record", "a folder", "a record in it, without suffix or by its .hea, .dat or .mat file"
+        )
+    if not found and bare is path and os.path.isfile(path):
+        allowed = "a WFDB record, without suffix or by its .hea, .dat or .mat file"
+        raise ECGRecordError(path, "record", f"a {path.suffix or 'plain'} file", allowed)
+    return Path(found[0] if found else f"{bare}.hea")
