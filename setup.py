@@ -16,6 +16,7 @@ COMMON = [
     "pyyaml>=6",
     "tqdm>=4.66.3",
     "lazy-loader>=0.4",
+    "jinja2>=3.1.6",  # model cards; the least that transformers accepts for chat templates
 ]
 PUBLISHED_DATA = ["datasets>=4,<6", "evaluate>=0.4.6,<1"]
 MIC = ["sentence-transformers>=6.0,<7", "scikit-learn>=1.4", "scipy>=1.13", "matplotlib>=3.8"]
@@ -52,7 +53,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["hf_mic", "hf_mic.*", "hf_evl_ecg", "hf_evl_ecg.*"]),
-    package_data={"": ["py.typed", "*.pyi"]},
+    package_data={"": ["py.typed", "*.pyi", "templates/*.md", "names.yaml"]},
     entry_points={"console_scripts": ["hf-mic = hf_mic.__main__:main", "hf-evl-ecg = hf_evl_ecg.__main__:main"]},
     install_requires=COMMON,
     extras_require={

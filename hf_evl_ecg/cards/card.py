@@ -24,26 +24,18 @@ from hf_evl_ecg.files import write_text
 from hf_evl_ecg.models.loading import PROVENANCE_KEY
 from hf_evl_ecg.results import read_results
 
-from . import findings as findings
-from . import sections as sections
+from .content import compared_runs, run_names, score_content, study_content
+from .markdown import fill_template
+from .names import group_name, metric_name, task_text
 from .pictures import plot_reliability, plot_scores
+from .scores import Line, Row, Run, headline_lines, main_lines
 from .spec import CardSpec, MissingResultsError, read_spec
-from .tables import (
-    METHOD_NAMES,
-    MIN_ITEMS,
-    class_table,
-    headline_rows,
-    main_lines,
-    metric_name,
-    score_table,
-    seed_table,
-    task_text,
-)
 
 __all__ = ["CardSpec", "MissingResultsError", "read_spec", "render_card", "write_card"]
 
 TAGS = ("ecg", "electrocardiogram", "medical", "vision-language", "arxiv:2605.29977")
 PLACE = "path/to/this/folder"
+_SHARED_STAGES = ("teacher", "cache", "student_vision")  # that all students of a study have in common
 
 
 def render_card(
@@ -74,41 +66,36 @@ def render_card(
     Example:
         >>> render_card(read_results("ecg_small.json"), CardSpec("ECG-small", "evl_ecg", seed=0))  # doctest: +SKIP
     """
-    rows, config, facts, pictures = results["rows"], results["config"], facts or {}, pictures or {}
-    runs = _runs(rows, spec)
+    facts, rows, config = facts or {}, results["rows"], results["config"]
+    runs = compared_runs(rows, spec)
     _check_facts(results, spec, runs[0], facts)
-    names = _names(runs)
-    report = config.get("questions_report")
-    model_id = spec.model_id or PLACE
-    parts = [
-        f"# {spec.name}\n\n{_introduction(spec, config, facts)}",
-        sections.use_section(config),
-        sections.run_section(model_id, config.get("images", {}), config.get("evaluate", {}).get("max_new_tokens", 64)),
-        _scores(rows, runs, names, pictures.get("scores")),
-        _classes(rows, runs[:2], names[:2]),
-        findings.reliability_section(rows, runs[0], pictures.get("reliability")),
-        findings.failure_section(facts.get("failures", ()), spec.sources),
-        sections.data_section(report, spec.sources),
-        sections.method_section(config, spec.method, spec.teacher_model),
-        sections.architecture_section(facts.get("models", {}), {"student": "this model", "teacher": "teacher"}),
-        sections.cost_section(facts.get("stages", ()), results["machine"], *runs[0]),
-        sections.limits_section(rows, config, spec.limits),
-        _origin(results, model_config),
-        sections.citation_section(report, spec.sources),
-    ]
-    body = "\n\n".join(part for part in parts if part)
-    text = f"---\n{_metadata(rows, spec, runs[0]).to_yaml()}\n---\n\n{body}\n"
+    provenance = ((model_config or {}).get(PROVENANCE_KEY) or {}).items()
+    stages = (*_SHARED_STAGES, f"{runs[0][0]}_{runs[0][1]}")
+    filled = {
+        "spec": spec,
+        "results": results,
+        "machine": results["machine"],
+        "model_id": spec.model_id or PLACE,
+        "provenance": {key: value if isinstance(value, str) else json.dumps(value) for key, value in provenance},
+        "pictures": {"scores": None, "reliability": None, **(pictures or {})},
+        "models": facts.get("models", {}),
+        "stages": [stage for stage in facts.get("stages", ()) if stage["stage"] in stages],
+        "failures": facts.get("failures", ()),
+        **score_content(rows, runs),
+        **study_content(config, spec),
+    }
+    text = f"---\n{_metadata(rows, spec, runs[0]).to_yaml()}\n---\n\n{fill_template('card.md', filled)}\n"
     ModelCard(text)  # parses the metadata back, or raises
     return text
 
 
-def evaluation_entries(rows: Sequence[Mapping[str, Any]], spec: CardSpec) -> list[dict[str, Any]]:
+def evaluation_entries(rows: Sequence[Row], spec: CardSpec) -> list[dict[str, Any]]:
     """Entries of ``.eval_results/*.yaml`` for the benchmarks that the description names.
 
     Raises:
         ValueError: A benchmark names a task and metric that this model has no row of.
     """
-    method, seed = _runs(rows, spec)[0]
+    method, seed = compared_runs(rows, spec)[0]
     entries = []
     for benchmark in spec.benchmarks:
         wanted = method, seed, benchmark["task"], benchmark["metric"]
@@ -146,8 +133,8 @@ def write_card(path: str | Path, output: str | Path | None = None, model: str | 
     results = read_results(results_path)
     facts = json.loads(facts_path.read_text(encoding="utf-8")) if facts_path else {}
     config = json.loads((Path(model) / "config.json").read_text(encoding="utf-8")) if model else None
-    runs = _runs(results["rows"], spec)
-    names = _names(runs)
+    runs = compared_runs(results["rows"], spec)
+    names = run_names(runs)
     known = dict(zip((method for method, _ in runs), names, strict=True))
     curves = {known.get(method, method): found for method, found in facts.get("reliability", {}).items()}
     drawn = {
@@ -168,32 +155,7 @@ def write_card(path: str | Path, output: str | Path | None = None, model: str | 
     return output
 
 
-def _runs(rows: Sequence[Mapping[str, Any]], spec: CardSpec) -> list[tuple[str, int | None]]:
-    """(method, seed) of this model, of the teacher and of the baselines: with the same seed where they have it."""
-    seeds: dict[str, list[int | None]] = {}
-    for row in rows:
-        if row["seed"] not in seeds.setdefault(row["method"], []):
-            seeds[row["method"]].append(row["seed"])
-    own = seeds.get(spec.method, [])
-    if spec.seed not in own and not (spec.seed is None and len(own) == 1):
-        raise ValueError(
-            f"the results hold method {spec.method!r} with seeds {own}, not {spec.seed}; methods: {list(seeds)}"
-        )
-    run = spec.method, spec.seed if spec.seed in own else own[0]
-    others = [m for m in seeds if m != spec.teacher] if spec.baselines is None else list(spec.baselines)
-    wanted = [*([spec.teacher] if spec.teacher in seeds else []), *others]
-    if absent := [method for method in wanted if method not in seeds]:
-        raise ValueError(f"the results hold no row of {absent}; methods: {list(seeds)}")
-    return [run, *((m, run[1] if run[1] in seeds[m] else seeds[m][0]) for m in wanted if m and m != spec.method)]
-
-
-def _names(runs: Sequence[tuple[str, int | None]]) -> list[str]:
-    return ["this model", *(METHOD_NAMES.get(method, method) for method, _ in runs[1:])]
-
-
-def _check_facts(
-    results: Mapping[str, Any], spec: CardSpec, run: tuple[str, int | None], facts: Mapping[str, Any]
-) -> None:
+def _check_facts(results: Mapping[str, Any], spec: CardSpec, run: Run, facts: Mapping[str, Any]) -> None:
     if facts and (facts["study"], facts["method"], facts["seed"]) != (results["study"], *run):
         raise ValueError(
             f"the facts are about {facts['method']}, seed {facts['seed']}, of {facts['study']}; the card {spec.name!r} is about "
@@ -201,78 +163,23 @@ def _check_facts(
         )
 
 
-def _introduction(spec: CardSpec, config: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
-    models, methods = facts.get("models", {}), config.get("methods", {})
-    size = f" of {models['student']['parameters']:,} parameters" if "student" in models else ""
-    text = f"A vision-language model{size}: it takes the picture of a 12-lead ECG and a question, and answers in a few words."
-    if spec.method in methods:
-        larger = f" ({models['teacher']['parameters']:,} parameters)" if "teacher" in models else ""
-        alone = (methods[spec.method] or {}).get("sft_only")
-        text += " Trained without a teacher." if alone else f" Taught by {spec.teacher_model}{larger}."
-    parts = [spec.summary.strip(), text, "**For research only. Not a medical device; not for diagnosis.**"]
-    return "\n\n".join(part for part in parts if part)
-
-
-def _scores(
-    rows: Sequence[Mapping[str, Any]], runs: Sequence[tuple[str, int | None]], names: Sequence[str], picture: str | None
-) -> str:
-    seed = "" if runs[0][1] is None else f" This model is `{runs[0][0]}`, seed {runs[0][1]}."
-    lines = headline_rows(rows, runs)
-    main, single = main_lines(lines)
-    parts = [
-        "## Results",
-        *([f"![Scores with intervals]({picture})"] if picture else []),
-        score_table(main, runs, names),
-    ]
-    parts.append(
-        f"Values × 100 with 95 % bootstrap intervals over records (mean absolute errors in the unit asked for) on test records;"
-        f" bold: beats chance, the best answer that ignores the ECG, in at least 97.5 % of the resamples.{seed}"
-    )
-    if len(main) + len(single) < len(lines) and not single:
-        parts.append(f"Tasks with fewer than {MIN_ITEMS} questions are left out.")
-    parts.append(findings.verdict(main, runs, names))
-    if spread := seed_table(rows, main, list(dict.fromkeys(method for method, _ in runs))):
-        parts += ["Mean ± standard deviation over training seeds:", spread]
-    if single:
-        summary = f"<summary>Each source alone (tasks with at least {MIN_ITEMS} questions)</summary>"
-        parts.append(f"<details>\n{summary}\n\n{score_table(single, runs, names)}\n\n</details>")
-    return "\n\n".join(part for part in parts if part)
-
-
-def _classes(rows: Sequence[Mapping[str, Any]], runs: Sequence[tuple[str, int | None]], names: Sequence[str]) -> str:
-    table = class_table(rows, runs, names)
-    return (
-        f"## Results by class\n\n{table}\n\nClasses with too few records in the test set have no line." if table else ""
-    )
-
-
-def _origin(results: Mapping[str, Any], model_config: Mapping[str, Any] | None) -> str:
-    versions = ", ".join(f"{name} {results['machine'][name]}" for name in ("torch", "transformers"))
-    commit = f", commit `{results['commit']}`" if results["commit"] else ""
-    lines = [f"All numbers are from the results of the study `{results['study']}`{commit} ({versions})."]
-    known = (model_config or {}).get(PROVENANCE_KEY) or {}
-    lines += [
-        f"- {key}: {value if isinstance(value, str | int | float) else json.dumps(value)}"
-        for key, value in known.items()
-    ]
-    return "## Provenance\n\n" + "\n".join(lines[:1] + [""] * (len(lines) > 1) + lines[1:])
-
-
-def _metadata(rows: Sequence[Mapping[str, Any]], spec: CardSpec, run: tuple[str, int | None]) -> ModelCardData:
-    lines = [line for part in main_lines(headline_rows(rows, [run])) for line in part]
+def _metadata(rows: Sequence[Row], spec: CardSpec, run: Run) -> ModelCardData:
+    # Only the main metric of a task, the others are in the tables below; entries of one data set are written as one.
+    lines: dict[tuple[str, str], Line] = {}
+    for line in main_lines(headline_lines(rows, [run]))[0]:
+        lines.setdefault((line.source, line.name), line)
     results = [
         EvalResult(
             task_type="visual-question-answering",
             task_name="Questions about 12-lead ECGs",
-            dataset_type=line.source or line.name,
-            dataset_name=f"{line.task}, test records",
-            dataset_config=line.name,
+            dataset_type=line.source or "questions",
+            dataset_name=f"{group_name(line.source) or 'questions'}, test records",
             dataset_split="test",
             metric_type=line.metric,
             metric_name=f"{metric_name(line.metric)}, {task_text(line.name)}",
             metric_value=round(line.rows[run]["value"], 6),
         )
-        for line in lines
+        for line in lines.values()
     ]
     given: dict[str, Any] = {"base_model": spec.base_model, "datasets": list(spec.datasets)}
     return ModelCardData(
@@ -281,7 +188,7 @@ def _metadata(rows: Sequence[Mapping[str, Any]], spec: CardSpec, run: tuple[str,
         library_name="transformers",
         pipeline_tag="image-text-to-text",
         tags=list(TAGS),
-        metrics=list(dict.fromkeys(line.metric for line in lines)),
+        metrics=list(dict.fromkeys(result.metric_type for result in results)),
         model_name=spec.name,
         eval_results=results,
         **{name: value for name, value in given.items() if value},
@@ -289,6 +196,7 @@ def _metadata(rows: Sequence[Mapping[str, Any]], spec: CardSpec, run: tuple[str,
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the card that a YAML file describes (see the head of this file)."""
     parser = argparse.ArgumentParser(
         prog="python -m hf_evl_ecg.cards.card", description="Render a model card from its results."
     )

@@ -25,10 +25,6 @@ from hf_evl_ecg.qa.scoring import Answer
 __all__ = ["describe_model", "failure_cases", "read_answers", "reliability_tables"]
 
 PROBE_QUESTION = "What is the rhythm of this ECG?"
-FAILURE_RULE = (
-    "For each kind of question, the wrong answer that the model was surest of (for numbers: the one furthest from the truth), "
-    "surest first; real records before simulated ones. The cases are chosen by this rule alone."
-)
 Pairs = Sequence[tuple[Mapping[str, Any], Answer]]
 
 
@@ -133,7 +129,10 @@ def reliability_tables(pairs: Pairs, *, n_bins: int = 10) -> list[dict[str, Any]
 
 
 def failure_cases(pairs: Pairs, *, limit: int = 6) -> list[dict[str, Any]]:
-    """The worst failures by a fixed rule (`FAILURE_RULE`); about simulated records only where there are no others.
+    """The worst failures by the rule that cards state; about simulated records only where there are no others.
+
+    The rule: for each kind of question, the wrong answer that the model was surest of, surest first; for numbers, the one
+    furthest from the truth.
 
     Args:
         pairs: Questions with their answers.

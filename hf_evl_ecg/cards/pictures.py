@@ -11,17 +11,15 @@ from matplotlib.figure import Figure
 
 from hf_evl_ecg.files import new_file
 
-from .tables import MIN_ITEMS, headline_rows, main_lines, task_text
+from .names import task_text
+from .scores import MIN_ITEMS, Row, Run, headline_lines, main_lines
 
 __all__ = ["plot_reliability", "plot_scores", "pool_reliability"]
 
-Row = Mapping[str, Any]
 MAX_PANELS = 6
 
 
-def plot_scores(
-    rows: Sequence[Row], runs: Sequence[tuple[str, int | None]], names: Sequence[str], path: str | Path
-) -> bool:
+def plot_scores(rows: Sequence[Row], runs: Sequence[Run], names: Sequence[str], path: str | Path) -> bool:
     """Draw the scores that a card leads with and their intervals, a colour per model, and where chance is.
 
     Args:
@@ -33,7 +31,7 @@ def plot_scores(
     Returns:
         Whether there was anything to draw.
     """
-    lines, _ = main_lines(headline_rows(rows, runs))
+    lines, _ = main_lines(headline_lines(rows, runs))
     lines = [line for line in lines if line.chance is not None and not line.in_unit]
     if not lines:
         return False

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from .sources import DataSource
+from .names import DataSource
 
 __all__ = ["CardSpec", "MissingResultsError", "read_spec"]
 

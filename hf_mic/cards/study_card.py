@@ -287,6 +287,7 @@ def _means(rows: Rows) -> dict[int, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the card that a YAML file describes (see the head of this file)."""
     parser = argparse.ArgumentParser(
         prog="python -m hf_mic.cards.study_card", description="Render a model card from its results."
     )

@@ -11,22 +11,23 @@ import pytest
 import yaml
 from huggingface_hub import EvalResult, ModelCard, parse_eval_result_entries
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
+from jinja2 import UndefinedError
 from PIL import Image
 
 from hf_evl_ecg.cards import card
 from hf_evl_ecg.cards.card import CardSpec, MissingResultsError, read_spec, render_card, write_card
 from hf_evl_ecg.cards.facts import describe_model, failure_cases, read_answers, reliability_tables
-from hf_evl_ecg.cards.findings import verdict
+from hf_evl_ecg.cards.markdown import fill_template, inline
+from hf_evl_ecg.cards.names import find_source, split_task, task_text
 from hf_evl_ecg.cards.pictures import plot_reliability, pool_reliability
-from hf_evl_ecg.cards.sources import find_source
-from hf_evl_ecg.cards.tables import (
-    class_table,
-    headline_rows,
+from hf_evl_ecg.cards.scores import (
+    above_chance,
+    class_lines,
+    headline_lines,
+    intervals_apart,
     main_lines,
-    score_table,
-    seed_table,
-    split_task,
-    task_text,
+    score_text,
+    seed_text,
 )
 from hf_evl_ecg.config import EVLECGConfig
 from hf_evl_ecg.inference.evaluation import answer_items
@@ -34,7 +35,7 @@ from hf_evl_ecg.models.loading import PROVENANCE_KEY
 from hf_evl_ecg.qa.calibration import expected_calibration_error
 from hf_evl_ecg.qa.prompts import closed_question, measurement_question, open_question
 from hf_evl_ecg.qa.scoring import Answer, score_answers
-from hf_evl_ecg.results import write_results
+from hf_evl_ecg.results import read_results, write_results
 
 FIXED = "20 95 97.5 100 12 2.0 1.0 2605.29977 4 2020 2021 2026 1"  # numbers of the card's own sentences and names
 SPEC = CardSpec("ECG-small", "evl_ecg", seed=0)
@@ -235,14 +236,12 @@ def test_what_was_not_measured_is_absent():
 def test_the_metadata_are_valid_for_the_hub_library():
     data = ModelCard(render_card(RESULTS, SPEC, facts=FACTS)).data
     assert (data.library_name, data.pipeline_tag, data.license) == ("transformers", "image-text-to-text", "apache-2.0")
-    found = {(r.dataset_type, r.dataset_config, r.metric_type): r.metric_value for r in data.eval_results}
+    found = {(r.dataset_type, r.metric_name): r.metric_value for r in data.eval_results}
     assert found == {
-        ("ludb", "rhythm_closed", "balanced_accuracy"): 0.7234,
-        ("ludb", "rhythm_closed", "auc"): 0.7434,
-        ("ludb", "heart_rate_fill", "within_tolerance"): 0.3934,
-        ("ludb", "heart_rate_fill", "mean_absolute_error"): 14.37,
-        ("simulated", "diagnosis_classes", "macro_f1"): 0.6834,
-    }
+        ("ludb", "balanced accuracy, rhythm (yes/no)"): 0.7234,
+        ("ludb", "within tolerance, heart rate (fill in)"): 0.3934,
+        ("simulated", "macro F1, diagnosis (classes)"): 0.6834,
+    }, "the main metric of each task, no classes"
     index = eval_results_to_model_index("ECG-small", data.eval_results)
     name, back = model_index_to_eval_results(index)
     assert name == data.model_name == "ECG-small"
@@ -319,6 +318,19 @@ def test_what_a_model_wrote_cannot_break_the_card():
     assert r"“one # Heading \<img src=x\> \`a\` \| \*\*b\*\* \[c\](d) long long" in text
     assert "long…” (probability" in text
     assert "long " * 100 not in text
+
+
+def test_names_cannot_break_the_card():
+    wild = "x|y\n\n# Heading"
+    rows = [r | {"method": r["method"].replace("sft", wild)} for r in RESULTS["rows"]]
+    rows += [r | {"task": f"simulated:diagnosis_classes/{wild}"} for r in rows if "/" in r["task"]]
+    text = render_card(RESULTS | {"rows": rows}, SPEC, facts=FACTS)
+    assert headings(text) == headings(render_card(RESULTS, SPEC, facts=FACTS))
+    assert not re.search("^# Heading", text, re.MULTILINE)
+    assert text.count(r"x\|y # Heading") > 3
+    for line in text.splitlines():
+        if line.startswith("|"):
+            assert line.endswith(" |")
 
 
 def test_a_picture_of_a_card_lies_beside_its_description(tmp_path):
@@ -467,17 +479,15 @@ def test_tables():
     assert task_text("something_else") == "something else"
     assert task_text("qrs_duration_fill") == "QRS duration (fill in)"
     runs = [("evl_ecg", 0), ("sft", 7)]
-    lines = score_table(headline_rows(rows, runs), runs, ["this model", "other"]).splitlines()
-    assert lines[0] == "| task | metric | n | chance | this model | other |"
-    assert lines[-1].startswith("| simulated:"), "real records first"
-    assert all(line.endswith("| – |") for line in lines[2:])
-    assert not any("accuracy |" in line.replace("balanced accuracy", "") for line in lines), (
-        "balanced accuracy stands for it"
-    )
-    spread = seed_table(rows, headline_rows(rows, runs), ["evl_ecg", "teacher"]).splitlines()
-    assert spread[2] == "| ludb: rhythm (yes/no) | balanced accuracy | 70.7 ± 2.4 | 81.0 |"
-    assert seed_table(rows, headline_rows(rows, [("teacher", 0)]), ["teacher"]) == ""
-    assert class_table([r for r in rows if "/" not in r["task"]], [("evl_ecg", 0)], ["x"]) == ""
+    lines = headline_lines(rows, runs)
+    assert lines[-1].source == "simulated", "real records first"
+    assert all(set(line.rows) == {runs[0]} for line in lines), "no row of the other"
+    assert "accuracy" not in {line.metric for line in lines}, "balanced accuracy stands for it"
+    assert (lines[0].task, lines[0].metric_text) == ("ludb: rhythm (yes/no)", "balanced accuracy")
+    assert seed_text(rows, lines[0], "evl_ecg") == "70.7 ± 2.4"
+    assert seed_text(rows, lines[0], "teacher") == "81.0"
+    assert seed_text(rows, lines[0], "uld") == score_text(None) == "–"
+    assert class_lines([r for r in rows if "/" not in r["task"]], runs) == []
     assert find_source("cinc/georgia").title.startswith("PhysioNet")
     assert find_source("my_hospital").licence == ""
 
@@ -486,31 +496,40 @@ def test_all_real_records_lead_where_they_are_scored_together():
     rows = [r for r in RESULTS["rows"] if r["method"] == "evl_ecg"]
     together = [r | {"task": r["task"].replace("ludb:", "real:")} for r in rows if r["task"].startswith("ludb:")]
     small = row("evl_ecg", "real:axis_closed", "auc", 0.9, n=19)
-    main, single = main_lines(headline_rows([*rows, *together, small], [("evl_ecg", 0)]))
+    main, single = main_lines(headline_lines([*rows, *together, small], [("evl_ecg", 0)]))
     assert {line.source for line in main} == {"real", "simulated"}
     assert {line.source for line in single} == {"ludb"}
     assert main[0].task == "all real records: rhythm (yes/no)"
     assert not any(line.name == "axis_closed" for line in main), "fewer than 20 questions"
-    assert [line.n for line in main_lines(headline_rows([small], [("evl_ecg", 0)]))[0]] == [19], "nothing else is there"
-    assert not main_lines(headline_rows(rows, [("evl_ecg", 0)]))[1]
+    assert [line.n for line in main_lines(headline_lines([small], [("evl_ecg", 0)]))[0]] == [19], (
+        "nothing else is there"
+    )
+    assert not main_lines(headline_lines(rows, [("evl_ecg", 0)]))[1]
     text = render_card(RESULTS | {"rows": [*rows, *together, small]}, SPEC)
     assert text.count("<details>") == text.count("</details>") == 1
     assert "is above chance in rhythm (yes/no), by balanced accuracy and AUC; heart rate (fill in)" in text
     per_class = row("evl_ecg", "real:rhythm_closed/AF", "auc", 0.7), row("evl_ecg", "ludb:rhythm_closed/AF", "auc", 0.6)
-    table = class_table(per_class, [("evl_ecg", 0)], ["x"])
-    assert "all real records" in table
-    assert "ludb" not in table
+    assert [line.task for line in class_lines(per_class, [("evl_ecg", 0)])] == ["all real records: rhythm (yes/no)"]
 
 
 def test_an_error_is_better_when_it_is_lower():
-    runs, names = [("evl_ecg", 0), ("sft", 0)], ["this model", "other"]
+    runs = [("evl_ecg", 0), ("sft", 0)]
     rows = [
         row("evl_ecg", "ludb:heart_rate_fill", "mean_absolute_error", 5.0, width=1.0),
         row("sft", "ludb:heart_rate_fill", "mean_absolute_error", 9.0, width=1.0),
     ]
-    text = verdict(headline_rows(rows, runs), runs, names)
-    assert "better in ludb: heart rate (fill in), mean absolute error" in text
-    assert "worse in" in verdict(headline_rows(rows, runs[::-1]), runs[::-1], names)
+    task = ["ludb: heart rate (fill in), mean absolute error"]
+    assert intervals_apart(headline_lines(rows, runs), *runs) == (task, [])
+    assert intervals_apart(headline_lines(rows, runs[::-1]), *runs[::-1]) == ([], task)
+    assert above_chance(headline_lines(rows, runs), runs[0]) == [
+        ("real", {"ludb: heart rate (fill in)": ["mean absolute error"]})
+    ]
+
+
+def test_a_template_names_no_fact_that_is_missing():
+    with pytest.raises(UndefinedError, match="models"):
+        fill_template("card.md", {})
+    assert inline(" a\n|b| ") == r"a \|b\|"
 
 
 def test_pooled_reliability_leaves_simulated_records_out(tmp_path):
@@ -528,3 +547,12 @@ def test_pooled_reliability_leaves_simulated_records_out(tmp_path):
     assert plot_reliability({"this model": tables}, tmp_path / "a.png")
     assert not plot_reliability({}, tmp_path / "b.png")
     assert not (tmp_path / "b.png").exists()
+
+
+def test_the_committed_card_is_the_one_of_its_results(repo_root):
+    path = repo_root / "model_cards" / "ecg_small.yaml"
+    spec, results, facts = read_spec(path)
+    pictures = {name: f"ecg_small_{name}.png" for name in ("scores", "reliability")}
+    text = render_card(read_results(results), spec, facts=json.loads(facts.read_text()), pictures=pictures)
+    assert path.with_suffix(".md").read_text() == text
+    assert len(text.split("---")[1].splitlines()) < 120, "front matter that a reader can survey"
