@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hf_mic.checks import check_choice, check_number, check_tau
+from hf_mic.options import check_choice, check_number, check_tau
 from hf_mic.statistics import (
     TokenStatistics,
     at_least_float32,

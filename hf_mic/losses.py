@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
 from hf_mic.capture import EncoderPasses, columns_of, encoder_passes, unwrap
-from hf_mic.checks import check_mic_options
 from hf_mic.functional import (
     TokenStatistics,
     masked_mean,
@@ -25,6 +24,7 @@ from hf_mic.functional import (
     token_statistics,
 )
 from hf_mic.layers import distilled_dims, pooled_dims, token_dims
+from hf_mic.options import check_mic_options
 
 __all__ = ["MIC_BIBTEX", "MICLoss", "matryoshka_config"]
 

@@ -221,6 +221,6 @@ def is_scored(dataset: Dataset | IterableDataset, label_columns: list[str], name
     elif len(texts) < 2:
         raise ValueError(
             f"{name} has the columns {columns}: a pair needs at least two text columns, such as anchor and positive. Single "
-            "texts become pairs with hf_mic.evaluation.tables.simcse_pairs."
+            "texts become pairs with hf_mic.evaluation.simcse_pairs."
         )
     return bool(labels)

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
 
 from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
 from transformers.trainer_pt_utils import AcceleratorConfig
 
-from hf_mic.checks import MIC_OPTIONS, check_at_least, check_distinct, check_mic_options, check_number
+from hf_mic.options import MICOptions
 
-__all__ = ["PAPER_DIMS", "MICTrainingArguments"]
-
-PAPER_DIMS = (16, 32, 64, 128, 256, 512, 768)
-"""Prefix lengths of the MIC paper."""
+__all__ = ["MICTrainingArguments"]
 
 
 @dataclass
-class MICTrainingArguments(SentenceTransformerTrainingArguments):
+class MICTrainingArguments(MICOptions, SentenceTransformerTrainingArguments):
     """Training arguments of sentence-transformers plus those of :class:`hf_mic.MICLoss` and its base loss.
 
     The help of each field says what it does. Settings that depend on the model (prefix lengths below the width, layers that
@@ -34,193 +29,13 @@ class MICTrainingArguments(SentenceTransformerTrainingArguments):
         [48, 32, 16]
     """
 
-    matryoshka_dims: list[int] | None = field(
-        default=None,
-        metadata={
-            "help": "Prefix lengths at which the base loss is computed. Default: 16, 32, 64, 128, 256, 512 and 768, as far "
-            "as they are below the width of the embedding, and the width."
-        },
-    )
-    matryoshka_weights: list[float] | None = field(
-        default=None, metadata={"help": "Weight of the base loss at each of matryoshka_dims. Default: 1."}
-    )
-    n_dims_per_step: int = field(
-        default=-1,
-        metadata={
-            "help": "How many of matryoshka_dims are drawn for the base loss in each step; -1 for all. The regularisers "
-            "always see all of theirs."
-        },
-    )
-    scale: float = field(
-        default=20.0,
-        metadata={"help": "Factor on the cosine similarities in the base loss, the inverse of the temperature."},
-    )
-    mini_batch_size: int | None = field(
-        default=None,
-        metadata={
-            "help": "Embed batches of pairs or triplets in parts of this size with gradient caching, so that the batch "
-            "size is not bound by memory. Needs scope='pooled' in a MIC run."
-        },
-    )
-    gamma: float = field(default=0.1, metadata={"help": "Weight of the regularisers; 0 is plain Matryoshka learning."})
-    gamma_warmup_steps: float = field(
-        default=0,
-        metadata={
-            "help": "Optimiser steps over which gamma rises linearly from 0; below 1, the share of all training steps. "
-            "Evaluation always takes the whole gamma, so that its losses can be compared."
-        },
-    )
-    layers: list[int] | None = field(
-        default=None,
-        metadata={
-            "help": "Layers whose token states are regularised; 0 is the embedding layer. Default: the middle-to-late "
-            "layers n/3, n/2, 2n/3 and 5n/6 of n."
-        },
-    )
-    layer_dims: dict[int, list[int]] | str | None = field(  # str second: how HfArgumentParser reads the command line
-        default=None,
-        metadata={
-            "help": "Pair layers with prefix lengths of their own, in the place of layers and reg_dims: a mapping, as JSON "
-            'on the command line, such as {"4": [16, 32], "6": [64, 128]}.'
-        },
-    )
-    reg_dims: list[int] | None = field(
-        default=None,
-        metadata={"help": "Prefix lengths that are regularised. Default: matryoshka_dims below the width."},
-    )
-    tau: float | str | None = field(  # str second, as above
-        default=0.1,
-        metadata={
-            "help": "Correlation between prefix and residual coordinates that the soft collapse term tolerates, or 'auto' "
-            "for twice its sampling noise."
-        },
-    )
-    var_weight: float = field(
-        default=1.0,
-        metadata={
-            "help": "Weight of the variance floor in the soft collapse term. Its floor of 1 is out of reach of embeddings of "
-            "unit length: use 0 with scope='pooled' on a model that ends in Normalize."
-        },
-    )
-    scr_weight: float = field(
-        default=1.0, metadata={"help": "Weight of the soft collapse term within the regularisers; 0 leaves it out."}
-    )
-    sir_weight: float = field(
-        default=1.0, metadata={"help": "Weight of the spectral isotropy term within the regularisers; 0 leaves it out."}
-    )
-    t: float = field(default=2.0, metadata={"help": "Sharpness of the uniformity in the isotropy term."})
-    cv_mode: Literal["diagonal", "eigen"] = field(
-        default="diagonal",
-        metadata={
-            "help": "Isotropy from the variances of the coordinates (diagonal, as in the paper) or from the eigenvalues of "
-            "their covariance, which also sees correlated coordinates."
-        },
-    )
-    scope: Literal["tokens", "pooled"] = field(
-        default="tokens",
-        metadata={
-            "help": "Regularise the token states of layers, or the sentence embeddings. pooled works with every model and "
-            "with gradient caching."
-        },
-    )
-    distill: Literal["similarity_kl"] | None = field(
-        default=None,
-        metadata={
-            "help": "similarity_kl distils the similarities within the batch from the full width to the prefixes."
-        },
-    )
-    distill_weight: float = field(default=0.0, metadata={"help": "Weight of the distillation."})
-    distill_temperature: float = field(default=0.05, metadata={"help": "Softmax temperature of the distillation."})
-    gather_across_devices: bool = field(
-        default=False,
-        metadata={
-            "help": "Compute batch statistics and in-batch negatives over all processes, as one process with the whole "
-            "batch would. Switches dataloader_drop_last on, since batches must be equally large, also for evaluation; of "
-            "several data sets, all processes take the batches of a step from the same one. CoSENT, the base loss of scored "
-            "pairs, compares within each process only."
-        },
-    )
-
     def __post_init__(self) -> None:
-        self.tau = _number_or_auto(self.tau)
-        self.layer_dims = _parsed_layer_dims(self.layer_dims)
-        self._check_ranges()
-        self._check_combinations()
+        MICOptions.__post_init__(self)
         if self.gather_across_devices:
             self.dataloader_drop_last = True
-        super().__post_init__()
+        SentenceTransformerTrainingArguments.__post_init__(self)
         config = self.accelerator_config
         if isinstance(config, AcceleratorConfig) and config.dispatch_batches is None:
             config.dispatch_batches = (
                 False  # every process reads a stream: columns of other widths cannot be dispatched
             )
-
-    def _check_ranges(self) -> None:
-        check_number("gamma_warmup_steps", self.gamma_warmup_steps)
-        check_number("scale", self.scale, positive=True)
-        if self.n_dims_per_step != -1 and self.n_dims_per_step < 1:
-            raise ValueError(f"n_dims_per_step={self.n_dims_per_step}: must be -1 (all) or at least 1")
-        if self.mini_batch_size is not None:
-            check_at_least("mini_batch_size", self.mini_batch_size, 1)
-        for name, least in (("matryoshka_dims", 1), ("reg_dims", 1), ("layers", 0)):
-            if getattr(self, name) is not None:
-                check_distinct(name, getattr(self, name), least)
-
-    def _check_combinations(self) -> None:
-        if self.matryoshka_weights is not None:
-            if len(self.matryoshka_weights) != len(self.matryoshka_dims or ()):
-                raise ValueError(
-                    f"matryoshka_weights needs one weight per entry of matryoshka_dims: got {self.matryoshka_weights} for "
-                    f"{self.matryoshka_dims}."
-                )
-            if min(self.matryoshka_weights) < 0:
-                raise ValueError(f"matryoshka_weights must be >= 0, got {self.matryoshka_weights}.")
-        if self.layer_dims is not None and (self.layers is not None or self.reg_dims is not None):
-            raise ValueError("layer_dims replaces layers and reg_dims: give either it or them.")
-        options = self.mic_options()
-        check_mic_options(**{name: options[name] for name in MIC_OPTIONS})
-
-    def dims_for(self, width: int) -> list[int]:
-        """Prefix lengths of the Matryoshka loss for embeddings of this width, as given or the default, largest first.
-
-        Raises:
-            ValueError: If a prefix is longer than the width.
-        """
-        if self.matryoshka_dims is None:
-            return sorted({width, *(dim for dim in PAPER_DIMS if dim < width)}, reverse=True)
-        if too_long := [dim for dim in self.matryoshka_dims if dim > width]:
-            raise ValueError(f"matryoshka_dims {too_long} exceed the width {width} of the model's embeddings.")
-        return list(self.matryoshka_dims)
-
-    def mic_options(self) -> dict[str, Any]:
-        """Keyword arguments of :class:`hf_mic.MICLoss`, all but the model, the base loss and the prefix lengths."""
-        same = ("matryoshka_weights", "n_dims_per_step", "reg_dims", "gamma", "tau", "var_weight", "scr_weight",
-                "sir_weight", "t", "cv_mode", "scope", "distill", "distill_weight", "distill_temperature",
-                "gather_across_devices")  # fmt: skip
-        layers = self.layers if self.layer_dims is None else self.layer_dims
-        return {name: getattr(self, name) for name in same} | {"layers": layers}
-
-
-def _number_or_auto(value: str | float | None) -> Any:
-    """The number in a text of the command line; what is none stays as it is, to be refused with the other options."""
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return value
-
-
-def _parsed_layer_dims(value: Any) -> dict[int, list[int]] | None:
-    """Mapping with integer keys, which JSON does not have."""
-    try:
-        parsed = json.loads(value) if isinstance(value, str) else value
-        if parsed is None:
-            return None
-        result = {int(layer): [int(dim) for dim in dims] for layer, dims in parsed.items()}
-    except (AttributeError, TypeError, ValueError):
-        raise ValueError(
-            f'layer_dims={value!r}: must map layers to lists of prefix lengths, such as {{"4": [16, 32]}}'
-        ) from None
-    check_distinct("layer_dims (layers)", list(result), 0)
-    for layer, dims in result.items():
-        check_distinct(f"layer_dims[{layer}]", dims, 1)
-    return result

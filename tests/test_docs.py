@@ -162,7 +162,7 @@ def test_options_are_those_of_the_usage_line():
     assert "--kind" not in doc_pages.known_options(program)
     assert "--texts" in doc_pages.known_options(("-m", "hf_mic", "inspect"))
     assert "--num_processes" in doc_pages.launcher_options(("accelerate", "launch"))
-    assert "--metrics" in doc_pages.known_options(("-m", "hf_mic.evaluation.score_tables"))
+    assert "--metrics" in doc_pages.known_options(("-m", "hf_mic", "report"))
 
 
 def test_marks_decide_what_runs(tmp_path):

@@ -54,8 +54,6 @@ LIGHT = [  # what is imported → what it must not load
     ("hf_mic", {"torch", "numpy", "transformers", "sentence_transformers"}),
     ("hf_mic.functional", {"transformers", "sentence_transformers", "sklearn"}),
     ("hf_mic.geometry.diagnostics", {"transformers", "sentence_transformers", "sklearn", "matplotlib"}),
-    ("hf_mic.geometry.report", {"transformers", "sentence_transformers", "sklearn", "matplotlib"}),
-    ("hf_mic.results", {"transformers", "sentence_transformers", "sklearn"}),
     ("hf_mic.results", {"transformers", "sentence_transformers", "sklearn", "matplotlib"}),
     ("hf_mic.geometry.report", {"transformers", "sentence_transformers", "sklearn", "matplotlib"}),
 ]

@@ -34,7 +34,8 @@ from transformers import HfArgumentParser
 
 from hf_mic.commands.options import HelpFormatter
 from hf_mic.evaluation.evaluation import precomputed, score_embeddings
-from hf_mic.evaluation.score_tables import markdown_report, plot_scores
+from hf_mic.evaluation.score_pictures import plot_scores
+from hf_mic.evaluation.score_tables import markdown_report
 from hf_mic.evaluation.tables import read_columns
 from hf_mic.evaluation.tasks import ClassificationTask, RetrievalTask, STSTask, Task
 from hf_mic.evaluation.text_tasks import load_text_tasks

@@ -35,7 +35,8 @@ from hf_mic import MICTrainer, MICTrainingArguments
 from hf_mic.cards.card import complete_model_card
 from hf_mic.commands.options import parse_options
 from hf_mic.evaluation.evaluation import evaluate_model, precomputed, score_embeddings
-from hf_mic.evaluation.score_tables import markdown_report, plot_scores
+from hf_mic.evaluation.score_pictures import plot_scores
+from hf_mic.evaluation.score_tables import markdown_report
 from hf_mic.files import write_text
 from hf_mic.frozen.vectors import principal_axes
 from hf_mic.results import write_results

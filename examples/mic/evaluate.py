@@ -38,8 +38,9 @@ from sentence_transformers import SentenceTransformer
 
 from hf_mic.commands.options import parse_options
 from hf_mic.evaluation.evaluation import evaluate_model
-from hf_mic.evaluation.score_tables import HEADLINE_METRICS, markdown_report, plot_scores
-from hf_mic.evaluation.scoring import PRECISIONS
+from hf_mic.evaluation.precision import PRECISIONS
+from hf_mic.evaluation.score_pictures import plot_scores
+from hf_mic.evaluation.score_tables import HEADLINE_METRICS, markdown_report
 from hf_mic.evaluation.text_tasks import load_task, load_text_tasks
 from hf_mic.files import write_text
 from hf_mic.results import write_results

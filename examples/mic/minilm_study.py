@@ -36,10 +36,11 @@ from transformers import HfArgumentParser, set_seed
 from hf_mic import MICTrainer, MICTrainingArguments
 from hf_mic.commands.options import HelpFormatter
 from hf_mic.evaluation.evaluation import score_embeddings
-from hf_mic.evaluation.score_tables import markdown_report, plot_scores
-from hf_mic.evaluation.tables import load_training_data
+from hf_mic.evaluation.score_pictures import plot_scores
+from hf_mic.evaluation.score_tables import markdown_report
 from hf_mic.evaluation.tasks import STSTask, Task
 from hf_mic.evaluation.text_tasks import load_text_tasks
+from hf_mic.evaluation.training_data import load_training_data
 from hf_mic.files import write_text
 from hf_mic.frozen.head import KeepOrthogonal, add_dense_head
 from hf_mic.geometry.diagnostics import geometry_report

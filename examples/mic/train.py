@@ -57,10 +57,12 @@ from hf_mic import MICTrainer, MICTrainingArguments
 from hf_mic.cards.card import complete_model_card
 from hf_mic.commands.options import parse_options
 from hf_mic.evaluation.evaluation import evaluate_model
-from hf_mic.evaluation.score_tables import markdown_report, plot_scores
-from hf_mic.evaluation.tables import KINDS, load_training_data, read_table
+from hf_mic.evaluation.score_pictures import plot_scores
+from hf_mic.evaluation.score_tables import markdown_report
+from hf_mic.evaluation.tables import read_table
 from hf_mic.evaluation.tasks import Task
 from hf_mic.evaluation.text_tasks import load_task, load_text_tasks
+from hf_mic.evaluation.training_data import KINDS, load_training_data
 from hf_mic.files import write_text
 from hf_mic.frozen.head import KeepOrthogonal, add_dense_head
 from hf_mic.hub.publish import publish_encoder

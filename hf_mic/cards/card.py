@@ -10,7 +10,8 @@ from typing import Any, cast
 from huggingface_hub import ModelCard, ModelCardData
 from torch import nn
 
-from hf_mic.evaluation.score_tables import markdown_report, plot_scores
+from hf_mic.evaluation.score_pictures import plot_scores
+from hf_mic.evaluation.score_tables import markdown_report
 from hf_mic.files import write_atomically
 from hf_mic.losses import MICLoss
 

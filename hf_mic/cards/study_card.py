@@ -20,7 +20,8 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 
-from hf_mic.evaluation.score_tables import HEADLINE_METRICS, markdown_report, plot_scores
+from hf_mic.evaluation.score_pictures import plot_scores
+from hf_mic.evaluation.score_tables import HEADLINE_METRICS, markdown_report
 from hf_mic.files import write_atomically
 from hf_mic.results import Rows, read_results
 

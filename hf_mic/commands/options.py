@@ -1,4 +1,7 @@
-"""Command lines of scripts: dataclasses as options, a YAML file of values, help that reads as it was written."""
+"""Command lines of the verbs: dataclasses as options, a YAML file of values, help that reads as it was written.
+
+Nothing heavy is loaded, so that ``--help`` answers at once: transformers has such a parser, whose import takes a second.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +9,44 @@ import argparse
 import difflib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
-from transformers import HfArgumentParser
 
-__all__ = ["HelpFormatter", "parse_options"]
+__all__ = ["HelpFormatter", "add_options", "parse_options", "read_words"]
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults after each option, and the description as it is written."""
+    """The description as it is written; after each option its default, if there is one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, False, []):
+            return action.help
+        if isinstance(action.default, list):
+            return f"{action.help} (default: {' '.join(map(str, action.default))})"
+        return super()._get_help_string(action)
 
 
-def parse_options(kinds: Sequence[Any], arguments: Sequence[str], description: str | None) -> tuple[Any, ...]:
+def parse_options(
+    kinds: Sequence[Any],
+    words: Sequence[str],
+    description: str | None,
+    *,
+    prog: str | None = None,
+    positional: str | None = None,
+) -> tuple[Any, ...]:
     """Read options; a YAML file, first or after ``--config``, provides values that options replace.
 
     Args:
-        kinds: Dataclasses whose fields are the options.
-        arguments: The command line, without the name of the script.
+        kinds: Dataclasses whose fields are the options. Fields may be texts, numbers, bools, lists of them, a Literal of texts, any
+            of these or None, and unions that hold ``str``, which get the text of the command line.
+        words: The command line, without the name of the program.
         description: Text above the options in the help.
+        prog: Name of the program in the help.
+        positional: Name of the option that the first word is for, if it is no option: ``inspect MODEL`` is ``inspect --model MODEL``.
 
     Returns:
         One instance of each dataclass.
@@ -39,17 +59,74 @@ def parse_options(kinds: Sequence[Any], arguments: Sequence[str], description: s
     Example:
         With ``run.yaml`` holding ``gamma: 0.3`` and ``seed: 1``, ``run.yaml --seed 2`` gives gamma 0.3 and seed 2.
     """
-    given = list(arguments)
-    if given[:1] == ["--config"]:
-        given = given[1:]
-    if given and given[0].endswith((".yaml", ".yml")):
-        names = [field.name for kind in kinds for field in fields(kind) if field.init]
-        given = _tokens(_read_values(Path(given[0]), names)) + given[1:]
-    parser = HfArgumentParser(kinds, description=description, formatter_class=HelpFormatter)
-    *parsed, unknown = parser.parse_args_into_dataclasses(given, return_remaining_strings=True)
-    if unknown:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    return tuple(parsed)
+    parser = argparse.ArgumentParser(prog=prog, description=description, formatter_class=HelpFormatter)
+    parser.add_argument(
+        "--config", metavar="FILE", help="YAML file with values of the options below, which replace them."
+    )
+    for kind in kinds:
+        add_options(parser, kind)
+    names = [field.name for kind in kinds for field in fields(kind) if field.init]
+    parsed = vars(parser.parse_args(read_words(words, names, positional)))
+    return tuple(kind(**{field.name: parsed[field.name] for field in fields(kind) if field.init}) for kind in kinds)
+
+
+def add_options(parser: argparse._ActionsContainer, kind: Any) -> None:
+    """Add an option for each field of a dataclass: its name, type, default and the ``help`` of its metadata."""
+    hints = get_type_hints(kind)
+    for field in fields(kind):
+        if field.init:
+            parser.add_argument(f"--{field.name}", **_argument(field, hints[field.name]))
+            if hints[field.name] is bool and field.default is True:
+                text = f"The contrary of --{field.name}."
+                parser.add_argument(
+                    f"--no_{field.name}", dest=field.name, action="store_false", help=text, default=True
+                )
+
+
+def _argument(field: Field, hint: Any) -> dict[str, Any]:
+    """Keyword arguments of ``add_argument`` for a field."""
+    factory = field.default_factory
+    default = field.default if factory is MISSING else factory()
+    argument: dict[str, Any] = {"help": field.metadata.get("help"), "metavar": field.name.upper()}
+    argument |= {"required": True} if default is MISSING else {"default": default}
+    if get_origin(hint) in (Union, UnionType):
+        members = [member for member in get_args(hint) if member is not NoneType]
+        hint = members[0] if len(members) == 1 else str
+    if get_origin(hint) is list:
+        argument["nargs"], (hint,) = "+", get_args(hint)
+    if get_origin(hint) is Literal:
+        argument["choices"], hint = list(get_args(hint)), str
+        argument["metavar"] = "{" + ",".join(argument["choices"]) + "}"
+    if hint is bool:
+        return argument | {"type": _truth, "nargs": "?", "const": True}
+    return argument | {"type": hint}
+
+
+def _truth(text: str) -> bool:
+    if text.lower() in ("true", "yes", "1"):
+        return True
+    if text.lower() in ("false", "no", "0"):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+
+
+def read_words(words: Sequence[str], names: Sequence[str], positional: str | None = None) -> list[str]:
+    """Words with those of a YAML file in its place, and with the name of the positional option before the first word.
+
+    Args:
+        words: The command line. A file stands after ``--config``, or comes first where no option is positional.
+        names: Options that a file may hold.
+        positional: As for :func:`parse_options`.
+    """
+    given = list(words)
+    if positional and given and not given[0].startswith("-"):
+        given = [f"--{positional}", *given]
+    elif given and given[0].endswith((".yaml", ".yml")):
+        given = ["--config", *given]
+    if "--config" not in given[:-1]:
+        return given
+    place = given.index("--config")
+    return _values_as_words(_read_values(Path(given[place + 1]), names)) + given[:place] + given[place + 2 :]
 
 
 def _read_values(path: Path, names: Sequence[str]) -> Mapping[str, Any]:
@@ -68,12 +145,12 @@ def _read_values(path: Path, names: Sequence[str]) -> Mapping[str, Any]:
     return values
 
 
-def _tokens(values: Mapping[str, Any]) -> list[str]:
+def _values_as_words(values: Mapping[str, Any]) -> list[str]:
     """Values of a YAML file as options of the command line; null leaves an option at its default."""
-    tokens: list[str] = []
+    words: list[str] = []
     for name, value in values.items():
         if isinstance(value, list):
-            tokens += [f"--{name}", *map(str, value)]
+            words += [f"--{name}", *map(str, value)]
         elif value is not None:
-            tokens.append(f"--{name}={json.dumps(value) if isinstance(value, Mapping) else value}")
-    return tokens
+            words.append(f"--{name}={json.dumps(value) if isinstance(value, Mapping) else value}")
+    return words

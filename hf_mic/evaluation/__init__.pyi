@@ -1,8 +1,11 @@
 from .evaluation import encoders, evaluate_model, precomputed, score_embeddings
-from .score_tables import fill_section, markdown_report, markdown_table, plot_scores
-from .tables import load_training_data, read_columns, read_table, simcse_pairs
+from .score_pictures import plot_scores
+from .score_tables import markdown_report, markdown_table
+from .sections import fill_section
+from .tables import read_columns, read_table
 from .tasks import ClassificationTask, PairClassificationTask, RetrievalTask, STSTask
-from .text_tasks import load_task, load_text_tasks
+from .text_tasks import load_task, load_tasks, load_text_tasks
+from .training_data import load_training_data, simcse_pairs
 
 __all__ = [
     "ClassificationTask",
@@ -13,6 +16,7 @@ __all__ = [
     "evaluate_model",
     "fill_section",
     "load_task",
+    "load_tasks",
     "load_text_tasks",
     "load_training_data",
     "markdown_report",

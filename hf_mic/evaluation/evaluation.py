@@ -9,7 +9,8 @@ from sentence_transformers.base.modules import Router
 from tqdm.auto import tqdm
 
 from . import metrics
-from .scoring import PRECISIONS, Embed, Score, TextIndex, TextView, bytes_per_vector, count_test_items, score_task
+from .precision import PRECISIONS, bytes_per_vector
+from .scoring import Embed, Score, TextIndex, TextView, count_test_items, score_task
 from .tasks import Task
 
 __all__ = ["encoders", "evaluate_model", "precomputed", "score_embeddings"]

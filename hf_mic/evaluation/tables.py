@@ -1,4 +1,4 @@
-"""Text from local files or the Hub as the columns that a sentence-transformers loss eats."""
+"""Columns of local files or Hub data sets, with messages that name file, row and column."""
 
 import csv
 import gzip
@@ -13,15 +13,7 @@ import datasets
 import pyarrow
 import pyarrow.parquet
 
-__all__ = ["KINDS", "load_training_data", "parse_scores", "read_columns", "read_table", "simcse_pairs"]
-
-KINDS: dict[str, tuple[str, ...]] = {
-    "pairs": ("anchor", "positive"),
-    "triplets": ("anchor", "positive", "negative"),
-    "scored": ("sentence1", "sentence2", "score"),
-    "single": ("text",),
-}
-"""The kinds of training data and the columns of each. ``single`` becomes SimCSE pairs: every text with itself."""
+__all__ = ["parse_scores", "pick_columns", "read_columns", "read_table"]
 
 EXTENSIONS = (".csv", ".tsv", ".jsonl", ".parquet", ".txt")
 
@@ -136,10 +128,11 @@ def read_columns(
         ValueError: If a column is missing (the message names those that are there) or a cell is blank, None or NaN (the
             message names the row, counted from 1 without the header).
     """
-    return _pick(read_table(source, split=split, subset=subset), columns, source)
+    return pick_columns(read_table(source, split=split, subset=subset), columns, source)
 
 
-def _pick(table: Mapping[str, list[Any]], columns: Sequence[str], source: str | Path) -> dict[str, list[Any]]:
+def pick_columns(table: Mapping[str, list[Any]], columns: Sequence[str], source: str | Path) -> dict[str, list[Any]]:
+    """Some columns of a table that was read, checked as by :func:`read_columns`; ``source`` is named in messages."""
     if missing := [name for name in columns if name not in table]:
         raise ValueError(f"{source} has no column {missing}. Its columns are {list(table)}: map them with `columns`.")
     for name in columns:
@@ -173,113 +166,3 @@ def parse_scores(values: Sequence[Any], column: str, source: str | Path) -> list
             raise ValueError(f"{source}, row {number}: column {column!r} is {value!r}, not a finite number.")
         scores.append(score)
     return scores
-
-
-def simcse_pairs(texts: Sequence[str]) -> datasets.Dataset:
-    """Pair every text with itself: dropout makes the two embeddings differ (unsupervised SimCSE, arXiv 2104.08821).
-
-    Args:
-        texts: Sentences; repeated ones are kept once, since a copy would be a false negative of the other.
-
-    Returns:
-        Columns ``anchor`` and ``positive``.
-    """
-    distinct = list(dict.fromkeys(texts))
-    return datasets.Dataset.from_dict({"anchor": distinct, "positive": distinct})
-
-
-def load_training_data(
-    source: str | Path,
-    kind: str | None = None,
-    *,
-    columns: Mapping[str, str | Sequence[str]] | None = None,
-    score_range: tuple[float, float] | None = None,
-    split: str = "train",
-    subset: str | None = None,
-    max_rows: int | None = None,
-) -> datasets.Dataset:
-    """Read training data as the columns of one :data:`KINDS` entry, in the order sentence-transformers expects.
-
-    Args:
-        source: Path of a file (see :func:`read_table`), or name of a Hub data set.
-        kind: ``pairs``, ``triplets``, ``scored`` or ``single``; by default the first of triplets, pairs, scored, single
-            whose columns are all there.
-        columns: Name of a column of the kind → name in the source, where they differ, such as ``{"anchor": "question"}``.
-            ``text`` may name several columns, whose texts all become sentences.
-        score_range: Lowest and highest possible score, mapped to 0 and 1 (CoSENT and cosine losses want [0, 1]): (0, 5)
-            for STS-B. Scores are left as they are by default.
-        split: Split of a Hub data set; ignored for a file.
-        subset: Configuration of a Hub data set; ignored for a file.
-        max_rows: Keep only the first rows.
-
-    Returns:
-        A data set with the columns of the kind; ``single`` gives ``anchor`` and ``positive``, both the same text.
-
-    Raises:
-        ValueError: If the kind, the mapping or the range is invalid, a column is missing, a text is blank or not a
-            text, or a score is not a finite number or outside ``score_range``.
-
-    Example:
-        >>> load_training_data("stsb/train.csv", "scored", score_range=(0, 5))[0]  # doctest: +SKIP
-        {'sentence1': 'A plane is taking off.', 'sentence2': 'An air plane is taking off.', 'score': 1.0}
-    """
-    mapping = _checked_mapping(columns)
-    if max_rows is not None and max_rows < 1:
-        raise ValueError(f"max_rows must be at least 1, got {max_rows}.")
-    if kind is not None and kind not in KINDS:
-        raise ValueError(f"Unknown kind {kind!r}: choose from {', '.join(KINDS)}.")
-    table = read_table(source, split=split, subset=subset)
-    kind = kind or _infer_kind(source, table, mapping)
-    if unused := sorted(set(mapping) - set(KINDS[kind])):
-        raise ValueError(f"columns maps {unused}, which kind {kind!r} does not have: its columns are {KINDS[kind]}.")
-    wanted = {name: mapping.get(name, [name]) for name in KINDS[kind]}
-    cut = {name: values[:max_rows] for name, values in table.items()}
-    table = _pick(cut, [name for names in wanted.values() for name in names], source)
-    for name in (name for target, names in wanted.items() if target != "score" for name in names):
-        _check_texts(table[name], name, source)
-    if kind == "single":
-        return simcse_pairs([text for row in zip(*table.values(), strict=True) for text in row])
-    result: dict[str, list[Any]] = {target: table[names[0]] for target, names in wanted.items()}
-    if kind == "scored":
-        scores = parse_scores(result["score"], wanted["score"][0], source)
-        result["score"] = scores if score_range is None else _rescale(scores, score_range, source)
-    return datasets.Dataset.from_dict(result)
-
-
-def _checked_mapping(columns: Mapping[str, str | Sequence[str]] | None) -> dict[str, list[str]]:
-    known = {name for names in KINDS.values() for name in names}
-    if unknown := sorted(set(columns or {}) - known):
-        raise ValueError(
-            f"columns maps {unknown}: its keys must be of {sorted(known)}, its values names in the source."
-        )
-    mapping = {key: [names] if isinstance(names, str) else list(names) for key, names in (columns or {}).items()}
-    for key, names in mapping.items():
-        if not names or (len(names) > 1 and key != "text"):
-            raise ValueError(f"columns maps {key!r} to {names}: only 'text' may name several columns.")
-    return mapping
-
-
-def _infer_kind(source: str | Path, table: Mapping[str, list], mapping: Mapping[str, list[str]]) -> str:
-    for kind in ("triplets", "pairs", "scored", "single"):
-        if all(name in table for target in KINDS[kind] for name in mapping.get(target, [target])):
-            return kind
-    raise ValueError(
-        f"{source}: cannot tell what its columns {list(table)} are. Expected the columns of one of {KINDS}: map them with "
-        "`columns`."
-    )
-
-
-def _check_texts(values: Sequence[Any], name: str, source: str | Path) -> None:
-    for number, value in enumerate(values, start=1):
-        if not isinstance(value, str):
-            raise ValueError(f"{source}, row {number}: column {name!r} holds {value!r}, not a text.")
-
-
-def _rescale(scores: Sequence[float], score_range: tuple[float, float], source: str | Path) -> list[float]:
-    low, high = score_range
-    if not low < high:
-        raise ValueError(f"score_range must be (lowest, highest) with lowest < highest, got {score_range}.")
-    for number, score in enumerate(scores, start=1):
-        if not low <= score <= high:
-            raise ValueError(f"{source}, row {number}: score {score:g} lies outside score_range {score_range}.")
-    return [(score - low) / (high - low) for score in scores]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from hf_mic.checks import check_at_least, check_choice, check_distinct, check_number
+from hf_mic.options import check_at_least, check_choice, check_distinct, check_number
 
 __all__ = ["AdaptConfig"]
 

@@ -1,4 +1,4 @@
-"""Matrix computations behind :mod:`hf_mic.geometry.diagnostics`: input checks, factors, spectra, cosines, neighbours.
+"""Matrix computations behind the measures of this room: input checks, factors, spectra, cosines, neighbours.
 
 All of it is numpy in fp64. A centred matrix X with X = QR has the singular values, the covariance and the least-squares
 fits of its small factor R, and so have its column prefixes, so one decomposition serves every dimension.

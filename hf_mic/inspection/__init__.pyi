@@ -1,7 +1,9 @@
-from .inputs import InspectionError, InspectionSettings, load_encoder, read_texts
+from .findings import verdict
+from .inputs import load_encoder, read_texts
 from .inspection import Inspection, inspect_model
 from .page import markdown_page
-from .report import verdict, write_inspection
+from .report import write_inspection
+from .settings import InspectionError, InspectionSettings
 
 __all__ = [
     "Inspection",

@@ -14,13 +14,14 @@ from tqdm.auto import tqdm
 
 from hf_mic.evaluation.evaluation import encoders, precomputed, score_embeddings
 from hf_mic.evaluation.metrics import normalize, truncate
-from hf_mic.evaluation.scoring import TextIndex, bytes_per_vector, quantize
+from hf_mic.evaluation.precision import bytes_per_vector, quantize
+from hf_mic.evaluation.scoring import TextIndex
 from hf_mic.evaluation.tasks import Task
 from hf_mic.frozen.vectors import principal_axes
 from hf_mic.geometry.diagnostics import geometry_report
 from hf_mic.geometry.linalg import centre, draw, eigenvalues, factorise, neighbours, shared
 
-from .inputs import InspectionError, InspectionSettings
+from .settings import InspectionError, InspectionSettings
 
 __all__ = ["Inspection", "inspect_model", "measure_embeddings"]
 
@@ -72,7 +73,7 @@ def inspect_model(
         texts: What it will see in use, since geometry depends on the domain. Default: the texts of the tasks.
         tasks: What to score it on.
         name: Its name in the report.
-        settings: How to inspect; default :class:`hf_mic.inspection.inputs.InspectionSettings`.
+        settings: How to inspect; default :class:`hf_mic.inspection.settings.InspectionSettings`.
         progress_bar: Show progress.
 
     Raises:

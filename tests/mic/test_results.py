@@ -13,14 +13,10 @@ import torch
 from PIL import Image
 
 from hf_mic import results
-from hf_mic.evaluation import score_tables as report
-from hf_mic.evaluation.score_tables import (
-    fill_section,
-    markdown_report,
-    markdown_size_table,
-    markdown_table,
-    plot_scores,
-)
+from hf_mic.__main__ import main
+from hf_mic.evaluation.score_pictures import plot_scores
+from hf_mic.evaluation.score_tables import markdown_report, markdown_size_table, markdown_table
+from hf_mic.evaluation.sections import fill_section
 from hf_mic.results import read_results, summarize_machine, write_results
 
 
@@ -162,7 +158,7 @@ def test_readme_section_is_filled_and_stays_fillable(tmp_path, rows, capsys):
     source, readme = tmp_path / "mic_test.json", tmp_path / "README.md"
     write_results(source, "mic_test", {}, rows)
     readme.write_text("# Before é\n<!-- results:x -->\nold\n<!-- /results:x -->\nafter \\1\n", encoding="utf-8")
-    report._main([str(readme), "x", str(source)])
+    assert main(["report", str(readme), "--name", "x", "--results", str(source)]) == 0
     assert "section x filled" in capsys.readouterr().out
     text = readme.read_text(encoding="utf-8")
     assert text.startswith("# Before é\n<!-- results:x -->\n\n**stsb**")
@@ -186,8 +182,7 @@ def test_readme_section_is_filled_and_stays_fillable(tmp_path, rows, capsys):
 
 
 def test_all_names_exist():
-    for module in (results, report):
-        assert all(hasattr(module, name) for name in module.__all__)
+    assert all(hasattr(results, name) for name in results.__all__)
 
 
 @pytest.fixture(scope="module")

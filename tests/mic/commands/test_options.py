@@ -1,10 +1,11 @@
 """Options of scripts: a YAML file, options that replace its values, and what is refused."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import pytest
 
-from hf_mic import options
+from hf_mic.commands import options
 from hf_mic.commands.options import parse_options
 
 
@@ -94,7 +95,86 @@ def test_help_keeps_its_layout(capsys):
         parse_options([First], ["--help"], "One line:\n\n    indented as it is")
     text = capsys.readouterr().out
     assert "\n    indented as it is" in text
-    assert "(default: [1, 2])" in text
+    assert "(default: 1 2)" in text
+    assert "None" not in text
+
+
+@dataclass
+class Every:
+    """Every type of a field."""
+
+    size: int
+    kind: Literal["a", "b"] = "a"
+    maybe: Literal["c"] | None = None
+    count: int | None = None
+    rates: list[float] | None = None
+    kinds: list[Literal["x", "y"]] = field(default_factory=lambda: ["x"])
+    mixed: float | str | None = 0.5
+    flag: bool | None = None
+    made: int = field(default=0, init=False)
+
+
+def test_every_type_of_field():
+    (found,) = parse_options([Every], ["--size", "3"], None)
+    assert found == Every(3)
+    words = [
+        "--size",
+        "3",
+        "--kind",
+        "b",
+        "--maybe",
+        "c",
+        "--count",
+        "4",
+        "--rates",
+        "1",
+        "2e-1",
+        "--kinds",
+        "y",
+        "x",
+        "--mixed",
+        "auto",
+        "--flag",
+        "no",
+    ]
+    (found,) = parse_options([Every], words, None)
+    assert found == Every(3, "b", "c", 4, [1.0, 0.2], ["y", "x"], "auto", False)
+    assert type(found.rates[0]) is float
+
+
+@pytest.mark.parametrize(
+    ("words", "fast", "safe"),
+    [
+        ([], False, True),
+        (["--fast"], True, True),
+        (["--fast", "True", "--safe", "false"], True, False),
+        (["--no_safe"], False, False),
+        (["--no_safe", "--safe"], False, True),
+    ],
+)
+def test_switches(words, fast, safe):
+    (found,) = parse_options([Second], words, None)
+    assert (found.fast, found.safe) == (fast, safe)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["--size", "x"], ["--size", "1.5"], ["--size", "3", "--kind", "c"], ["--size", "3", "--flag", "maybe"], ["--size", "3", "--made", "1"]],
+)  # fmt: skip
+def test_wrong_values_are_refused(words, capsys):
+    with pytest.raises(SystemExit) as error:
+        parse_options([Every], words, None)
+    assert error.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_the_first_word_may_stand_for_an_option(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("name: a\nsizes: [7]\n", encoding="utf-8")
+    assert parse_options([First], ["b.yaml", "--sizes", "3"], None, positional="name") == (First("b.yaml", [3]),)
+    assert parse_options([First], ["--name", "b"], None, positional="name") == (First("b"),)
+    found = parse_options([First], ["b", "--config", str(file)], None, positional="name")
+    assert found == (First("b", [7]),)
 
 
 def test_all_names_exist():

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from hf_mic.evaluation import evaluation, metrics, scoring
 from hf_mic.evaluation.evaluation import evaluate_model, precomputed, score_embeddings
-from hf_mic.evaluation.scoring import bytes_per_vector, quantize
+from hf_mic.evaluation.precision import bytes_per_vector, quantize
 from hf_mic.evaluation.tasks import ClassificationTask, PairClassificationTask, RetrievalTask, STSTask
 from hf_mic.evaluation.text_tasks import load_text_tasks
 

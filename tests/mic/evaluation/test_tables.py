@@ -10,7 +10,8 @@ import pyarrow.parquet
 import pytest
 from torch.utils.data import DataLoader
 
-from hf_mic.evaluation.tables import KINDS, load_training_data, parse_scores, read_columns, read_table, simcse_pairs
+from hf_mic.evaluation.tables import parse_scores, read_columns, read_table
+from hf_mic.evaluation.training_data import KINDS, load_training_data, simcse_pairs
 
 ROWS = [{"anchor": 'A "quoted", text', "positive": "null"}, {"anchor": "line\nbreak", "positive": "NA  é"}]
 

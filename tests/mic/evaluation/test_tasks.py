@@ -4,9 +4,10 @@ import datasets
 import pytest
 
 from hf_mic.evaluation import tasks, text_tasks
+from hf_mic.evaluation.loaders import load_pair_classification, load_retrieval, load_sts
 from hf_mic.evaluation.scoring import count_test_items
 from hf_mic.evaluation.tasks import ClassificationTask, PairClassificationTask, RetrievalTask, STSTask, stratified_split
-from hf_mic.evaluation.text_tasks import load_pair_classification, load_retrieval, load_sts, load_task, load_text_tasks
+from hf_mic.evaluation.text_tasks import load_task, load_text_tasks
 
 
 def test_impossible_tasks_are_refused():

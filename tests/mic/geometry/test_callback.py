@@ -218,7 +218,7 @@ def test_two_processes_only_the_first_logs(tiny_bert_path, make_sentences, run_i
         ({"measures": ["isotropy"]}, r"unknown measures \['isotropy'\]; choose from effective_rank"),
         ({"measures": []}, "empty list; choose from"),
         ({"pairs": [(0, 40)]}, "pairs must index rows"),
-        ({"k": 0}, ">= 1"),
+        ({"k": 0}, "k=0: must be at least 1"),
     ],
 )
 def test_bad_settings_are_refused_before_training(make_trainer, texts, change, message):

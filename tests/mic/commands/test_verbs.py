@@ -1,0 +1,71 @@
+"""The command of the package: its verbs, their help without heavy imports, and how wrong input ends."""
+
+import subprocess
+import sys
+from importlib import import_module
+from inspect import signature
+
+import pytest
+
+from hf_mic.__main__ import VERBS, main
+
+HEAVY = {"torch", "transformers", "sentence_transformers", "datasets", "sklearn", "matplotlib", "pandas"}
+
+
+def run_in_new_process(*words):
+    code = f"import sys; from hf_mic.__main__ import main\ntry: main({list(words)!r})\nexcept SystemExit: pass\n"
+    code += f"print('LOADED', *sorted({sorted(HEAVY)!r} & sys.modules.keys()))".replace("['", "{'").replace("']", "'}")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    text, _, loaded = done.stdout.partition("LOADED")
+    return text, loaded.split()
+
+
+def test_without_words_the_verbs_are_listed():
+    text, loaded = run_in_new_process()
+    assert loaded == []
+    assert all(f"  {verb} " in text for verb in VERBS)
+    assert main([]) == main(["--help"]) == 0
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_answers_without_heavy_imports(verb):
+    text, loaded = run_in_new_process(verb, "--help")
+    assert loaded == []
+    assert f"usage: hf-mic {verb}" in text
+    assert f"python -m hf_mic {verb}" in text, "the help shows a command"
+    assert "default: None" not in text
+    assert "/work" not in text
+    assert ".." + "/" not in text, "no folder of a developer"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_is_a_module_with_parse_and_main(verb):
+    module = import_module(f"hf_mic.commands.{verb}")
+    assert list(signature(module.parse).parameters) == ["words"]
+    assert module.main.__doc__
+
+
+def test_unknown_verb(capsys):
+    assert main(["shout"]) == 2
+    message = capsys.readouterr().err
+    assert "'shout'" in message
+    assert all(verb in message for verb in VERBS)
+
+
+def test_what_the_package_refuses_is_one_message(capsys, tmp_path):
+    assert main(["report", str(tmp_path / "no.md"), "--name", "x", "--results", "y.json"]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    readme = tmp_path / "README.md"
+    readme.write_text("nothing")
+    assert main(["report", str(readme), "--name", "x", "--results", "y.json"]) == 2
+    assert "must hold the lines" in capsys.readouterr().err
+
+
+def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch):
+    def parse(words):
+        raise ValueError("of somebody else")
+
+    monkeypatch.setattr("hf_mic.commands.report.parse", parse)
+    with pytest.raises(ValueError, match="of somebody else"):
+        main(["report"])
