@@ -25,8 +25,9 @@ from app_html import answer_card, ecg_figure, message, scores_table
 from app_uploads import GivenECG, read_uploads, simulated_ecg
 from transformers import HfArgumentParser
 
-from hf_evl_ecg.interpret.interpreter import REPORT_QUESTION, ECGInterpreter
+from hf_evl_ecg.interpret.interpreter import ECGInterpreter
 from hf_evl_ecg.qa.labels import label_text
+from hf_evl_ecg.qa.prompts import REPORT_QUESTION
 from hf_evl_ecg.signals.simulation import LABELS
 
 TITLE = "Ask about an ECG"

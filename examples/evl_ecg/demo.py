@@ -40,7 +40,7 @@ from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.drawing.rendering import render
 from hf_evl_ecg.files import new_file
 from hf_evl_ecg.hub.export import export_student
-from hf_evl_ecg.qa.scoring import Answer
+from hf_evl_ecg.qa.groups import Answer
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "ecg_demo.yaml"
 DATA = os.environ.get("REAL_DATA_DIR", str(Path(__file__).resolve().parents[3] / "shared" / "data"))

@@ -21,7 +21,8 @@ from matplotlib.figure import Figure
 from hf_evl_ecg.files import new_file, write_text
 from hf_evl_ecg.inference.evaluation import answer_items
 from hf_evl_ecg.qa.grading import item_kind
-from hf_evl_ecg.qa.scoring import Answer, score_answers
+from hf_evl_ecg.qa.groups import Answer
+from hf_evl_ecg.qa.scoring import score_answers
 from hf_evl_ecg.results import read_results, write_results
 
 HEADLINES = (

@@ -19,12 +19,12 @@ from hf_evl_ecg.chat.conversations import Turn, chat_messages
 from hf_evl_ecg.models.weights import checkpoint_shards
 from hf_evl_ecg.qa.calibration import option_probabilities, reliability_bins
 from hf_evl_ecg.qa.grading import candidate_answers, grade, item_kind, label_family, task_name
+from hf_evl_ecg.qa.groups import Answer
 from hf_evl_ecg.qa.labels import label_text
-from hf_evl_ecg.qa.scoring import Answer
+from hf_evl_ecg.qa.prompts import RHYTHM_QUESTION
 
 __all__ = ["describe_model", "failure_cases", "read_answers", "reliability_tables"]
 
-PROBE_QUESTION = "What is the rhythm of this ECG?"
 Pairs = Sequence[tuple[Mapping[str, Any], Answer]]
 
 
@@ -48,7 +48,7 @@ def describe_model(folder: str | Path, *, image_width: int, image_height: int) -
     text, vision = (getattr(config, part).to_dict() for part in ("text_config", "vision_config"))
     processor = AutoProcessor.from_pretrained(folder)
     page = Image.new("RGB", (image_width, image_height), "white")
-    prompt = processor.apply_chat_template(chat_messages([Turn(PROBE_QUESTION, "-")])[:1], add_generation_prompt=True)
+    prompt = processor.apply_chat_template(chat_messages([Turn(RHYTHM_QUESTION, "-")])[:1], add_generation_prompt=True)
     tokens = np.asarray(processor(text=[prompt], images=[[page]])["input_ids"][0])
     return {
         "architecture": (config.architectures or [config.model_type])[0],

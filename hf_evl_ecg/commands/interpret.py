@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_evl_ecg.qa.prompts import QUESTIONS
+from hf_evl_ecg.qa.prompts import REPORT_QUESTION
 
 from .options import parse_arguments
 
@@ -42,7 +42,7 @@ class InterpretArguments:
     teacher: str | None = field(
         default=None, metadata={"help": "A second model to stand beside it, such as its teacher."}
     )
-    question: str = field(default=QUESTIONS["report", "report"][0], metadata={"help": "What to ask."})
+    question: str = field(default=REPORT_QUESTION, metadata={"help": "What to ask."})
     labels: list[str] | None = field(
         default=None,
         metadata={"help": "Codes of labels to score, such as AF LBBB, or none. Default: those of the model."},

@@ -13,13 +13,7 @@ from typing import Any, Literal
 
 from datasets import Dataset, Features, List, Value
 
-from hf_evl_ecg.qa.labels import AXIS_LABELS, FINDING_LABELS, PTBXL_SUPERCLASSES, RHYTHM_LABELS
-from hf_evl_ecg.qa.prompts import (
-    FORMATS,
-    MEASUREMENTS,
-    NO,
-    TASKS,
-    YES,
+from hf_evl_ecg.qa.items import (
     choice_question,
     class_list_question,
     closed_question,
@@ -29,6 +23,8 @@ from hf_evl_ecg.qa.prompts import (
     open_question,
     report_question,
 )
+from hf_evl_ecg.qa.labels import AXIS_LABELS, FINDING_LABELS, PTBXL_SUPERCLASSES, RHYTHM_LABELS
+from hf_evl_ecg.qa.prompts import FORMATS, MEASUREMENTS, NO, TASKS, YES
 
 from .table import FEATURES
 
@@ -74,7 +70,7 @@ def question_dataset(
         seed: Seed of every choice.
 
     Returns:
-        One row per question: where the ECG lies, and the keys of `prompts.QA_KEYS`; `load_ecg` accepts its rows.
+        One row per question: where the ECG lies, and the keys of `hf_evl_ecg.qa.items.QA_KEYS`; `load_ecg` accepts its rows.
 
     Raises:
         ValueError: An unknown format, task or option, or no question can be made.

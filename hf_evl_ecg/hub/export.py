@@ -20,12 +20,12 @@ from hf_evl_ecg.files import new_folder
 from hf_evl_ecg.inference.generation import answer_token_ids
 from hf_evl_ecg.models.features import UnsupportedModelError, base_model
 from hf_evl_ecg.models.loading import PROVENANCE_KEY
+from hf_evl_ecg.qa.prompts import RHYTHM_QUESTION
 
 from .reload_check import ReloadError, reload_logits
 
 __all__ = ["ExportReport", "export_student", "load_student"]
 
-CHECK_QUESTION = "What is the rhythm of this ECG?"
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 _SAME = {torch.float32: 1e-5, torch.float64: 1e-5}  # of the largest logit; other types: half precision below
 _MERGED = {torch.float32: 1e-3, torch.float64: 1e-3}
@@ -189,7 +189,7 @@ def _check_input(
         return dict(given), None
     rows, columns = np.mgrid[0:220, 0:280]
     pixels = np.stack([rows % 256, columns % 256, (rows * columns) % 256], -1).astype(np.uint8)
-    messages = chat_messages([Turn(CHECK_QUESTION, "-")])[:1]
+    messages = chat_messages([Turn(RHYTHM_QUESTION, "-")])[:1]
     prompt = processor.apply_chat_template(messages, add_generation_prompt=True)
     encoded = processor(text=[prompt], images=[[Image.fromarray(pixels)]], return_tensors="pt")
     return dict(encoded), {"image": torch.from_numpy(pixels)}
@@ -214,7 +214,7 @@ def _reload(
     device = str(student.device)
     if picture is None:
         return reload_logits(folder, inputs, device=device)["logits"]
-    found = reload_logits(folder, picture, question=CHECK_QUESTION, device=device)
+    found = reload_logits(folder, picture, question=RHYTHM_QUESTION, device=device)
     if not torch.equal(found["input_ids"], inputs["input_ids"]):
         raise ReloadError("reloaded in a new process, the processor makes other tokens; export refused")
     return found["logits"]

@@ -19,9 +19,9 @@ from transformers import AutoModelForImageTextToText
 
 from hf_evl_ecg.files import write_text
 from hf_evl_ecg.models.loading import PROVENANCE_KEY
+from hf_evl_ecg.qa.prompts import RHYTHM_QUESTION
 
 from .checks import check_card, check_files, write_card
-from .export import CHECK_QUESTION
 from .push import PublishError, Push, PushOptions, publish_folder
 from .reload_check import reload_logits
 
@@ -178,7 +178,7 @@ def _logits(folder: Path, check_inputs: Mapping[str, Tensor] | None) -> Tensor:
     if check_inputs is not None:
         return reload_logits(folder, check_inputs)["logits"]
     picture = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (220, 280, 3), dtype=np.uint8))
-    return reload_logits(folder, {"image": picture}, question=CHECK_QUESTION)["logits"]
+    return reload_logits(folder, {"image": picture}, question=RHYTHM_QUESTION)["logits"]
 
 
 def _compare(found: Tensor, expected: Tensor) -> float:

@@ -22,7 +22,8 @@ from hf_evl_ecg.chat.conversations import ExampleError
 from hf_evl_ecg.models.features import base_model
 from hf_evl_ecg.models.fingerprints import model_fingerprint, processor_fingerprint
 from hf_evl_ecg.qa.grading import candidate_answers, item_kind
-from hf_evl_ecg.qa.scoring import Answer, score_answers
+from hf_evl_ecg.qa.groups import Answer
+from hf_evl_ecg.qa.scoring import score_answers
 
 from .generation import answer_token_ids, generate_answers
 from .likelihood import option_log_likelihoods

@@ -20,8 +20,8 @@ from hf_evl_ecg.chat.conversations import ChatTemplateError, Turn, chat_messages
 from hf_evl_ecg.chat.encoding import encode_chats
 from hf_evl_ecg.qa.calibration import option_probabilities
 from hf_evl_ecg.qa.grading import FAMILIES, candidate_answers, task_name
+from hf_evl_ecg.qa.items import closed_question
 from hf_evl_ecg.qa.labels import label_text
-from hf_evl_ecg.qa.prompts import closed_question
 from hf_evl_ecg.tokens import IGNORE
 
 from .generation import answer_token_ids
@@ -50,7 +50,7 @@ def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def label_question(label: str) -> dict[str, Any]:
-    """The closed question about a label, as an item of `hf_evl_ecg.qa.prompts`, always in the same wording.
+    """The closed question about a label, as an item of `hf_evl_ecg.qa.items`, always in the same wording.
 
     Example:
         >>> label_question("AF")["question"], label_question("AF")["task"]

@@ -1,10 +1,9 @@
-from .interpreter import REPORT_QUESTION, ECGInterpreter, Interpretation
+from .interpreter import ECGInterpreter, Interpretation
 from .page import report_page
 from .pictures import ECGPicture, load_picture
 from .report import ECGReport, Opinion
 
 __all__ = [
-    "REPORT_QUESTION",
     "ECGInterpreter",
     "ECGPicture",
     "ECGReport",

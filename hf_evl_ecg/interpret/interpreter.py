@@ -21,15 +21,14 @@ from hf_evl_ecg.inference.streaming import stream_answer
 from hf_evl_ecg.models.features import base_model, image_token_id
 from hf_evl_ecg.models.loading import PROVENANCE_KEY, load_vlm
 from hf_evl_ecg.qa.labels import CPSC_CLASSES
-from hf_evl_ecg.qa.prompts import QUESTIONS
+from hf_evl_ecg.qa.prompts import REPORT_QUESTION
 from hf_evl_ecg.records.header import ECGRecordError
 from hf_evl_ecg.signals.ecg import ECG
 
 from .pictures import ECGPicture, load_picture, training_render_config
 
-__all__ = ["REPORT_QUESTION", "ECGInterpreter", "Interpretation"]
+__all__ = ["ECGInterpreter", "Interpretation"]
 
-REPORT_QUESTION = QUESTIONS["report", "report"][0]
 
 logger = logging.getLogger(__name__)
 

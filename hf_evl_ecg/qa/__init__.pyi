@@ -1,11 +1,15 @@
 from .calibration import fit_temperature, option_probabilities, reliability_bins
 from .evaluate_metric import ECGAnswerMetric
 from .grading import Grade, candidate_answers, grade
+from .groups import Answer
 from .labels import LABELS, Label, label_text
-from .scoring import Answer, fit_temperatures, score_answers
+from .prompts import REPORT_QUESTION, RHYTHM_QUESTION
+from .scoring import fit_temperatures, score_answers
 
 __all__ = [
     "LABELS",
+    "REPORT_QUESTION",
+    "RHYTHM_QUESTION",
     "Answer",
     "ECGAnswerMetric",
     "Grade",

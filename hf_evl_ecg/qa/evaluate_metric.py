@@ -5,7 +5,8 @@ from typing import Any
 import datasets
 import evaluate
 
-from .scoring import Answer, score_answers
+from .groups import Answer
+from .scoring import score_answers
 
 __all__ = ["ECGAnswerMetric"]
 
@@ -36,7 +37,7 @@ class ECGAnswerMetric(evaluate.Metric):
         return evaluate.MetricInfo(
             description="Strict scores of generated answers about ECGs, per task.",
             citation="EVL-ECG, arXiv 2605.29977",
-            inputs_description="predictions: generated texts; references: items of hf_evl_ecg.qa.prompts",
+            inputs_description="predictions: generated texts; references: items of hf_evl_ecg.qa.items",
             features=datasets.Features({"predictions": datasets.Value("string"), "references": reference}),
         )
 

@@ -164,7 +164,7 @@ def _need(item: Mapping[str, Any], kind: str, there: bool, what: str) -> str:
     if not there:
         raise ValueError(
             f"record {item.get('record')!r}: a question of format {item['format']!r} and task {item.get('task')!r} needs "
-            f"{what}; build items with hf_evl_ecg.qa.prompts"
+            f"{what}; build items with hf_evl_ecg.qa.items"
         )
     return kind
 

@@ -33,8 +33,9 @@ from hf_evl_ecg.config import EVLECGConfig
 from hf_evl_ecg.inference.evaluation import answer_items
 from hf_evl_ecg.models.loading import PROVENANCE_KEY
 from hf_evl_ecg.qa.calibration import expected_calibration_error
-from hf_evl_ecg.qa.prompts import closed_question, measurement_question, open_question
-from hf_evl_ecg.qa.scoring import Answer, score_answers
+from hf_evl_ecg.qa.groups import Answer
+from hf_evl_ecg.qa.items import closed_question, measurement_question, open_question
+from hf_evl_ecg.qa.scoring import score_answers
 from hf_evl_ecg.results import read_results, write_results
 
 FIXED = "20 95 97.5 100 12 2.0 1.0 2605.29977 4 2020 2021 2026 1"  # numbers of the card's own sentences and names

@@ -11,11 +11,12 @@ from safetensors import safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hf_evl_ecg.hub import export
-from hf_evl_ecg.hub.export import CHECK_QUESTION, _check_input, _native_copy, export_student
+from hf_evl_ecg.hub.export import _check_input, _native_copy, export_student
 from hf_evl_ecg.hub.reload_check import _SCRIPT, ReloadError, reload_logits
 from hf_evl_ecg.llava.flat_tiles import FlatLlavaNextForConditionalGeneration
 from hf_evl_ecg.models.features import UnsupportedModelError
 from hf_evl_ecg.models.loading import PROVENANCE_KEY
+from hf_evl_ecg.qa.prompts import RHYTHM_QUESTION
 
 PROVENANCE = {"teacher": "tiny teacher", "data": ["PTB-XL"], "commit": None, "results": {"macro_auc": 0.75}}
 
@@ -29,7 +30,7 @@ def reload_here(change=lambda model, inputs: None):
     """What the new process does, in this one, and after a change: imports are slow, and two tests need the real thing."""
 
     def reload(folder, picture, *, question, device):
-        assert question == CHECK_QUESTION
+        assert question == RHYTHM_QUESTION
         model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
         inputs, again = _check_input(processor, None)
         assert torch.equal(picture["image"], again["image"])

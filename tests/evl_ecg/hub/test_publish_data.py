@@ -122,7 +122,18 @@ def test_a_metric_is_published_and_evaluate_loads_it_by_name_in_a_clean_process(
     push = publish_metric("ann/ecg_answers", private=False, tag="v1", api=api)
     repo = hub.repo("ann/ecg_answers", "space")
     assert repo.tags == {"v1": push.commit}
-    modules = {"parsing", "calibration", "grading", "labels", "metrics", "prompts", "scoring", "ecg_answers"}
+    modules = {
+        "parsing",
+        "calibration",
+        "grading",
+        "groups",
+        "labels",
+        "metrics",
+        "prompts",
+        "scoring",
+        "task_scores",
+        "ecg_answers",
+    }
     assert set(repo.files()) == {"README.md", "index.html", *(f"{name}.py" for name in modules)}
     code = re.search(r"```python\n(.*?)```", repo.files()["README.md"].decode(), re.DOTALL)[1]
     assert "'rhythm_closed_accuracy': 1.0" in run_clean(code, hub, tmp_path, token=None)

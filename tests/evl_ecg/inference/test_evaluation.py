@@ -16,7 +16,8 @@ from hf_evl_ecg.inference.generation import answer_token_ids, generate_answers, 
 from hf_evl_ecg.inference.likelihood import option_log_likelihoods
 from hf_evl_ecg.qa.evaluate_metric import ECGAnswerMetric
 from hf_evl_ecg.qa.grading import candidate_answers, grade, task_name
-from hf_evl_ecg.qa.prompts import (
+from hf_evl_ecg.qa.groups import Answer
+from hf_evl_ecg.qa.items import (
     class_list_question,
     closed_question,
     measurement_question,
@@ -24,7 +25,7 @@ from hf_evl_ecg.qa.prompts import (
     qa_item,
     report_question,
 )
-from hf_evl_ecg.qa.scoring import Answer, fit_temperatures, score_answers
+from hf_evl_ecg.qa.scoring import fit_temperatures, score_answers
 from hf_evl_ecg.results import read_results, write_results
 
 CLASSES = ("NORM", "AF", "LBBB")

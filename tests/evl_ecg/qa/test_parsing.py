@@ -7,9 +7,9 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from hf_evl_ecg.qa.ecgbench import SUBSETS, compat_choice, compat_labels, compat_option_set, compat_scores
+from hf_evl_ecg.qa.items import choice_question, class_list_question, measurement_question
 from hf_evl_ecg.qa.labels import CPSC_CLASSES, LABELS, PTBXL_SUPERCLASSES, label_names
 from hf_evl_ecg.qa.parsing import LabelAnswer, convert_to_unit, parse_labels, parse_number, parse_option, parse_yes_no
-from hf_evl_ecg.qa.prompts import choice_question, class_list_question, measurement_question
 
 ALL = tuple(LABELS)
 

@@ -8,13 +8,8 @@ from itertools import pairwise
 import pytest
 
 from hf_evl_ecg.qa import labels, prompts
-from hf_evl_ecg.qa.labels import AXIS_LABELS, CPSC_CLASSES, LABELS, RHYTHM_LABELS, label_names, label_text, main_rhythm
-from hf_evl_ecg.qa.prompts import (
-    CHOICE_LETTERS,
-    MEASUREMENTS,
-    NOTHING_FOUND,
+from hf_evl_ecg.qa.items import (
     QA_KEYS,
-    QUESTIONS,
     choice_question,
     class_list_question,
     closed_question,
@@ -22,10 +17,11 @@ from hf_evl_ecg.qa.prompts import (
     label_report,
     measurement_question,
     open_question,
-    pulse_prompt,
     qa_item,
     report_question,
 )
+from hf_evl_ecg.qa.labels import AXIS_LABELS, CPSC_CLASSES, LABELS, RHYTHM_LABELS, label_names, label_text, main_rhythm
+from hf_evl_ecg.qa.prompts import CHOICE_LETTERS, MEASUREMENTS, NOTHING_FOUND, QUESTIONS, pulse_prompt
 
 
 def test_all_names_exist():
