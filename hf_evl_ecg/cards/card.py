@@ -101,7 +101,9 @@ def evaluation_entries(rows: Sequence[Row], spec: CardSpec) -> list[dict[str, An
         wanted = method, seed, benchmark["task"], benchmark["metric"]
         found = [row for row in rows if (row["method"], row["seed"], row["task"], row["metric"]) == wanted]
         if len(found) != 1:
-            raise ValueError(f"the results hold {len(found)} rows of {wanted}; a benchmark needs exactly one")
+            raise ValueError(
+                f"benchmarks: the results hold {len(found)} rows of {wanted}; name a task and metric that have one"
+            )
         note = benchmark.get("notes") or metric_name(benchmark["metric"])
         entries.append(
             EvalResultEntry(benchmark["dataset_id"], benchmark["task_id"], round(found[0]["value"], 6), notes=note)
@@ -127,7 +129,9 @@ def write_card(path: str | Path, output: str | Path | None = None, model: str | 
     for needed in (results_path, facts_path):
         if needed is not None and not needed.is_file():
             how = f"; run `{spec.command}` first" if spec.command else ""
-            raise MissingResultsError(f"{needed} is not there, and a card is made of measured results only{how}")
+            raise MissingResultsError(
+                f"{needed}: there is no such file, and a card is made of measured results only{how}"
+            )
     source, stem = Path(path).parent, Path(path).stem
     output = Path(output) if output is not None else Path(path).with_suffix(".md")
     results = read_results(results_path)
@@ -145,7 +149,7 @@ def write_card(path: str | Path, output: str | Path | None = None, model: str | 
     text = render_card(results, spec, facts=facts, model_config=config, pictures=pictures)
     for case in facts.get("failures", ()):
         if Path(case.get("image") or "").name != (case.get("image") or ""):
-            raise ValueError(f"{facts_path}: picture {case['image']!r}; allowed: a file name in {source}")
+            raise ValueError(f"{facts_path}: image={case['image']!r}: allowed is the name of a file in {source}")
         if case.get("image") and output.parent.resolve() != source.resolve():
             shutil.copyfile(source / case["image"], output.parent / case["image"])
     if entries := evaluation_entries(results["rows"], spec):

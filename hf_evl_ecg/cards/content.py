@@ -36,13 +36,13 @@ def compared_runs(rows: Sequence[Row], spec: CardSpec) -> list[Run]:
     own = seeds.get(spec.method, [])
     if spec.seed not in own and not (spec.seed is None and len(own) == 1):
         raise ValueError(
-            f"the results hold method {spec.method!r} with seeds {own}, not {spec.seed}; methods: {list(seeds)}"
+            f"method={spec.method!r}, seed={spec.seed}: the results hold seeds {own} of it; methods: {list(seeds)}"
         )
     run = spec.method, spec.seed if spec.seed in own else own[0]
     others = [m for m in seeds if m != spec.teacher] if spec.baselines is None else list(spec.baselines)
     wanted = [*([spec.teacher] if spec.teacher in seeds else []), *others]
     if absent := [method for method in wanted if method not in seeds]:
-        raise ValueError(f"the results hold no row of {absent}; methods: {list(seeds)}")
+        raise ValueError(f"baselines={absent}: the results hold no row of them; methods: {list(seeds)}")
     return [run, *((m, run[1] if run[1] in seeds[m] else seeds[m][0]) for m in wanted if m and m != spec.method)]
 
 

@@ -72,13 +72,13 @@ def read_spec(path: str | Path) -> tuple[CardSpec, Path, Path | None]:
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(values, dict):
         raise ValueError(
-            f"{path} holds {type(values).__name__}; needed: the fields of a card, one 'name: value' per line"
+            f"{path} holds a {type(values).__name__}; give the fields of a card, one 'name: value' per line"
         )
     known = {f.name for f in fields(CardSpec)}
     unknown, missing = set(values) - known - {"results", "facts"}, {"name", "method", "results"} - set(values)
     if unknown or missing:
         raise ValueError(
-            f"{path}: fields {sorted(unknown)} are unknown, {sorted(missing)} are missing; known: {sorted(known)}, results, facts"
+            f"{path}: unknown fields {sorted(unknown)}, missing fields {sorted(missing)}; known are {sorted(known)}, results and facts"
         )
     results = path.parent / values.pop("results")
     facts = values.pop("facts", None)

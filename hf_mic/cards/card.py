@@ -12,14 +12,17 @@ from torch import nn
 
 from hf_mic.evaluation.score_pictures import plot_scores
 from hf_mic.evaluation.score_tables import markdown_report
-from hf_mic.files import write_atomically
+from hf_mic.files import write_text
 from hf_mic.losses import MICLoss
 
-from .parts import MODEL_PLACE, describe_mic, listed, model_index_results, truncation_section
+from .loss_text import describe_loss
+from .markdown import fill_template
+from .scores import model_index_results
 
 __all__ = ["complete_model_card", "describe_loss"]
 
 PICTURE = "scores_by_dimension.png"
+PLACE = "path/to/this/folder"  # stands for a model that has no name on the Hub
 SECTIONS = ("Truncation", "How it was trained", "Scores by dimension", "Limits")
 TAGS = ("matryoshka", "truncatable-embeddings")
 
@@ -57,68 +60,31 @@ def complete_model_card(
     """
     path = Path(folder) / "README.md"
     card = ModelCard(path.read_text(encoding="utf-8"))
-    data = cast(ModelCardData, card.data)
+    data, losses = cast(ModelCardData, card.data), list(_flatten(loss))
+    is_mic = any(isinstance(part, MICLoss) for part in losses)
     body = _without_sections(_without_comments(card.text))
-    body = _with_location(body, model_id)
-    sections = [truncation_section(truncate_dim, model_id)]
-    if loss is not None:
-        sections.append("## How it was trained\n\n" + describe_loss(loss))
+    body = _with_title(_with_location(body, model_id), model_id, "MIC encoder" if is_mic else "Sentence encoder")
     if results is not None:
-        sections.append(_scores(results, method))
         plot_scores(results["rows"], path.parent / PICTURE)
         if method is not None:
             others = [entry for entry in data.eval_results or [] if not str(entry.metric_name).endswith(" dimensions")]
             data.model_name = _title(body)
             data.eval_results = others + model_index_results(results["rows"], method, seed)
-    sections.append(_limits(results, limits))
+    facts = {
+        "model_id": model_id or PLACE,
+        "truncate_dim": truncate_dim,
+        "training": None if loss is None else describe_loss(loss),
+        "scores": None if results is None else markdown_report(results),
+        "picture": PICTURE,
+        "method": method,
+        "tasks": [f"`{task}`" for task in dict.fromkeys(row["task"] for row in results["rows"])] if results else [],
+        "limits": limits,
+    }
     before, found, after = body.partition("\n## Training Details\n")
-    body = f"{before.rstrip()}\n\n" + "\n\n".join(sections) + f"\n{found}{after}"
-    losses = list(_flatten(loss)) if loss is not None else []
-    tags = [*TAGS, *(["mic", "arxiv:2605.29987"] if any(isinstance(part, MICLoss) for part in losses) else [])]
+    body = f"{before.rstrip()}\n\n{fill_template('encoder.md', facts)}\n{found}{after}"
+    tags = [*TAGS, *(["mic", "arxiv:2605.29987"] if is_mic else [])]
     data.tags = list(dict.fromkeys([*(data.tags or []), *tags]))
-    text = f"---\n{data.to_yaml()}\n---\n\n{body.strip()}\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
-
-
-def describe_loss(loss: nn.Module | Mapping[str, nn.Module]) -> str:
-    """Say in markdown what a loss minimises, with all its settings.
-
-    Args:
-        loss: A loss, or losses by the name of their data set.
-    """
-    if isinstance(loss, Mapping):
-        return "\n\n".join(f"Data set `{name}`: {describe_loss(part)}" for name, part in loss.items())
-    if isinstance(loss, MICLoss):
-        return describe_mic(loss.get_config_dict())
-    return f"Trained with `{type(loss).__name__}`, whose settings are listed under Training Details."
-
-
-def _scores(results: Mapping[str, Any], method: str | None) -> str:
-    named = f" This model is `{method}`." if method else ""
-    return f"""## Scores by dimension
-
-![Scores by dimension]({PICTURE})
-
-Embeddings are truncated to the dimension, then normalised.{named}
-
-{markdown_report(results)}"""
-
-
-def _limits(results: Mapping[str, Any] | None, limits: Sequence[str]) -> str:
-    tasks = list(dict.fromkeys(row["task"] for row in results["rows"])) if results else []
-    shown = [f"`{task}`" for task in tasks]
-    measured = (
-        f"The scores hold for {listed(shown)} only: measure on data of your own before you choose a dimension."
-        if tasks
-        else "No scores by dimension were measured for this model: measure on data of your own before you choose a dimension."
-    )
-    general = [
-        measured,
-        "Only the leading coordinates carry the meaning of a short embedding; any other selection of coordinates does not.",
-        "Whatever the starting model and the training text lack or distort (languages, fields, social bias, length of text) "
-        "this model lacks or distorts too.",
-    ]
-    return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in [*limits, *general])
+    write_text(path, f"---\n{data.to_yaml()}\n---\n\n{body.strip()}\n")
 
 
 def _without_comments(text: str) -> str:
@@ -136,12 +102,17 @@ def _without_sections(text: str) -> str:
 
 
 def _with_location(text: str, model_id: str | None) -> str:
-    text = text.replace('"sentence_transformers_model_id"', f'"{_location(model_id)}"')
+    text = text.replace('"sentence_transformers_model_id"', f'"{model_id or PLACE}"')
     return text if model_id else text.replace("# Download from the 🤗 Hub\n", "")
 
 
-def _location(model_id: str | None) -> str:
-    return model_id or MODEL_PLACE
+def _with_title(text: str, model_id: str | None, kind: str) -> str:
+    """The title that sentence-transformers gives, the name of its class, becomes the model's name, or its kind."""
+
+    def name(found: re.Match[str]) -> str:
+        return f"# {model_id.split('/')[-1] if model_id else kind + found[1]}"
+
+    return re.sub(r"^# Sentence ?Transformer(?: model)?(.*)$", name, text, count=1, flags=re.MULTILINE)
 
 
 def _title(text: str) -> str:
@@ -149,5 +120,6 @@ def _title(text: str) -> str:
     return found.group(1).strip() if found else "Sentence encoder"
 
 
-def _flatten(loss: nn.Module | Mapping[str, nn.Module]) -> Iterator[nn.Module]:
-    yield from loss.values() if isinstance(loss, Mapping) else [loss]
+def _flatten(loss: nn.Module | Mapping[str, nn.Module] | None) -> Iterator[nn.Module]:
+    if loss is not None:
+        yield from loss.values() if isinstance(loss, Mapping) else [loss]

@@ -14,37 +14,31 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import yaml
 from huggingface_hub import EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 
 from hf_mic.evaluation.score_pictures import plot_scores
-from hf_mic.evaluation.score_tables import HEADLINE_METRICS, markdown_report
-from hf_mic.files import write_atomically
+from hf_mic.evaluation.score_tables import markdown_report
+from hf_mic.files import write_text
+from hf_mic.losses import MIC_BIBTEX
 from hf_mic.results import Rows, read_results
 
-from .parts import listed, model_index_results, own_rows, truncation_section
-from .study_sections import (
-    citation_section,
-    cost_section,
-    data_section,
-    limits_section,
-    origin_section,
-    training_section,
-)
+from .card import PLACE, TAGS
+from .loss_text import describe_mic, loss_settings
+from .markdown import fill_template
+from .scores import COMPARED_METRICS, compare_methods, model_index_results, own_rows, rows_by_dim
 
 __all__ = ["CardSpec", "MissingResultsError", "read_spec", "render_card", "write_card"]
 
-TAGS = ("matryoshka", "truncatable-embeddings")
 MIC_TAGS = ("mic", "arxiv:2605.29987")
 GEOMETRY = "geometry"
-UNTRAINED = {
-    "truncation": "the untouched encoder, truncated",
-    "pca": "PCA of the untouched encoder, fitted on the training sentences",
+_KINDS = {
+    "single": "each sentence with itself under another dropout (SimCSE)",
+    "pairs": "pairs of sentences",
+    "triplets": "triplets of sentences",
 }
-PICTURE_METRICS = ("spearman", "accuracy_standardised", "ndcg@10")
 
 
 class MissingResultsError(FileNotFoundError):
@@ -98,7 +92,7 @@ def read_spec(path: str | Path) -> tuple[CardSpec, Path]:
     unknown, missing = set(values) - known - {"results"}, {"name", "method", "results"} - set(values)
     if unknown or missing:
         raise ValueError(
-            f"{path}: fields {sorted(unknown)} are unknown, {sorted(missing)} are missing; known: {sorted(known)}, results."
+            f"{path}: unknown fields {sorted(unknown)}, missing fields {sorted(missing)}; known are {sorted(known)} and results"
         )
     results = path.parent / values.pop("results")
     return CardSpec(**values), results
@@ -122,21 +116,31 @@ def render_card(results: Mapping[str, Any], spec: CardSpec, *, picture: str | No
     own = own_rows(rows, spec.method, spec.seed)
     seed = own[0]["seed"]
     if absent := sorted(set(spec.baselines) - {row["method"] for row in rows}):
-        raise ValueError(f"results hold no row of {absent}; methods are {sorted({row['method'] for row in rows})}.")
+        raise ValueError(
+            f"baselines={absent}: the results hold no row of them; methods are {sorted({row['method'] for row in rows})}"
+        )
     plan = next((m for m in results["config"].get("methods", ()) if m["name"] == spec.method), None)
-    parts = [
-        f"# {spec.name}\n\n{_introduction(spec, own)}",
-        truncation_section(spec.truncate_dim, spec.model_id, "How to use"),
-        _intended_use(own),
-        _scores(rows, own, spec, seed, picture),
-        data_section(results["config"], plan, spec.data),
-        training_section(results["config"], plan, max(row["dim"] for row in own)),
-        cost_section(results, spec.method, seed),
-        limits_section(results["config"], rows, spec.method, spec.limits),
-        origin_section(results),
-        citation_section(plan),
-    ]
-    body = "\n\n".join(part for part in parts if part)
+    methods = (*spec.baselines, spec.method)
+    shown = sorted((r for r in rows if r["method"] in methods), key=lambda row: methods.index(row["method"]))
+    facts = {
+        "spec": spec,
+        "seed": seed,
+        "results": results,
+        "machine": results["machine"],
+        "model_id": spec.model_id or PLACE,
+        "truncate_dim": spec.truncate_dim,
+        "dims": sorted({row["dim"] for row in own}),
+        "tasks": [f"`{task}`" for task in dict.fromkeys(row["task"] for row in own)],
+        "picture": picture,
+        "own": rows_by_dim(own),
+        "compared": compare_methods(shown, spec.method, spec.baselines),
+        "report": markdown_report({"rows": shown}, COMPARED_METRICS),
+        "train_seconds": results["config"].get("runs", {}).get(f"{spec.method}-{seed}", {}).get("train_seconds"),
+        "lengths": results["config"].get("max_seq_length", {}),
+        "one_seed": len({row["seed"] for row in rows if row["method"] == spec.method}) == 1,
+        "bibtex": MIC_BIBTEX,
+        **_training_facts(results["config"], plan, max(row["dim"] for row in own)),
+    }
     given: dict[str, Any] = {"base_model": spec.base_model} if spec.base_model else {}
     is_mic = plan is not None and plan["method"] == "mic"
     data = ModelCardData(
@@ -149,7 +153,7 @@ def render_card(results: Mapping[str, Any], spec: CardSpec, *, picture: str | No
         eval_results=model_index_results(rows, spec.method, seed),
         **given,
     )
-    text = f"---\n{data.to_yaml()}\n---\n\n{body}\n"
+    text = f"---\n{data.to_yaml()}\n---\n\n{fill_template('study.md', facts)}\n"
     ModelCard(text)  # parses the metadata back, or raises
     return text
 
@@ -166,7 +170,9 @@ def evaluation_entries(rows: Rows, spec: CardSpec) -> list[dict[str, Any]]:
         wanted = tuple(benchmark[key] for key in ("task", "metric", "dim"))
         found = [row for row in own if (row["task"], row["metric"], row["dim"]) == wanted]
         if not found:
-            raise ValueError(f"results hold no row of {wanted} for {spec.method!r}; a benchmark needs one.")
+            raise ValueError(
+                f"benchmarks: {wanted} is no score of {spec.method!r} in the results; name its task, metric and dim"
+            )
         notes = f"{wanted[1]} at {wanted[2]} dimensions"
         value = round(found[0]["value"], 6)
         entries.append(EvalResultEntry(benchmark["dataset_id"], benchmark["task_id"], value, notes=notes))
@@ -189,102 +195,48 @@ def write_card(path: str | Path, output: str | Path | None = None) -> Path:
     spec, results_path = read_spec(path)
     if not results_path.is_file():
         how = f"; run `{spec.command}` first" if spec.command else ""
-        raise MissingResultsError(f"{results_path} is not there, and a card is made of measured results only{how}")
+        raise MissingResultsError(
+            f"results={results_path}: there is no such file, and a card is made of measured results only{how}"
+        )
     output = Path(output) if output is not None else Path(path).with_suffix(".md")
     results, stem = read_results(results_path), Path(path).stem
-    shown = _shown(results["rows"], spec)
-    metrics = [m for m in PICTURE_METRICS if any(row["metric"] == m for row in shown)]
+    shown = [row for row in results["rows"] if row["method"] in (*spec.baselines, spec.method)]
+    metrics = [metric for metric in COMPARED_METRICS if any(row["metric"] == metric for row in shown)]
     text = render_card(results, spec, picture=f"{stem}_scores.png" if metrics else None)
     if metrics:
+        shown.sort(key=lambda row: (*spec.baselines, spec.method).index(row["method"]))
         plot_scores(shown, output.parent / f"{stem}_scores.png", metrics=metrics)
     if entries := evaluation_entries(results["rows"], spec):
         content = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True)
-        write_atomically(output.parent / ".eval_results" / f"{stem}.yaml", lambda file: file.write(content.encode()))
-    write_atomically(output, lambda file: file.write(text.encode()))
+        write_text(output.parent / ".eval_results" / f"{stem}.yaml", content)
+    write_text(output, text)
     return output
 
 
-def _introduction(spec: CardSpec, own: Rows) -> str:
-    dims = sorted({row["dim"] for row in own})
-    start = f" It started from `{spec.base_model}`." if spec.base_model else ""
-    text = (
-        f"A sentence encoder whose embeddings can be cut: the first {listed(dims[:-1])} of its {dims[-1]} coordinates are "
-        f"embeddings too, measured below at each length.{start}"
-    )
-    return f"{spec.summary.strip()}\n\n{text}" if spec.summary else text
-
-
-def _intended_use(own: Rows) -> str:
-    tasks = [f"`{task}`" for task in dict.fromkeys(row["task"] for row in own)]
-    return f"""## Intended use and its limits
-
-For search, clustering and classification of short English texts where vectors must be small. The scores are of {listed(tasks)} only:
-measure on data of your own before you choose a dimension. Not made for other languages, long documents, or decisions about people."""
-
-
-def _scores(rows: Rows, own: Rows, spec: CardSpec, seed: int | None, picture: str | None) -> str:
-    shown = _shown(rows, spec)
-    named = [f"`{name}`: {text}" for name, text in UNTRAINED.items() if name in spec.baselines]
-    which = f"This model is `{spec.method}`" + (f", seed {seed}" if seed is not None else "")
-    parts = ["## Scores by dimension", *([f"![Scores by dimension]({picture})"] if picture else [])]
-    parts.append(
-        f"{which}. {'; '.join(named)}{'.' if named else ''} Embeddings are truncated, then normalised; scores × 100."
-    )
-    parts.append("This model with 95 % bootstrap intervals over test items:")
-    parts += [
-        _own_table(own),
-        "Dimensions at which its mean over seeds is above that of the other methods; elsewhere it is not:",
-        _comparison(shown, spec),
-    ]
-    parts += ["All methods, the best mean of a dimension in bold:", markdown_report({"rows": shown}, PICTURE_METRICS)]
-    return "\n\n".join(parts)
-
-
-def _shown(rows: Rows, spec: CardSpec) -> list[Mapping[str, Any]]:
-    """Rows of the baselines in their order, then of this model's method."""
-    methods = (*spec.baselines, spec.method)
-    own = [row for row in rows if row["method"] in methods]
-    return sorted(own, key=lambda row: methods.index(row["method"]))
-
-
-def _own_table(own: Rows) -> str:
-    dims = sorted({row["dim"] for row in own})
-    lines = [f"| task | metric | n | {' | '.join(map(str, dims))} |", f"| --- | --- | --: |{' --: |' * len(dims)}"]
-    metrics = dict.fromkeys((*HEADLINE_METRICS, *PICTURE_METRICS))
-    for task, metric in dict.fromkeys((row["task"], row["metric"]) for row in own if row["metric"] in metrics):
-        found = {row["dim"]: row for row in own if (row["task"], row["metric"]) == (task, metric)}
-        n = next(iter(found.values()))["n"]
-        lines.append(f"| {task} | {metric} | {n:,} | {' | '.join(_interval(found.get(dim)) for dim in dims)} |")
-    return "\n".join(lines)
-
-
-def _interval(row: Mapping[str, Any] | None) -> str:
-    if row is None:
-        return "–"
-    interval = "" if row["ci_low"] is None else f" [{100 * row['ci_low']:.1f}, {100 * row['ci_high']:.1f}]"
-    return f"{100 * row['value']:.1f}{interval}"
-
-
-def _comparison(rows: Rows, spec: CardSpec) -> str:
-    """For each task and baseline: dimensions at which the mean over seeds is higher, of those that both have."""
-    lines = [f"| task | metric | {' | '.join(spec.baselines)} |", f"| --- | --- |{' --- |' * len(spec.baselines)}"]
-    for task, metric in dict.fromkeys((row["task"], row["metric"]) for row in rows if row["metric"] in PICTURE_METRICS):
-        means = {
-            method: _means([r for r in rows if (r["method"], r["task"], r["metric"]) == (method, task, metric)])
-            for method in (spec.method, *spec.baselines)
-        }
-        own, cells = means[spec.method], []
-        for other in spec.baselines:
-            both = sorted(set(own) & set(means[other]))
-            above = [str(dim) for dim in both if own[dim] > means[other][dim]]
-            cells.append(("all" if len(above) == len(both) else ", ".join(above) or "none") if both else "–")
-        lines.append(f"| {task} | {metric} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _means(rows: Rows) -> dict[int, float]:
-    full = [row for row in rows if row.get("precision", "float32") == "float32"]
-    return {dim: mean(r["value"] for r in full if r["dim"] == dim) for dim in {row["dim"] for row in full}}
+def _training_facts(config: Mapping[str, Any], plan: Mapping[str, Any] | None, width: int) -> dict[str, Any]:
+    """What the template says of data and training; ``plan`` are the settings of the method, None if they are not known."""
+    if plan is None:
+        return {"plan": None, "options": None}
+    settings = {**config["training"], **plan.get("training", {})}
+    sources = config["data"][plan.get("data", "unsupervised")]
+    kinds = {source["kind"] for source in sources}
+    named = {
+        "per_device_train_batch_size": "batch size",
+        "learning_rate": "learning rate",
+        "weight_decay": "weight decay",
+    }
+    steps = [f"{settings['max_steps']:,} steps"] if "max_steps" in settings else []
+    options = loss_settings(settings, width) if plan["method"] == "mic" else None
+    return {
+        "plan": plan,
+        "sources": sources,
+        "pairs": [text for kind, text in _KINDS.items() if kind in kinds],
+        "settings": [*steps, *(f"{text} {settings[key]:g}" for key, text in named.items() if key in settings)],
+        "head": config.get("head"),
+        "head_learning_rate": config.get("head_learning_rate"),
+        "options": options,
+        "loss": describe_mic(options) if options else None,
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -96,6 +96,7 @@ def test_the_card_is_complete_without_asking_the_network(saved, monkeypatch):
     assert (folder / "scores_by_dimension.png").read_bytes()[:4] == b"\x89PNG"
     assert "![Scores by dimension](scores_by_dimension.png)" in text
     assert str(folder) not in text
+    assert re.findall(r"^# (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)[0] == "MIC encoder"
 
 
 def test_the_metadata_hold_the_scores_of_this_model(saved):
@@ -149,6 +150,7 @@ def test_a_card_without_results_says_so(saved):
     text = (folder / "README.md").read_text()
     assert "No scores by dimension were measured" in text
     assert 'SentenceTransformer("me/model")' in text
+    assert "\n# model\n" in text, "its name on the Hub, not that of a class"
     assert "# Download from the 🤗 Hub" in text
     assert ModelCard.load(folder / "README.md").data.eval_results is None
 
@@ -170,7 +172,7 @@ def test_a_failed_write_leaves_the_old_card(saved, monkeypatch):
 
 def test_ambiguous_or_missing_results_are_refused(saved):
     folder, _ = saved
-    with pytest.raises(ValueError, match="no row of method 'ese'"):
+    with pytest.raises(ValueError, match="method='ese', seed=None: the results hold no row of it"):
         complete_model_card(folder, results=RESULTS, method="ese")
     two = RESULTS | {"rows": [row("mic", 8, 0.5, seed=0), row("mic", 8, 0.7, seed=1)]}
     with pytest.raises(ValueError, match="give the seed"):

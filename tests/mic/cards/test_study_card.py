@@ -12,6 +12,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
 from hf_mic import MICLoss, MICTrainingArguments
+from hf_mic.cards.loss_text import loss_settings
 from hf_mic.cards.study_card import (
     CardSpec,
     MissingResultsError,
@@ -21,7 +22,6 @@ from hf_mic.cards.study_card import (
     render_card,
     write_card,
 )
-from hf_mic.cards.study_sections import loss_settings
 from hf_mic.losses import MIC_BIBTEX
 from hf_mic.results import read_results
 
@@ -256,14 +256,14 @@ def test_a_description_without_results_or_with_wrong_ones_is_refused(tmp_path, c
         main([str(path)])
     assert "measured results only" in capsys.readouterr().err
     assert not (tmp_path / "mic_test.md").exists()
-    with pytest.raises(ValueError, match=r"fields \['licence'\] are unknown"):
+    with pytest.raises(ValueError, match=r"unknown fields \['licence'\]"):
         read_spec(write_study(tmp_path, licence="mit"))
     with pytest.raises(ValueError, match="give the seed"):
         render_card(RESULTS, CardSpec("x", "mic", baselines=[]))
-    with pytest.raises(ValueError, match=r"no row of \['pca'\]"):
+    with pytest.raises(ValueError, match=r"baselines=\['pca'\]: the results hold no row"):
         render_card(RESULTS, CardSpec("x", "mic", seed=0))
     benchmark = {"task": "stsb", "metric": "spearman", "dim": 7, "dataset_id": "a/b", "task_id": "c"}
-    with pytest.raises(ValueError, match="a benchmark needs one"):
+    with pytest.raises(ValueError, match="is no score of 'mic'"):
         evaluation_entries(RESULTS["rows"], CardSpec("x", "mic", seed=0, benchmarks=[benchmark]))
 
 

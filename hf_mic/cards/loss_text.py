@@ -1,0 +1,77 @@
+"""What a model was trained to minimise, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from torch import nn
+
+from hf_mic.losses import MICLoss
+from hf_mic.training_args import MICTrainingArguments
+
+from .markdown import fill_template, listed
+
+__all__ = ["describe_loss", "describe_mic", "loss_settings"]
+
+
+def describe_loss(loss: nn.Module | Mapping[str, nn.Module]) -> str:
+    """Say in markdown what a loss minimises, with all its settings.
+
+    Args:
+        loss: A loss, or losses by the name of their data set.
+    """
+    if isinstance(loss, Mapping):
+        return "\n\n".join(f"Data set `{name}`: {describe_loss(part)}" for name, part in loss.items())
+    if isinstance(loss, MICLoss):
+        return describe_mic(loss.get_config_dict())
+    return f"Trained with `{type(loss).__name__}`, whose settings are listed under Training Details."
+
+
+def describe_mic(config: Mapping[str, Any]) -> str:
+    """Say in markdown what MIC minimises.
+
+    Args:
+        config: Settings as from :meth:`hf_mic.MICLoss.get_config_dict`. Where ``reg_dims`` are a list although the scope is
+            tokens, the layers are not named.
+    """
+    return fill_template("loss.md", {**config, "regularised": _regularised(config)})
+
+
+def loss_settings(settings: Mapping[str, Any], width: int) -> dict[str, Any]:
+    """What :meth:`hf_mic.MICLoss.get_config_dict` would say of these training arguments, and the defaults of the others.
+
+    Args:
+        settings: Training arguments of one method of a study.
+        width: Full width of the embeddings.
+    """
+    defaults = {f.name: f.default for f in fields(MICTrainingArguments)}
+    names = [
+        *("scope", "gamma", "tau", "var_weight", "scr_weight", "sir_weight", "t", "cv_mode", "n_dims_per_step"),
+        *("distill", "distill_weight", "distill_temperature", "gather_across_devices"),
+    ]
+    dims = sorted(settings["matryoshka_dims"], reverse=True)
+    regularised = settings.get("reg_dims") or [dim for dim in dims if dim < width]
+    layers = settings.get("layers")
+    return {
+        "loss": "MultipleNegativesRankingLoss",
+        "matryoshka_dims": dims,
+        "matryoshka_weights": settings.get("matryoshka_weights") or [1] * len(dims),
+        "reg_dims": {str(layer): regularised for layer in layers} if layers else regularised,
+        **{name: settings.get(name, defaults[name]) for name in names},
+    }
+
+
+def _regularised(config: Mapping[str, Any]) -> str:
+    """Which vectors the regularisers see, and which of their prefixes."""
+    dims = config["reg_dims"]
+    if config["scope"] == "pooled":
+        return f"sentence embeddings, prefixes {listed(dims)}"
+    if not isinstance(dims, Mapping):
+        return f"token states of the middle-to-late layers, prefixes {listed(dims)}"
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for layer, own in dims.items():
+        groups.setdefault(tuple(own), []).append(layer)
+    parts = [f"layer{'s' * (len(g) > 1)} {listed(g)}, prefixes {listed(own)}" for own, g in groups.items()]
+    return "token states of " + "; ".join(parts)
