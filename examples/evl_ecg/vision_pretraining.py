@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from hf_evl_ecg.data.rendered import RenderedECG
-from hf_evl_ecg.models.features import base_model
+from hf_evl_ecg.models.native import base_model
 from hf_evl_ecg.qa.labels import CPSC_CLASSES
 from hf_evl_ecg.signals.simulation import simulate
 

@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hf_evl_ecg.files import new_file, write_json
-from hf_evl_ecg.models.features import base_model, extract_layers
+from hf_evl_ecg.models.features import extract_layers
 from hf_evl_ecg.models.fingerprints import tensors_sha256
+from hf_evl_ecg.models.native import base_model
 from hf_evl_ecg.tokens import TokenFeatures
 
 from .cache import DTYPES, FORMAT, CacheLayout, compare_headers, read_header, read_shards

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from hf_evl_ecg.models.features import FeatureRequest, base_model, extract_features, image_token_id
+from hf_evl_ecg.models.features import FeatureRequest, extract_features
+from hf_evl_ecg.models.native import base_model, image_token_id, move_batch
 from hf_evl_ecg.tokens import TokenFeatures
 
 __all__ = ["OnlineTeacher", "SameModelError", "TeacherSignal", "check_not_same_model"]
@@ -81,11 +82,7 @@ class OnlineTeacher:
 
     def inputs(self, batch: Mapping[str, Any]) -> tuple[dict[str, Tensor], Tensor]:
         """The teacher's forward arguments, on its device and with pixels in its dtype, and its labels."""
-        model = base_model(self.model)
-        inputs = {
-            name: value.to(model.device, model.dtype if value.is_floating_point() else value.dtype)
-            for name, value in batch["teacher"].items()
-        }
+        inputs = move_batch(batch["teacher"], self.model)
         return inputs, inputs.pop("labels")
 
 

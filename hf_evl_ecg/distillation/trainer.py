@@ -13,26 +13,17 @@ from torch import Tensor, nn
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
 
+from hf_evl_ecg.chat.batches import first_answer, model_inputs
 from hf_evl_ecg.chat.collator import EVLECGCollator
 from hf_evl_ecg.chat.conversations import ExampleError
 from hf_evl_ecg.chat.encoding import image_tokens
 from hf_evl_ecg.config import EVLECGConfig
 from hf_evl_ecg.cross_entropy import answer_cross_entropy
 from hf_evl_ecg.drawing.image_file import ImageFile
-from hf_evl_ecg.inference.generation import (
-    BESIDE_MODEL_INPUTS,
-    answer_token_ids,
-    first_answer,
-    generate_ids,
-    label_likelihoods,
-)
-from hf_evl_ecg.models.features import (
-    FeatureRequest,
-    UnsupportedModelError,
-    base_model,
-    extract_features,
-    image_token_id,
-)
+from hf_evl_ecg.inference.generation import generate_ids
+from hf_evl_ecg.inference.likelihood import answer_token_ids, label_likelihoods
+from hf_evl_ecg.models.features import FeatureRequest, extract_features
+from hf_evl_ecg.models.native import UnsupportedModelError, base_model, image_token_id
 from hf_evl_ecg.tokens import IGNORE, AnswerGroups, TokenFeatures
 
 from .cache import CachedTeacher
@@ -183,9 +174,8 @@ class EVLECGTrainer(Trainer):
         return (loss, {"features": student}) if return_outputs else loss
 
     def _student_features(self, model: nn.Module, inputs: Mapping[str, Any]) -> TokenFeatures:
-        own = {name: value for name, value in inputs.items() if name not in BESIDE_MODEL_INPUTS}
         request = self._request(self.args.student_layer, teacher=False)
-        return extract_features(self.student, own, inputs["labels"], request, forward=model)
+        return extract_features(self.student, model_inputs(inputs), inputs["labels"], request, forward=model)
 
     def _request(self, layer: int, *, teacher: bool) -> FeatureRequest:
         """What the terms of positive weight read.

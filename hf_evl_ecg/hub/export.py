@@ -17,9 +17,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedM
 
 from hf_evl_ecg.chat.conversations import Turn, chat_messages, special_tokens
 from hf_evl_ecg.files import new_folder
-from hf_evl_ecg.inference.generation import answer_token_ids
-from hf_evl_ecg.models.features import UnsupportedModelError, base_model
+from hf_evl_ecg.inference.likelihood import answer_token_ids
 from hf_evl_ecg.models.loading import PROVENANCE_KEY
+from hf_evl_ecg.models.native import UnsupportedModelError, base_model, eval_mode, move_batch
 from hf_evl_ecg.qa.prompts import RHYTHM_QUESTION
 
 from .reload_check import ReloadError, reload_logits
@@ -197,14 +197,8 @@ def _check_input(
 
 @torch.no_grad()
 def _logits(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-    network = base_model(model)
-    moved = {n: t.to(network.device, network.dtype if t.is_floating_point() else None) for n, t in inputs.items()}
-    was_training = model.training
-    model.eval()
-    try:
-        return model(**moved).logits.float().cpu()
-    finally:
-        model.train(was_training)
+    with eval_mode(model):
+        return model(**move_batch(inputs, model)).logits.float().cpu()
 
 
 def _reload(

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
@@ -19,14 +18,14 @@ from tqdm.auto import tqdm
 
 from hf_evl_ecg.chat.collator import EVLECGCollator, example_key, record_name
 from hf_evl_ecg.chat.conversations import ExampleError
-from hf_evl_ecg.models.features import base_model
 from hf_evl_ecg.models.fingerprints import model_fingerprint, processor_fingerprint
+from hf_evl_ecg.models.native import move_batch
 from hf_evl_ecg.qa.grading import candidate_answers, item_kind
 from hf_evl_ecg.qa.groups import Answer
 from hf_evl_ecg.qa.scoring import score_answers
 
-from .generation import answer_token_ids, generate_answers
-from .likelihood import option_log_likelihoods
+from .generation import generate_answers
+from .likelihood import answer_token_ids, option_log_likelihoods
 
 __all__ = ["AnswerFileError", "Evaluation", "answer_items", "evaluate_model"]
 
@@ -214,13 +213,7 @@ class _Asker:
     def __call__(
         self, batch: Mapping[str, Any], candidates: Sequence[tuple[str, ...]]
     ) -> list[tuple[str | None, tuple[float, ...]]]:
-        network = base_model(self.model)
-        moved = {
-            name: value.to(network.device, network.dtype if value.is_floating_point() else None)
-            if isinstance(value, torch.Tensor)
-            else value
-            for name, value in batch.items()
-        }
+        moved = move_batch(batch, self.model)
         texts: list[str | None] = [None] * len(candidates)
         if self.max_new_tokens is not None:
             tokenizer = self.processor.tokenizer

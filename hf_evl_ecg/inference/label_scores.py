@@ -24,8 +24,7 @@ from hf_evl_ecg.qa.items import closed_question
 from hf_evl_ecg.qa.labels import label_text
 from hf_evl_ecg.tokens import IGNORE
 
-from .generation import answer_token_ids
-from .likelihood import option_log_likelihoods
+from .likelihood import answer_token_ids, option_log_likelihoods
 
 __all__ = ["LabelScorer", "answers_after_image", "check_labels", "label_question"]
 

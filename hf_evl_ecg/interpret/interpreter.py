@@ -18,8 +18,8 @@ from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.inference.generation import generate_answers
 from hf_evl_ecg.inference.label_scores import LabelScorer, check_labels
 from hf_evl_ecg.inference.streaming import stream_answer
-from hf_evl_ecg.models.features import base_model, image_token_id
 from hf_evl_ecg.models.loading import PROVENANCE_KEY, load_vlm
+from hf_evl_ecg.models.native import base_model, image_token_id, move_batch
 from hf_evl_ecg.qa.labels import CPSC_CLASSES
 from hf_evl_ecg.qa.prompts import REPORT_QUESTION
 from hf_evl_ecg.records.header import ECGRecordError
@@ -266,16 +266,10 @@ class ECGInterpreter:
 
     def _encode(self, pictures: Sequence[ECGPicture], questions: Sequence[str]) -> dict[str, Any]:
         """Collated questions on the model's device; the collator wants an answer, which prompts leave out again."""
-        network = base_model(self.model)
         batch = self._collate(
             [
                 {"id": picture.name, "image": picture.image, "question": question, "answer": "yes"}
                 for picture, question in zip(pictures, questions, strict=True)
             ]
         )
-        return {
-            name: value.to(network.device, network.dtype if value.is_floating_point() else None)
-            if isinstance(value, torch.Tensor)
-            else value
-            for name, value in batch.items()
-        }
+        return move_batch(batch, self.model)

@@ -15,7 +15,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from hf_evl_ecg.drawing.geometry import LAYOUTS
-from hf_evl_ecg.models.features import base_model
+from hf_evl_ecg.models.native import base_model
 from hf_evl_ecg.signals.ecg import ECG
 
 from .interpreter import ECGInterpreter, Interpretation

@@ -1,6 +1,7 @@
-from .features import FeatureRequest, UnsupportedModelError, base_model, extract_features, extract_layers
+from .features import FeatureRequest, extract_features, extract_layers
 from .fingerprints import model_fingerprint, processor_fingerprint
 from .loading import PROVENANCE_KEY, ModelLoadError, load_vlm
+from .native import UnsupportedModelError, base_model
 from .patch_positions import UnknownLayoutError
 
 __all__ = [

@@ -18,28 +18,18 @@ from packaging.version import Version
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from hf_evl_ecg.padded import gather_tokens, kept_positions, pool_tokens, take_tokens
 from hf_evl_ecg.tokens import IGNORE, TokenFeatures
 
-from .gather import gather_tokens, kept_positions, pool_tokens, take_tokens
+from .native import UnsupportedModelError, base_model, image_token_id
 from .patch_positions import patch_positions
 
-__all__ = [
-    "FeatureRequest",
-    "UnsupportedModelError",
-    "base_model",
-    "extract_features",
-    "extract_layers",
-    "image_token_id",
-]
+__all__ = ["FeatureRequest", "TokenScope", "extract_features", "extract_layers"]
 
 TokenScope = Literal["all", "visual", "answer"]
 
 LOGITS_PER_SAMPLE = Version(transformers.__version__) >= Version("5.21")
 """Whether ``logits_to_keep`` takes positions per sample, (B, A); before, one list of positions for the whole batch."""
-
-
-class UnsupportedModelError(ValueError):
-    """A model that is no native vision-language model, or lacks what the distillation needs."""
 
 
 @dataclass(frozen=True)
@@ -70,36 +60,6 @@ class FeatureRequest:
             raise ValueError(f"visual_pool={self.visual_pool}: must be at least 1 (1 keeps every image token).")
         if self.positions and not self.visual:
             raise ValueError("positions=True needs visual=True: they are the positions of the visual tokens.")
-
-
-def base_model(model: nn.Module) -> PreTrainedModel:
-    """The transformers model inside a PEFT wrapper, or the model itself.
-
-    Raises:
-        UnsupportedModelError: If there is no transformers model inside.
-    """
-    inner: Any = model if isinstance(model, PreTrainedModel) else getattr(model, "get_base_model", lambda: model)()
-    if not isinstance(inner, PreTrainedModel):
-        raise UnsupportedModelError(
-            f"{type(model).__name__} is neither a transformers model nor a PEFT model around one; load it with "
-            "AutoModelForImageTextToText.from_pretrained."
-        )
-    return inner
-
-
-def image_token_id(model: nn.Module) -> int:
-    """Id of the token whose embedding a model replaces by an image feature.
-
-    Raises:
-        UnsupportedModelError: If the model's configuration names no image token.
-    """
-    token_id = getattr(base_model(model).config, "image_token_id", None)
-    if token_id is None:
-        raise UnsupportedModelError(
-            f"{type(base_model(model)).__name__} has no image_token_id in its configuration, so its image tokens "
-            "cannot be found; use a native vision-language model (LlavaNext, Idefics3, Qwen2-VL, InternVL …)."
-        )
-    return int(token_id)
 
 
 def extract_features(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .features import base_model
+from .native import base_model
 
 __all__ = ["model_fingerprint", "processor_fingerprint", "tensors_sha256"]
 

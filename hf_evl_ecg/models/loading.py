@@ -18,7 +18,7 @@ from transformers import (
     BitsAndBytesConfig,
 )
 
-from .features import UnsupportedModelError
+from .native import UnsupportedModelError
 
 __all__ = ["PROVENANCE_KEY", "QUANTIZATIONS", "ModelLoadError", "load_vlm"]
 

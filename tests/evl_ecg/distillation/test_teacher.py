@@ -15,8 +15,9 @@ from hf_evl_ecg.distillation.cache import CachedTeacher, CacheLayout, CacheMisma
 from hf_evl_ecg.distillation.cache_writer import TeacherCacheWriter
 from hf_evl_ecg.distillation.teacher import OnlineTeacher, SameModelError, check_not_same_model
 from hf_evl_ecg.losses import EVLECGLoss
-from hf_evl_ecg.models.features import FeatureRequest, UnsupportedModelError
+from hf_evl_ecg.models.features import FeatureRequest
 from hf_evl_ecg.models.fingerprints import model_fingerprint, processor_fingerprint
+from hf_evl_ecg.models.native import UnsupportedModelError
 
 EVERYTHING = FeatureRequest()
 FINGERPRINT = {"teacher": "tiny", "render": "plain", "seed": 0}
@@ -116,7 +117,7 @@ def test_cached_and_online_losses_agree(tmp_path, tiny_vlm, teacher, collator, e
     batch = collator(ecg_examples)
     features = student.features({**batch, "teacher": {k: batch[k] for k in STUDENT_KEYS}}, EVERYTHING)
     torch.manual_seed(0)
-    loss = EVLECGLoss(32, 48, lambda_uld=1.0, num_heads=4, uld_top_k=64)
+    loss = EVLECGLoss(32, 48, lambda_uld=1.0, mhca_num_heads=4, uld_top_k=64)
     cached = CachedTeacher(tmp_path, expected=FINGERPRINT).features(batch, EVERYTHING)
     ce = torch.tensor(1.0)
     expected = loss(features, teacher.features(batch, EVERYTHING), ce)
@@ -152,7 +153,7 @@ def test_a_killed_writer_goes_on(tmp_path, teacher, collator, ecg_examples):
     (first,) = shards(tmp_path)
     half = first.with_name("000-00001-0123abcd.safetensors")
     half.write_bytes(b"half a shard, killed before the .json was written")
-    half.with_suffix(".77.tmp").write_bytes(b"")
+    half.with_name(f".{half.name}.77").write_bytes(b"")
     before = first.stat().st_mtime_ns
     written, writer = write(tmp_path, teacher, collator, ecg_examples)
     assert written == 4

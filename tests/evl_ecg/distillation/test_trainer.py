@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, TrainingArguments
 from transformers.trainer_pt_utils import LabelSmoother
 
+from hf_evl_ecg.chat.batches import prompt_inputs
 from hf_evl_ecg.chat.collator import EVLECGCollator
 from hf_evl_ecg.chat.conversations import ExampleError, MissingAnswerError
 from hf_evl_ecg.chat.encoding import TruncatedImageError
@@ -20,8 +21,9 @@ from hf_evl_ecg.distillation.cache import CachedTeacher, CacheLayout
 from hf_evl_ecg.distillation.cache_writer import TeacherCacheWriter
 from hf_evl_ecg.distillation.teacher import SameModelError
 from hf_evl_ecg.distillation.trainer import EVLECGTrainer
-from hf_evl_ecg.inference.generation import answer_token_ids, generate_answers, label_likelihoods, prompt_inputs
-from hf_evl_ecg.models.features import UnsupportedModelError
+from hf_evl_ecg.inference.generation import generate_answers
+from hf_evl_ecg.inference.likelihood import answer_token_ids, label_likelihoods
+from hf_evl_ecg.models.native import UnsupportedModelError
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from hf_evl_ecg.hub import export
 from hf_evl_ecg.hub.export import _check_input, _native_copy, export_student
 from hf_evl_ecg.hub.reload_check import _SCRIPT, ReloadError, reload_logits
 from hf_evl_ecg.llava.flat_tiles import FlatLlavaNextForConditionalGeneration
-from hf_evl_ecg.models.features import UnsupportedModelError
 from hf_evl_ecg.models.loading import PROVENANCE_KEY
+from hf_evl_ecg.models.native import UnsupportedModelError
 from hf_evl_ecg.qa.prompts import RHYTHM_QUESTION
 
 PROVENANCE = {"teacher": "tiny teacher", "data": ["PTB-XL"], "commit": None, "results": {"macro_auc": 0.75}}

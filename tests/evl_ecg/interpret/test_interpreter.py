@@ -20,8 +20,8 @@ from hf_evl_ecg.inference.generation import generate_answers
 from hf_evl_ecg.inference.streaming import stream_answer
 from hf_evl_ecg.interpret.interpreter import Interpretation
 from hf_evl_ecg.interpret.pictures import load_picture, training_render_config
-from hf_evl_ecg.models.features import UnsupportedModelError
 from hf_evl_ecg.models.loading import ModelLoadError, load_vlm
+from hf_evl_ecg.models.native import UnsupportedModelError
 from hf_evl_ecg.qa.prompts import REPORT_QUESTION
 from hf_evl_ecg.signals.ecg import crop
 from hf_evl_ecg.signals.simulation import simulate

@@ -4,16 +4,10 @@ import pytest
 import torch
 
 from hf_evl_ecg.cross_entropy import answer_cross_entropy
-from hf_evl_ecg.inference.generation import label_likelihoods
-from hf_evl_ecg.models.features import (
-    LOGITS_PER_SAMPLE,
-    FeatureRequest,
-    UnsupportedModelError,
-    base_model,
-    extract_features,
-    image_token_id,
-)
-from hf_evl_ecg.models.gather import gather_tokens, pool_tokens
+from hf_evl_ecg.inference.likelihood import label_likelihoods
+from hf_evl_ecg.models.features import LOGITS_PER_SAMPLE, FeatureRequest, extract_features
+from hf_evl_ecg.models.native import UnsupportedModelError, base_model, image_token_id
+from hf_evl_ecg.padded import gather_tokens, pool_tokens
 
 NAMES = ["llava_next", "idefics3", "qwen2_vl", "qwen3_vl", "internvl"]
 

@@ -27,7 +27,8 @@ from transformers import (
 )
 
 from hf_evl_ecg.cross_entropy import answer_cross_entropy
-from hf_evl_ecg.models.features import FeatureRequest, UnsupportedModelError, extract_features
+from hf_evl_ecg.models.features import FeatureRequest, extract_features
+from hf_evl_ecg.models.native import UnsupportedModelError
 
 IMAGE = 300
 TEXT = {"vocab_size": 400, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "pad_token_id": 0}
