@@ -22,7 +22,7 @@ from hf_evl_ecg.tokens import TokenFeatures
 OFF = {"lambda_mhca": 0.0, "lambda_ot": 0.0, "lambda_relation": 0.0, "lambda_uld": 0.0}
 TERMS = {
     "mhca": {"lambda_mhca": 1.0},
-    "mhca, anchored": {"lambda_mhca": 1.0, "mode": "anchored"},
+    "mhca, anchored": {"lambda_mhca": 1.0, "mhca_mode": "anchored"},
     "mhca + relation": {"lambda_mhca": 1.0, "lambda_relation": 1.0},
     "ot": {"lambda_ot": 1.0},
     "uld": {"lambda_uld": 1.0},

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hf_evl_ecg.padded import mean_over_samples, promote, zero_padding
+
 __all__ = ["CrossAttentionAligner", "StudentToTeacherProjector", "alignment_loss", "anchor_loss"]
 
 
@@ -62,7 +64,7 @@ class CrossAttentionAligner(nn.Module):
             )
         teacher_mask = teacher_mask.to(torch.bool)
         dtype = self.query.weight.dtype
-        teacher = _promote(teacher.masked_fill(~teacher_mask.unsqueeze(2), 0))
+        teacher = promote(zero_padding(teacher, teacher_mask))
         teacher = F.layer_norm(teacher, teacher.shape[-1:]).to(dtype)
         empty = ~teacher_mask.any(1)
         attended = F.scaled_dot_product_attention(
@@ -72,7 +74,7 @@ class CrossAttentionAligner(nn.Module):
             attn_mask=(teacher_mask | empty.unsqueeze(1))[:, None, None, :],
         )
         aligned = self.output(attended.transpose(1, 2).flatten(2))
-        return _promote(aligned).masked_fill(empty[:, None, None], 0)
+        return promote(aligned).masked_fill(empty[:, None, None], 0)
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, L, D) → (B, heads, L, D / heads)."""
@@ -99,7 +101,7 @@ class StudentToTeacherProjector(nn.Linear):
 
     def forward(self, student: Tensor) -> Tensor:
         """Map ``(B, N, student_dim)`` to ``(B, N, teacher_dim)``, at least float32."""
-        return _promote(super().forward(student.to(self.weight.dtype)))
+        return promote(super().forward(student.to(self.weight.dtype)))
 
 
 def alignment_loss(student: Tensor, target: Tensor, mask: Tensor, *, channel_mean: bool = True) -> Tensor:
@@ -121,10 +123,9 @@ def alignment_loss(student: Tensor, target: Tensor, mask: Tensor, *, channel_mea
         tensor(2.)
     """
     with torch.autocast(student.device.type, enabled=False):
-        difference = (_promote(student) - _promote(target)).masked_fill(~mask.unsqueeze(2), 0)
+        difference = zero_padding(promote(student) - promote(target), mask)
         per_token = difference.square().mean(2) if channel_mean else difference.square().sum(2)
-        count = mask.sum(1)
-        return (per_token.sum(1) / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
+        return mean_over_samples(per_token.sum(1), mask.sum(1))
 
 
 def anchor_loss(aligned: Tensor, answer_index: Tensor, answer_ids: Tensor, lm_head: nn.Module | Tensor) -> Tensor:
@@ -153,11 +154,6 @@ def anchor_loss(aligned: Tensor, answer_index: Tensor, answer_ids: Tensor, lm_he
         frozen = {name: parameter.detach() for name, parameter in lm_head.named_parameters()}
         dtype = next(iter(frozen.values())).dtype
         logits = torch.func.functional_call(lm_head, frozen, (states.to(dtype),))
-    per_token = F.cross_entropy(_promote(logits), answer_ids[sample, token], reduction="none")
+    per_token = F.cross_entropy(promote(logits), answer_ids[sample, token], reduction="none")
     total = per_token.new_zeros(len(valid)).index_add(0, sample, per_token)
-    count = valid.sum(1)
-    return (total / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
-
-
-def _promote(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return mean_over_samples(total, valid.sum(1))

@@ -188,17 +188,3 @@ class EVLECGConfig(TrainingArguments):
                 f"mhca_mode='anchored' reads the aligned states with the student's LM head, which fits its last hidden "
                 f"state, not student_layer={self.student_layer}; set student_layer=-1 or mhca_mode='paper'."
             )
-
-    def loss_options(self) -> dict[str, Any]:
-        """Keyword arguments of `EVLECGLoss`."""
-        same = [
-            *("alpha", "lambda_mhca", "lambda_ot", "lambda_relation", "lambda_uld", "lambda_anchor"),
-            *("ot_max_iter", "ot_tol", "ot_position_weight", "ot_backend"),
-            *("relation_max_tokens", "relation_subset", "uld_merge", "uld_temperature", "uld_top_k"),
-        ]
-        return {name: getattr(self, name) for name in same} | {
-            "mode": self.mhca_mode,
-            "num_heads": self.mhca_num_heads,
-            "channel_mean": self.mhca_channel_mean,
-            "epsilon": self.ot_epsilon,
-        }

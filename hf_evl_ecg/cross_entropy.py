@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from hf_evl_ecg.padded import promote
 from hf_evl_ecg.tokens import IGNORE, TokenFeatures
 
 __all__ = ["answer_cross_entropy"]
@@ -24,7 +25,7 @@ def answer_cross_entropy(
     if features.answer_logits is None or features.answer_ids is None or features.answer_mask is None:
         raise ValueError("these features hold no answer logits; extract them with FeatureRequest(logits=True).")
     total = F.cross_entropy(
-        features.answer_logits.float().flatten(0, 1),
+        promote(features.answer_logits).flatten(0, 1),
         features.answer_ids.flatten(),
         ignore_index=IGNORE,
         reduction="sum",

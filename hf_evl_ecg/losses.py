@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from hf_evl_ecg.alignment import CrossAttentionAligner, StudentToTeacherProjector, alignment_loss, anchor_loss
-from hf_evl_ecg.ot import BACKENDS, ot_matching_loss
+from hf_evl_ecg.ot import ot_matching_loss
+from hf_evl_ecg.padded import promote, zero_padding
 from hf_evl_ecg.relations import relation_loss
 from hf_evl_ecg.tokens import AnswerGroups, TokenFeatures
-from hf_evl_ecg.uld import check_uld_options, uld_loss
+from hf_evl_ecg.uld import uld_loss
 
 __all__ = ["EVLECGLoss"]
 
@@ -31,14 +32,18 @@ class EVLECGLoss(nn.Module):
     A term of weight zero is not computed and owns no parameters; the ``needs_...`` properties say what is left to provide.
     The parameters (aligner, projector) are trained beside the student and are no part of it.
 
-    ``mode="paper"`` lets the gradient of ``mhca`` reach both sides, so the aligner may learn to copy the student, and both may
+    ``mhca_mode="paper"`` lets the gradient of ``mhca`` reach both sides, so the aligner may learn to copy the student, and both may
     shrink to one point: watch ``monitors["variance_ratio"]``, the token variance of the aligned teacher over the student's,
-    and ``monitors["student_variance"]``, whose fall to zero makes the relation term diverge. ``mode="anchored"``
+    and ``monitors["student_variance"]``, whose fall to zero makes the relation term diverge. ``mhca_mode="anchored"``
     (as in DSKD, https://arxiv.org/abs/2406.17328) trains the aligner by the answers' cross-entropy through the student's
     frozen LM head, and the student towards the detached result.
 
     In ``paper`` mode without ``mhca`` only the relation term can train the aligner, so its gradient is let through; else
     the aligned teacher is a constant for that term.
+
+    Attributes:
+        monitors: Values of the last forward pass to watch, detached and not part of the loss: ``variance_ratio`` and
+            ``student_variance``.
 
     Args:
         student_dim: Width of the student's hidden states and visual tokens.
@@ -49,10 +54,10 @@ class EVLECGLoss(nn.Module):
         lambda_relation: Weight of half the sum of distance and angle terms.
         lambda_uld: Weight of universal logit distillation.
         lambda_anchor: Weight of the aligner's cross-entropy; used by ``anchored`` only.
-        mode: ``"paper"`` or ``"anchored"``.
-        num_heads: Heads of the aligner.
-        channel_mean: Mean (default) or literal sum over channels in the alignment term.
-        epsilon: Entropic regularisation on the mean-normalised transport cost.
+        mhca_mode: ``"paper"`` or ``"anchored"``.
+        mhca_num_heads: Heads of the aligner.
+        mhca_channel_mean: Mean (default) or literal sum over channels in the alignment term.
+        ot_epsilon: Entropic regularisation on the mean-normalised transport cost.
         ot_max_iter: Sinkhorn iterations.
         ot_tol: Marginal error at which a sample's Sinkhorn stops.
         ot_position_weight: Weight of patch positions in the transport cost.
@@ -64,10 +69,11 @@ class EVLECGLoss(nn.Module):
         uld_top_k: Ranks ULD compares one by one; None for all.
 
     Raises:
-        ValueError: For options out of range.
+        ValueError: For weights out of range, an unknown mode, or heads that do not divide the width. The other options are
+            checked by the function that reads them, at the first batch.
 
     Example:
-        >>> loss = EVLECGLoss(student_dim=8, teacher_dim=12, lambda_ot=0.0, num_heads=2)
+        >>> loss = EVLECGLoss(student_dim=8, teacher_dim=12, lambda_ot=0.0, mhca_num_heads=2)
         >>> mask = torch.ones(1, 4, dtype=torch.bool)
         >>> student = TokenFeatures(torch.randn(1, 4, 8), mask, None, None)
         >>> teacher = TokenFeatures(torch.randn(1, 4, 12), mask, None, None)
@@ -86,10 +92,10 @@ class EVLECGLoss(nn.Module):
         lambda_relation: float = 1.0,
         lambda_uld: float = 0.0,
         lambda_anchor: float = 1.0,
-        mode: str = "paper",
-        num_heads: int = 8,
-        channel_mean: bool = True,
-        epsilon: float = 0.05,
+        mhca_mode: str = "paper",
+        mhca_num_heads: int = 8,
+        mhca_channel_mean: bool = True,
+        ot_epsilon: float = 0.05,
         ot_max_iter: int = 50,
         ot_tol: float = 0.0,
         ot_position_weight: float = 0.0,
@@ -108,16 +114,12 @@ class EVLECGLoss(nn.Module):
             "lambda_uld": lambda_uld,
             "lambda_anchor": lambda_anchor,
         }
-        _check_weights(alpha, weights, mode)
-        _check_options(
-            epsilon, ot_max_iter, ot_tol, ot_position_weight, ot_backend, relation_subset, relation_max_tokens
-        )
-        check_uld_options(uld_merge, uld_temperature, uld_top_k)
-        self.mode = mode
-        self.channel_mean = channel_mean
+        _check_weights(alpha, weights, mhca_mode)
+        self.mhca_mode = mhca_mode
+        self._match_hidden = partial(alignment_loss, channel_mean=mhca_channel_mean)
         self._match_visual = partial(
             ot_matching_loss,
-            epsilon=epsilon,
+            epsilon=ot_epsilon,
             max_iter=ot_max_iter,
             tol=ot_tol,
             position_weight=ot_position_weight,
@@ -128,9 +130,9 @@ class EVLECGLoss(nn.Module):
         self.weights = {name.removeprefix("lambda_"): alpha * weight for name, weight in weights.items()}
         self.weights["ce"] = 1 - alpha
         aligned = self.weights["mhca"] > 0 or self.weights["relation"] > 0
-        self.aligner = CrossAttentionAligner(student_dim, teacher_dim, num_heads) if aligned else None
+        self.aligner = CrossAttentionAligner(student_dim, teacher_dim, mhca_num_heads) if aligned else None
         self.projector = StudentToTeacherProjector(student_dim, teacher_dim) if self.weights["ot"] > 0 else None
-        self._monitors: dict[str, Tensor] = {}
+        self.monitors: dict[str, Tensor] = {}
 
     @property
     def needs_teacher(self) -> bool:
@@ -155,12 +157,7 @@ class EVLECGLoss(nn.Module):
     @property
     def needs_lm_head(self) -> bool:
         """Whether ``forward`` needs the student's ``lm_head``, ``answer_ids`` and ``answer_index``."""
-        return self.aligner is not None and self.mode == "anchored"
-
-    @property
-    def monitors(self) -> dict[str, Tensor]:
-        """Values of the last forward to watch, detached, not part of the loss: ``variance_ratio``, ``student_variance``."""
-        return dict(self._monitors)
+        return self.aligner is not None and self.mhca_mode == "anchored"
 
     def forward(
         self,
@@ -189,7 +186,7 @@ class EVLECGLoss(nn.Module):
         Raises:
             ValueError: If something a term needs is missing; the message says what.
         """
-        self._monitors = {}
+        self.monitors = {}
         terms = {"ce": ce} if self.weights["ce"] > 0 else {}
         if self.needs_teacher:
             if teacher is None:
@@ -200,7 +197,7 @@ class EVLECGLoss(nn.Module):
                 terms["ot"] = self._transport_term(student, teacher)
             if self.needs_logits:
                 terms["uld"] = self._logit_term(student, teacher, answer_groups)
-        return {name: self.weights[_WEIGHT_OF.get(name, name)] * _promote(term) for name, term in terms.items()}
+        return {name: self.weights[_WEIGHT_OF.get(name, name)] * promote(term) for name, term in terms.items()}
 
     def _hidden_terms(
         self,
@@ -210,36 +207,39 @@ class EVLECGLoss(nn.Module):
         generator: torch.Generator | None,
     ) -> dict[str, Tensor]:
         assert self.aligner is not None
-        anchored = self.mode == "anchored"
-        hidden, mask = student.hidden.masked_fill(~student.mask.unsqueeze(2), 0), student.mask
-        mask = mask & teacher.mask.any(1, keepdim=True)  # nothing to match in a sample without teacher tokens
+        anchored = self.mhca_mode == "anchored"
+        hidden = zero_padding(student.hidden, student.mask)
+        mask = student.mask & teacher.mask.any(1, keepdim=True)  # nothing to match in a sample without teacher tokens
+        # Anchored: the answers alone train the aligner (DSKD, arXiv 2406.17328), so it must not see the student move.
         aligned = self.aligner(hidden.detach() if anchored else hidden, teacher.hidden.detach(), teacher.mask)
-        variance = _token_variance(_promote(hidden.detach()), mask)
-        self._monitors["student_variance"] = variance
-        self._monitors["variance_ratio"] = _token_variance(aligned.detach(), mask) / variance.clamp(min=1e-12)
+        self._watch(hidden.detach(), aligned.detach(), mask)
         terms = {}
         if self.weights["mhca"] > 0:
-            target = aligned.detach() if anchored else aligned
-            terms["mhca"] = alignment_loss(hidden, target, mask, channel_mean=self.channel_mean)
+            terms["mhca"] = self._match_hidden(hidden, aligned.detach() if anchored else aligned, mask)
         if anchored:
             if lm_head is None or student.answer_index is None or student.answer_ids is None:
-                raise ValueError('mode="anchored" needs lm_head and the student\'s answer_ids and answer_index.')
+                raise ValueError("mhca_mode='anchored' needs lm_head and the student's answer_ids and answer_index.")
             terms["anchor_ce"] = anchor_loss(aligned, student.answer_index, student.answer_ids, lm_head)
         if self.weights["relation"] > 0:
-            trained_elsewhere = anchored or self.weights["mhca"] > 0
-            distance, angle = self._match_relations(
-                aligned, hidden, mask, generator=generator, detach_target=trained_elsewhere
-            )
-            terms["relation"] = (distance + angle) / 2
+            # With another term to train the aligner, a relation gradient into it could shrink both sides to one point.
+            constant = anchored or self.weights["mhca"] > 0
+            pair = self._match_relations(aligned, hidden, mask, generator=generator, detach_target=constant)
+            terms["relation"] = (pair[0] + pair[1]) / 2
         return terms
+
+    def _watch(self, hidden: Tensor, aligned: Tensor, mask: Tensor) -> None:
+        """Note the variances that show a collapse."""
+        variance = _token_variance(promote(hidden), mask)
+        self.monitors["student_variance"] = variance
+        self.monitors["variance_ratio"] = _token_variance(aligned, mask) / variance.clamp(min=1e-12)
 
     def _transport_term(self, student: TokenFeatures, teacher: TokenFeatures) -> Tensor:
         assert self.projector is not None
-        student_visual, student_mask = _visual(student, "student")
-        teacher_visual, teacher_mask = _visual(teacher, "teacher")
+        student_visual, student_mask = _needed(student, "student", "ot", "visual", "visual_mask")
+        teacher_visual, teacher_mask = _needed(teacher, "teacher", "ot", "visual", "visual_mask")
         return self._match_visual(
             teacher_visual,
-            self.projector(student_visual.masked_fill(~student_mask.unsqueeze(2), 0)),
+            self.projector(zero_padding(student_visual, student_mask)),
             teacher_mask,
             student_mask,
             teacher_positions=teacher.visual_positions,
@@ -247,8 +247,8 @@ class EVLECGLoss(nn.Module):
         )
 
     def _logit_term(self, student: TokenFeatures, teacher: TokenFeatures, groups: AnswerGroups | None) -> Tensor:
-        student_logits, student_mask = _answers(student, "student")
-        teacher_logits, teacher_mask = _answers(teacher, "teacher")
+        student_logits, student_mask = _needed(student, "student", "uld", "answer_logits", "answer_mask")
+        teacher_logits, teacher_mask = _needed(teacher, "teacher", "uld", "answer_logits", "answer_mask")
         return self._match_logits(
             teacher_logits,
             student_logits,
@@ -259,16 +259,14 @@ class EVLECGLoss(nn.Module):
         )
 
 
-def _visual(features: TokenFeatures, name: str) -> tuple[Tensor, Tensor]:
-    if features.visual is None or features.visual_mask is None:
-        raise ValueError(f"The ot term needs visual tokens of the {name}; provide them, or set lambda_ot to 0.")
-    return features.visual, features.visual_mask
-
-
-def _answers(features: TokenFeatures, name: str) -> tuple[Tensor, Tensor]:
-    if features.answer_logits is None or features.answer_mask is None:
-        raise ValueError(f"The uld term needs answer_logits of the {name}; provide them, or set lambda_uld to 0.")
-    return features.answer_logits, features.answer_mask
+def _needed(features: TokenFeatures, side: str, term: str, *fields: str) -> list[Tensor]:
+    """What a term reads of one side, or an error that names it."""
+    found = [getattr(features, field) for field in fields]
+    if any(value is None for value in found):
+        raise ValueError(
+            f"lambda_{term} above 0 needs {' and '.join(fields)} of the {side}; provide them, or set lambda_{term}=0."
+        )
+    return found
 
 
 def _token_variance(tokens: Tensor, mask: Tensor) -> Tensor:
@@ -279,39 +277,18 @@ def _token_variance(tokens: Tensor, mask: Tensor) -> Tensor:
     return (centred.square().sum(1, keepdim=True) / count).mean()
 
 
-def _promote(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
 def _check_weights(alpha: float, weights: Mapping[str, float], mode: str) -> None:
     if mode not in MODES:
-        raise ValueError(f"mode is {mode!r}; allowed are {', '.join(MODES)}.")
+        raise ValueError(f"mhca_mode={mode!r}: choose one of {', '.join(map(repr, MODES))}.")
     if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is {alpha}; it must lie in [0, 1] (0 trains on the answers alone).")
+        raise ValueError(f"alpha={alpha}: must lie in [0, 1] (0 trains on the answers alone).")
     for name, weight in weights.items():
         if not 0 <= weight < float("inf"):
-            raise ValueError(f"{name} is {weight}; it must be finite and not negative (0 switches the term off).")
+            raise ValueError(f"{name}={weight}: must be finite and not negative (0 switches the term off).")
     if alpha == 1 and not any(weight for name, weight in weights.items() if name != "lambda_anchor"):
-        raise ValueError(
-            "alpha is 1 and every lambda 0, so nothing is left to train on; lower alpha or raise a lambda."
-        )
+        raise ValueError("alpha=1 and every lambda 0 leave nothing to train on; lower alpha or raise a lambda.")
     aligned = weights["lambda_mhca"] > 0 or weights["lambda_relation"] > 0
     if mode == "anchored" and aligned and weights["lambda_anchor"] == 0:
         raise ValueError(
-            'mode="anchored" with lambda_anchor=0 would pull the student to an untrained aligner; make it positive.'
+            "mhca_mode='anchored' with lambda_anchor=0 would pull the student to an untrained aligner; make it positive."
         )
-
-
-def _check_options(
-    epsilon: float, max_iter: int, tol: float, position_weight: float, backend: str, subset: int, max_tokens: int
-) -> None:
-    if not 0 < epsilon < float("inf") or max_iter < 1 or not tol >= 0:
-        raise ValueError(
-            f"epsilon {epsilon} must be positive, ot_max_iter {max_iter} at least 1 and ot_tol {tol} not negative."
-        )
-    if not 0 <= position_weight <= 1:
-        raise ValueError(f"ot_position_weight is {position_weight}; it must lie in [0, 1].")
-    if backend not in BACKENDS:
-        raise ValueError(f"ot_backend is {backend!r}; allowed are {', '.join(BACKENDS)}.")
-    if not 2 <= subset <= max_tokens:
-        raise ValueError(f"relation_subset is {subset}; it must lie in [2, relation_max_tokens={max_tokens}].")

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hf_evl_ecg.padded import mean_over_samples, promote, take_tokens, zero_padding
+
 __all__ = ["cosine_relations", "distance_relations", "relation_loss"]
 
 
@@ -54,10 +56,8 @@ def relation_loss(
     with torch.autocast(student.device.type, enabled=False):
         if mask.shape[1] > max_tokens:
             index, mask = _draw_subset(mask, max_tokens, subset, generator)
-            target, student = _take(target, index), _take(student, index)
-        padding = ~mask.unsqueeze(2)
-        target = _promote(target).masked_fill(padding, 0)
-        student = _promote(student).masked_fill(padding, 0)
+            target, student = take_tokens(target, index, mask), take_tokens(student, index, mask)
+        target, student = zero_padding(promote(target), mask), zero_padding(promote(student), mask)
         distance = _mean_square(distance_relations(target, mask) - distance_relations(student, mask), mask)
         angle = _mean_square(cosine_relations(target) - cosine_relations(student), mask)
     return distance, angle
@@ -119,8 +119,7 @@ def _mean_square(difference: Tensor, mask: Tensor) -> Tensor:
     """Mean over the n^2 ordered pairs of each sample, then over samples that have tokens."""
     pairs = mask.unsqueeze(2) & mask.unsqueeze(1)
     count = mask.sum(1)
-    per_sample = (difference * pairs).square().sum((1, 2)) / count.square().clamp(min=1)
-    return per_sample.sum() / (count > 0).sum().clamp(min=1)
+    return mean_over_samples((difference * pairs).square().sum((1, 2)), count.square())
 
 
 def _draw_subset(
@@ -135,14 +134,6 @@ def _draw_subset(
     return scores.argsort(1, descending=True)[:, :width], torch.arange(width, device=mask.device) < keep.unsqueeze(1)
 
 
-def _take(tokens: Tensor, index: Tensor) -> Tensor:
-    return tokens.gather(1, index.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
-
-
-def _promote(tokens: Tensor) -> Tensor:
-    return tokens.to(torch.promote_types(tokens.dtype, torch.float32))
-
-
 def _check(target: Tensor, student: Tensor, mask: Tensor, max_tokens: int, subset: int) -> None:
     if target.dim() != 3 or student.dim() != 3 or target.shape[:2] != student.shape[:2]:
         raise ValueError(
@@ -152,4 +143,4 @@ def _check(target: Tensor, student: Tensor, mask: Tensor, max_tokens: int, subse
     if mask.shape != student.shape[:2]:
         raise ValueError(f"mask must have the shape {tuple(student.shape[:2])}; given {tuple(mask.shape)}.")
     if not 2 <= subset <= max_tokens:
-        raise ValueError(f"subset is {subset}; it must lie in [2, max_tokens], and max_tokens is {max_tokens}.")
+        raise ValueError(f"subset={subset}: must lie in [2, max_tokens={max_tokens}].")

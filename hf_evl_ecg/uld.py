@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hf_evl_ecg.padded import mean_over_samples, promote
 from hf_evl_ecg.tokens import AnswerGroups
 
-__all__ = ["check_uld_options", "uld_loss"]
+__all__ = ["uld_loss"]
 
 _MERGES = ("first", "mean")
 
@@ -58,7 +59,7 @@ def uld_loss(
         tensor(1.)
     """
     _check_logits(teacher_logits, student_logits, teacher_mask, student_mask, groups)
-    check_uld_options(merge, temperature, top_k)
+    _check_options(merge, temperature, top_k)
     if teacher_logsumexp is not None and temperature != 1:
         raise ValueError("Cached logits with teacher_logsumexp are normalised at temperature 1; set temperature to 1.")
     if groups is None:
@@ -75,8 +76,7 @@ def uld_loss(
         s_ranks = _ranked_probabilities(student_logits[s_pick], temperature, top_k, None)
         per_group = _rank_distance(_merge(t_ranks, t_slot), _merge(s_ranks, s_slot), has_tail=top_k is not None)
         total = per_group.new_zeros(len(student_mask)).index_add(0, sample, per_group)
-        count = torch.bincount(sample, minlength=len(student_mask))
-        return (total / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
+        return mean_over_samples(total, torch.bincount(sample, minlength=len(student_mask)))
 
 
 def _number_common_groups(groups: AnswerGroups) -> AnswerGroups:
@@ -109,7 +109,7 @@ def _pick_rows(numbers: Tensor, merge: str) -> tuple[tuple[Tensor, Tensor], Tens
 
 def _ranked_probabilities(logits: Tensor, temperature: float, top_k: int | None, logsumexp: Tensor | None) -> Tensor:
     """Probabilities in descending order; with ``top_k`` the largest, zeros up to ``top_k``, then the sum of the rest."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
+    logits = promote(logits) / temperature
     if logsumexp is None:
         probabilities = logits.softmax(1)
     else:
@@ -169,9 +169,8 @@ def _check_logits(
         )
 
 
-def check_uld_options(merge: str, temperature: float, top_k: int | None) -> None:
-    """Raise ValueError for an option out of range."""
+def _check_options(merge: str, temperature: float, top_k: int | None) -> None:
     if merge not in _MERGES:
-        raise ValueError(f"merge is {merge!r}; allowed are {', '.join(_MERGES)}.")
+        raise ValueError(f"merge={merge!r}: choose one of {', '.join(map(repr, _MERGES))}.")
     if not temperature > 0 or (top_k is not None and top_k < 1):
-        raise ValueError(f"temperature is {temperature} and top_k {top_k}; both must be positive.")
+        raise ValueError(f"temperature={temperature}, top_k={top_k}: both must be positive.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from transformers import TrainerCallback
 from hf_evl_ecg.config import EVLECGConfig
 from hf_evl_ecg.files import new_file
 from hf_evl_ecg.losses import EVLECGLoss
-from hf_evl_ecg.models.features import base_model
+from hf_evl_ecg.models.native import base_model
 
 from .teacher import TeacherSignal
 
@@ -24,6 +25,9 @@ __all__ = ["SIDE_FILE", "CriterionCallback", "build_criterion", "load_criterion"
 logger = logging.getLogger(__name__)
 
 SIDE_FILE = "distillation.safetensors"
+LOSS_OPTIONS = tuple(  # fields of EVLECGConfig of the same names
+    name for name, option in signature(EVLECGLoss).parameters.items() if option.kind is option.KEYWORD_ONLY
+)
 
 
 def build_criterion(model: nn.Module, teacher: TeacherSignal | None, args: EVLECGConfig) -> EVLECGLoss:
@@ -35,7 +39,9 @@ def build_criterion(model: nn.Module, teacher: TeacherSignal | None, args: EVLEC
     width = base_model(model).config.get_text_config().hidden_size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(args.seed)
-        criterion = EVLECGLoss(width, teacher.hidden_dim if teacher else width, **args.loss_options())
+        criterion = EVLECGLoss(
+            width, teacher.hidden_dim if teacher else width, **{name: getattr(args, name) for name in LOSS_OPTIONS}
+        )
     if criterion.needs_teacher and teacher is None:
         raise ValueError("terms with positive weight need a teacher; give one, or set alpha=0 for answers alone.")
     if criterion.needs_logits and teacher is not None and teacher.exact_ranks is not None:

@@ -54,7 +54,7 @@ def teacher():
 
 def make(**options):
     torch.manual_seed(0)
-    return EVLECGLoss(D_S, D_T, **{"num_heads": 2, **options})
+    return EVLECGLoss(D_S, D_T, **{"mhca_num_heads": 2, **options})
 
 
 def test_terms_are_those_of_the_equation(student, teacher):
@@ -82,9 +82,9 @@ def test_options_reach_their_functions(student, teacher):
     ce = torch.tensor(1.0)
     plain = make(lambda_uld=1.0)(student, teacher, ce)
     for option, term in {
-        "num_heads": ("mhca", 4),
-        "channel_mean": ("mhca", False),
-        "epsilon": ("ot", 0.5),
+        "mhca_num_heads": ("mhca", 4),
+        "mhca_channel_mean": ("mhca", False),
+        "ot_epsilon": ("ot", 0.5),
         "ot_max_iter": ("ot", 1),
         "ot_tol": ("ot", 0.5),
         "ot_position_weight": ("ot", 0.7),
@@ -158,7 +158,7 @@ def test_paper_mode_trains_student_and_aligner_but_never_the_teacher(student, te
 
 def test_anchored_mode_separates_the_gradients(student, teacher):
     """The anchor trains the aligner alone; alignment and relation train the student alone; the head nothing."""
-    loss = make(mode="anchored", lambda_ot=0.0, lambda_anchor=3.0)
+    loss = make(mhca_mode="anchored", lambda_ot=0.0, lambda_anchor=3.0)
     head = nn.Linear(D_S, V_S, bias=False)
     assert loss.needs_lm_head
     terms = loss(student, teacher, torch.tensor(1.0), lm_head=head)
@@ -208,7 +208,7 @@ def pad(side, extra):
 
 @pytest.mark.parametrize("mode", ["paper", "anchored"])
 def test_padding_changes_no_term_and_gets_exactly_zero_gradient(mode, student, teacher):
-    loss = make(mode=mode, lambda_uld=1.0, ot_position_weight=0.3)
+    loss = make(mhca_mode=mode, lambda_uld=1.0, ot_position_weight=0.3)
     head = nn.Linear(D_S, V_S)
     ce = torch.tensor(1.0)
     expected = loss(student, teacher, ce, lm_head=head)
@@ -239,7 +239,7 @@ def test_mean_over_samples_so_a_batch_is_the_mean_of_its_samples(student, teache
 
 def test_low_precision_features_give_float32_terms(teacher):
     student = features(D_S, V_S, length=9, visual=5, seed=0, dtype=torch.bfloat16)
-    loss = make(lambda_uld=1.0, mode="anchored")
+    loss = make(lambda_uld=1.0, mhca_mode="anchored")
     head = nn.Linear(D_S, V_S, bias=False, dtype=torch.bfloat16)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         terms = loss(student, teacher, torch.tensor(1.0, dtype=torch.bfloat16), lm_head=head)
@@ -269,7 +269,7 @@ def test_paper_mode_copies_the_student_where_anchored_keeps_the_teacher(teacher)
     head = nn.Linear(D_S, V_S)
     distance = {}
     for mode in ("paper", "anchored"):
-        loss = make(mode=mode, lambda_ot=0.0, lambda_relation=0.0)
+        loss = make(mhca_mode=mode, lambda_ot=0.0, lambda_relation=0.0)
         optimizer = torch.optim.Adam(loss.parameters(), lr=0.01)
         for _ in range(150):
             terms = loss(student, teacher, torch.tensor(1.0), lm_head=head)
@@ -294,26 +294,37 @@ def test_batch_without_images_keeps_every_parameter_in_the_graph(student, teache
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"alpha": 1.5}, "alpha is 1.5"),
-        ({"alpha": 1.0, **dict.fromkeys(LAMBDAS, 0.0)}, "nothing is left to train on"),
-        ({"lambda_ot": -1.0}, "lambda_ot is -1.0"),
-        ({"lambda_uld": float("nan")}, "lambda_uld is nan"),
-        ({"mode": "frozen"}, "mode is 'frozen'; allowed are paper, anchored"),
-        ({"mode": "anchored", "lambda_anchor": 0.0}, "untrained aligner"),
-        ({"num_heads": 3}, "num_heads 3 does not divide"),
-        ({"epsilon": 0.0}, "epsilon 0.0"),
-        ({"ot_max_iter": 0}, "ot_max_iter 0"),
-        ({"ot_tol": -1.0}, "ot_tol -1.0"),
-        ({"ot_position_weight": 2.0}, "ot_position_weight is 2.0"),
-        ({"ot_backend": "scipy"}, "ot_backend is 'scipy'"),
-        ({"relation_subset": 2000}, "relation_subset is 2000"),
-        ({"uld_merge": "sum"}, "merge is 'sum'"),
-        ({"uld_top_k": 0}, "top_k 0"),
+        ({"alpha": 1.5}, "alpha=1.5"),
+        ({"alpha": 1.0, **dict.fromkeys(LAMBDAS, 0.0)}, "leave nothing to train on"),
+        ({"lambda_ot": -1.0}, "lambda_ot=-1.0"),
+        ({"lambda_uld": float("nan")}, "lambda_uld=nan"),
+        ({"mhca_mode": "frozen"}, "mhca_mode='frozen': choose one of 'paper', 'anchored'"),
+        ({"mhca_mode": "anchored", "lambda_anchor": 0.0}, "untrained aligner"),
+        ({"mhca_num_heads": 3}, "num_heads 3 does not divide"),
     ],
 )
-def test_bad_options_at_construction(options, message):
+def test_bad_weights_at_construction(options, message):
     with pytest.raises(ValueError, match=message):
         make(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ot_epsilon": 0.0}, "epsilon=0.0"),
+        ({"ot_max_iter": 0}, "max_iter=0"),
+        ({"ot_tol": -1.0}, "tol=-1.0"),
+        ({"ot_position_weight": 2.0}, "position_weight=2.0"),
+        ({"ot_backend": "scipy"}, "backend='scipy'"),
+        ({"relation_subset": 2000}, "subset=2000"),
+        ({"uld_merge": "sum"}, "merge='sum'"),
+        ({"uld_top_k": 0}, "top_k=0"),
+        ({"uld_temperature": 0.0}, "temperature=0.0"),
+    ],
+)
+def test_options_are_refused_by_the_term_that_reads_them(options, message, student, teacher):
+    with pytest.raises(ValueError, match=message):
+        make(lambda_uld=1.0, **options)(student, teacher, torch.tensor(1.0))
 
 
 def test_missing_inputs_are_named(student, teacher):
@@ -321,9 +332,9 @@ def test_missing_inputs_are_named(student, teacher):
     bare = TokenFeatures(teacher.hidden, teacher.mask, None, None)
     with pytest.raises(ValueError, match="teacher is None"):
         make()(student, None, ce)
-    with pytest.raises(ValueError, match="ot term needs visual tokens of the teacher"):
+    with pytest.raises(ValueError, match="lambda_ot above 0 needs visual and visual_mask of the teacher"):
         make()(student, bare, ce)
-    with pytest.raises(ValueError, match="uld term needs answer_logits of the teacher"):
+    with pytest.raises(ValueError, match="lambda_uld above 0 needs answer_logits and answer_mask of the teacher"):
         make(lambda_ot=0.0, lambda_uld=1.0)(student, bare, ce)
     with pytest.raises(ValueError, match="needs lm_head"):
-        make(mode="anchored")(student, teacher, ce)
+        make(mhca_mode="anchored")(student, teacher, ce)

@@ -169,7 +169,7 @@ def test_low_precision_and_errors():
     with pytest.raises(ValueError, match="mask must have the shape"):
         relation_loss(target, student, mask[:, 1:])
     torch.testing.assert_close(relation_loss(target, student, mask.float()), relation_loss(target, student, mask))
-    with pytest.raises(ValueError, match="subset is 30"):
+    with pytest.raises(ValueError, match="subset=30"):
         relation_loss(target, student, mask, max_tokens=20, subset=30)
 
 
