@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -62,7 +61,7 @@ def read_simulated(row: Mapping[str, Any], root: str | os.PathLike[str] = "", na
     label, _, seed = row["record"].partition("/")
     if not seed.isdecimal():
         raise ECGRecordError(row["record"], "seed", seed, "'label/seed' with a whole number")
-    return replace(simulate(label, seed=int(seed)), record_name=f"simulated-{label}-{seed}")
+    return simulate(label, seed=int(seed))
 
 
 def _row(label: str, number: int, split: str) -> dict[str, Any]:

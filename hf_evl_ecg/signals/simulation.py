@@ -9,7 +9,6 @@ Abnormality Detection", J. Med. Imaging Health Inform. 8:1368–1373, 2018.
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -17,6 +16,8 @@ import numpy as np
 from .ecg import ECG
 from .heart_vector import leads_from_vcg
 from .morphology import Beat, Intervals, ectopic_beat, sinus_beat
+from .noise import electrode_noise
+from .rhythms import Event, beat_events, fibrillatory_waves
 
 __all__ = ["LABELS", "SimulationConfig", "simulate"]
 
@@ -24,10 +25,11 @@ LABELS = ("NORM", "AF", "I-AVB", "LBBB", "RBBB", "PAC", "PVC", "STD", "STE")
 """Normal, atrial fibrillation, first-degree AV block, left and right bundle branch block, premature atrial and ventricular
 contractions, ST depression, ST elevation."""
 
+# Ranges of adults at rest; AF without a slowed AV node is faster, a long PR interval and premature beats need room.
 _RATES_BPM = {"AF": (65.0, 140.0), "I-AVB": (50.0, 82.0), "PAC": (55.0, 85.0), "PVC": (55.0, 85.0)}
 _RATE_BPM = (55.0, 100.0)
+# Complete bundle branch block begins at 120 ms (Surawicz et al., Circulation 119:e235-e240, 2009); see `_intervals` for the rest.
 _QRS_S = {"LBBB": (0.125, 0.165), "RBBB": (0.122, 0.155)}
-_FIBRILLATION_DIRECTION = np.array([-0.30, 0.28, -0.80])
 
 
 @dataclass(frozen=True)
@@ -79,14 +81,6 @@ class SimulationConfig:
         object.__setattr__(self, "mains_hz", float(self.mains_hz))
 
 
-@dataclass(frozen=True)
-class _Event:
-    """One heartbeat in time: when its QRS begins (s), and N (as conducted), A (atrial) or V (ventricular premature)."""
-
-    onset_s: float
-    kind: str
-
-
 def simulate(
     label: str,
     *,
@@ -120,6 +114,7 @@ def simulate(
     """
     _check_request(label, seed, fs_hz, duration_s)
     config = config or SimulationConfig()
+    # Two streams: other noise amplitudes, or none, leave the heart as it is.
     heart, noise = (
         np.random.default_rng(part) for part in np.random.SeedSequence([seed, LABELS.index(label)]).spawn(2)
     )
@@ -127,15 +122,23 @@ def simulate(
     rate = heart.uniform(*(config.heart_rate_bpm or _RATES_BPM.get(label, _RATE_BPM)))
     intervals = _intervals(label, 60.0 / rate, heart)
     beats = _beats(label, intervals, heart, config)
-    events = _RHYTHMS.get(label, _sinus)(60.0 / rate, duration_s, intervals, heart)
+    events = beat_events(label, 60.0 / rate, duration_s, intervals.qt_s, heart)
 
     n_samples = round(duration_s * fs_hz)
     vcg = np.zeros((n_samples, 3))
     for event in events:
         beats[event.kind].add_to(vcg, fs_hz, event.onset_s)
     if label == "AF":
-        vcg += _fibrillation(n_samples, fs_hz, heart)
-    electrodes, amplitudes = _noise(n_samples, fs_hz, noise, config)
+        vcg += fibrillatory_waves(n_samples, fs_hz, heart)
+    electrodes, amplitudes = electrode_noise(
+        n_samples,
+        fs_hz,
+        noise,
+        wander_mv=config.wander_mv,
+        mains_mv=config.mains_mv,
+        mains_hz=config.mains_hz,
+        muscle_mv=config.muscle_mv,
+    )
     signal = leads_from_vcg(vcg, electrodes)
     seen = [event for event in events if 0 <= event.onset_s < n_samples / fs_hz]
     truth = _truth(beats, seen, intervals, rate)
@@ -166,11 +169,11 @@ def _intervals(label: str, rr_s: float, rng: np.random.Generator) -> Intervals:
     """Draw PR, QRS and QT: QT by Fridericia from a corrected 380–430 ms, longer by what a block adds to QRS."""
     qrs = rng.uniform(*_QRS_S.get(label, (0.078, 0.104)))
     qt = rng.uniform(0.38, 0.43) * rr_s ** (1 / 3) + max(0.0, qrs - 0.1)
-    qt = min(qt, 0.75 * rr_s) if label != "AF" else qt
+    qt = min(qt, 0.75 * rr_s) if label != "AF" else qt  # leaves room for the next P wave, which AF does not have
     pr = rng.uniform(0.215, 0.31) if label == "I-AVB" else rng.uniform(0.13, 0.19)
     if label == "AF":
         return Intervals(None, qrs, qt)
-    lowest = 0.205 if label == "I-AVB" else 0.115
+    lowest = 0.205 if label == "I-AVB" else 0.115  # a first-degree block stays one (above 200 ms) at any rate
     return Intervals(max(lowest, min(pr, rr_s - qt - 0.02)), qrs, qt)
 
 
@@ -189,102 +192,7 @@ def _beats(label: str, intervals: Intervals, rng: np.random.Generator, config: S
     return beats
 
 
-def _sinus(rr_s: float, duration_s: float, intervals: Intervals, rng: np.random.Generator) -> list[_Event]:
-    """Respiratory sinus arrhythmia of 1–4 % and 0.7 % beat-to-beat jitter."""
-    depth, breath, phase = rng.uniform(0.01, 0.04), rng.uniform(0.15, 0.3), rng.uniform(0, 2 * math.pi)
-    time = -rng.uniform(0.5, 1.5) * rr_s
-    events = []
-    while time < duration_s + 1.0:
-        events.append(_Event(time, "N"))
-        time += rr_s * (1 + depth * math.sin(2 * math.pi * breath * time + phase) + 0.007 * rng.standard_normal())
-    return events
-
-
-def _fibrillating(rr_s: float, duration_s: float, intervals: Intervals, rng: np.random.Generator) -> list[_Event]:
-    """Independent gamma-distributed intervals with a coefficient of variation of 0.18–0.28 above the refractory time."""
-    spread = rng.uniform(0.18, 0.28)
-    refractory = min(0.34, 0.75 * rr_s)
-    shape = ((rr_s - refractory) / (spread * rr_s)) ** 2
-    time = -rng.uniform(0.5, 1.5) * rr_s
-    events = []
-    while time < duration_s + 1.0:
-        events.append(_Event(time, "N"))
-        time += refractory + rng.gamma(shape, (rr_s - refractory) / shape)
-    return events
-
-
-def _with_premature(
-    kind: str, rr_s: float, duration_s: float, intervals: Intervals, rng: np.random.Generator
-) -> list[_Event]:
-    """Sinus rhythm with premature beats, at least two sinus beats apart, the first of them well inside the record.
-
-    An atrial one resets the sinus node, so the pause is not compensatory; a ventricular one does not, and the sinus beat it
-    blocks is missing: its two intervals add up to two sinus intervals.
-    """
-    sinus = [event.onset_s for event in _sinus(rr_s, duration_s * 1.5 + 5.0, intervals, rng)]
-    every = int(rng.integers(3, 7))
-    first = int(rng.integers(2, 4))
-    coupling = max(rng.uniform(0.58, 0.72) * rr_s, intervals.qt_s + 0.06)
-    events, shift = [], 0.0
-    for number, time in enumerate(sinus):
-        premature = number >= first and (number - first) % every == 0
-        if not premature:
-            events.append(_Event(time + shift, "N"))
-            continue
-        onset = events[-1].onset_s + coupling
-        events.append(_Event(onset, kind))
-        if kind == "A":
-            shift = onset + rng.uniform(0.0, 0.12) * rr_s - time
-    return [event for event in events if event.onset_s < duration_s + 1.0]
-
-
-def _atrial_premature(rr_s: float, duration_s: float, intervals: Intervals, rng: np.random.Generator) -> list[_Event]:
-    return _with_premature("A", rr_s, duration_s, intervals, rng)
-
-
-def _ventricular_premature(
-    rr_s: float, duration_s: float, intervals: Intervals, rng: np.random.Generator
-) -> list[_Event]:
-    return _with_premature("V", rr_s, duration_s, intervals, rng)
-
-
-_RHYTHMS = {"AF": _fibrillating, "PAC": _atrial_premature, "PVC": _ventricular_premature}
-
-
-def _fibrillation(n_samples: int, fs_hz: float, rng: np.random.Generator) -> np.ndarray:
-    """Fibrillatory waves of 5–8 Hz with wandering frequency and size, largest in V1. Shape: (T, 3), mV."""
-    amplitude, rate = rng.uniform(0.05, 0.11), rng.uniform(5.0, 8.0)
-    times = np.arange(n_samples) / fs_hz
-    knots = np.arange(0.0, times[-1] + 1.0, 0.5)
-    frequency = np.interp(times, knots, rate * (1 + 0.08 * rng.standard_normal(len(knots))))
-    size = np.interp(times, knots, amplitude * np.clip(1 + 0.3 * rng.standard_normal(len(knots)), 0.4, 1.6))
-    phase = 2 * math.pi * np.cumsum(frequency) / fs_hz + rng.uniform(0, 2 * math.pi)
-    wave = size * (np.sin(phase) + 0.3 * np.sin(2 * phase + rng.uniform(0, 2 * math.pi)))
-    return wave[:, None] * _FIBRILLATION_DIRECTION
-
-
-def _noise(
-    n_samples: int, fs_hz: float, rng: np.random.Generator, config: SimulationConfig
-) -> tuple[np.ndarray, dict[str, float]]:
-    """Disturbance of the nine electrodes, and the amplitudes drawn. Shape: (T, 9), mV."""
-    share = rng.uniform(0.2, 1.0, 3)
-    wander, mains, muscle = share * (config.wander_mv, config.mains_mv, config.muscle_mv)
-    times = np.arange(n_samples)[:, None] / fs_hz
-    slow = np.zeros((n_samples, 9))
-    for frequency in rng.uniform(0.05, 0.5, 4):
-        slow += np.sin(2 * math.pi * (frequency * times + rng.uniform(0, 1, 9))) * rng.uniform(0.3, 1.0, 9)
-    slow /= np.maximum(slow.std(axis=0), 1e-9)
-    hum = np.sin(2 * math.pi * (config.mains_hz * times + rng.uniform(0, 1, 9))) * rng.uniform(0.3, 1.0, 9)
-    spectrum = np.fft.rfft(rng.standard_normal((n_samples, 9)).astype(np.float32), axis=0)
-    frequencies = np.fft.rfftfreq(n_samples, 1 / fs_hz)
-    spectrum[(frequencies < 20) | (frequencies > 150)] = 0
-    fast = np.fft.irfft(spectrum, n_samples, axis=0)
-    fast /= np.maximum(fast.std(axis=0), 1e-9)
-    amplitudes = {"wander_mv": float(wander), "mains_mv": float(mains), "muscle_mv": float(muscle)}
-    return wander * slow + mains * hum + muscle * fast, amplitudes
-
-
-def _truth(beats: dict[str, Beat], seen: list[_Event], intervals: Intervals, rate_bpm: float) -> dict[str, object]:
+def _truth(beats: dict[str, Beat], seen: list[Event], intervals: Intervals, rate_bpm: float) -> dict[str, object]:
     """Rate between the first and last QRS in the record (the drawn mean where there are fewer than two), and intervals."""
     onsets = [event.onset_s for event in seen]
     if len(onsets) > 1:
