@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from hf_evl_ecg.drawing.config import RenderConfig
-from hf_evl_ecg.drawing.geometry import LAYOUTS
+from hf_evl_ecg.drawing.layouts import LAYOUTS
 from hf_evl_ecg.drawing.rendering import render
 from hf_evl_ecg.signals.ecg import ECG
 from hf_evl_ecg.signals.simulation import LABELS, simulate

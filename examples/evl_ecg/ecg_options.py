@@ -14,7 +14,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, HfArgumentP
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_evl_ecg.data.rendered import RenderedECG
-from hf_evl_ecg.drawing.augment import AugmentConfig
+from hf_evl_ecg.drawing.artefacts import AugmentConfig
 from hf_evl_ecg.drawing.config import RenderConfig
 
 

@@ -64,7 +64,7 @@ class ImageOptions:
     def renderer(self, *, train: bool = False) -> RenderedECG:
         """The image loader: with artefacts for training if ``augment`` is positive, clean otherwise."""
         from hf_evl_ecg.data.rendered import RenderedECG
-        from hf_evl_ecg.drawing.augment import AugmentConfig
+        from hf_evl_ecg.drawing.artefacts import AugmentConfig
 
         augment = AugmentConfig(probability=self.augment) if train and self.augment > 0 else None
         return RenderedECG(self.config(), augment, None if self.image_seed == -1 else self.image_seed)

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from hf_evl_ecg.drawing.augment import AugmentConfig, render_augmented
+from hf_evl_ecg.drawing.artefacts import AugmentConfig
+from hf_evl_ecg.drawing.augment import render_augmented
 from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.drawing.rendering import render
 

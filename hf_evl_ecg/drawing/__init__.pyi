@@ -1,8 +1,9 @@
-from .augment import AugmentConfig, render_augmented
+from .artefacts import AugmentConfig
+from .augment import render_augmented
 from .config import RenderConfig
 from .fit import cut_leads, fit_gain
-from .geometry import LAYOUTS, Layout
 from .image_file import ImageFile, upright_rgb
+from .layouts import LAYOUTS, Layout
 from .rendering import render
 
 __all__ = [

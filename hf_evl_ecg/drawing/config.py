@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .geometry import LAYOUTS, Layout, Page, arrange
+from .geometry import arrange
 from .header_text import header_fields
+from .layouts import LAYOUTS, Layout
+from .page import Page
 from .palettes import PALETTES, Palette
 
 __all__ = ["RenderConfig", "read_stored_config"]

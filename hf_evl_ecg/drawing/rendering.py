@@ -18,8 +18,8 @@ from PIL import Image, ImageDraw, ImageFont
 from hf_evl_ecg.signals.ecg import ECG
 
 from .config import RenderConfig
-from .geometry import Page, Strip
 from .header_text import fill_header
+from .page import Page, Strip
 from .strokes import Coverage, box_coverage, line_coverage, stroke_coverage
 
 __all__ = ["render"]

@@ -16,7 +16,7 @@ from PIL import Image
 
 from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.drawing.fit import cut_leads, fit_gain
-from hf_evl_ecg.drawing.geometry import LAYOUTS
+from hf_evl_ecg.drawing.layouts import LAYOUTS
 from hf_evl_ecg.drawing.rendering import render
 from hf_evl_ecg.qa.labels import label_text
 from hf_evl_ecg.signals.ecg import ECG

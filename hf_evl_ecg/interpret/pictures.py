@@ -13,8 +13,8 @@ from PIL import Image
 from hf_evl_ecg.chat.collator import UnreadableImageError
 from hf_evl_ecg.drawing.config import RenderConfig, read_stored_config
 from hf_evl_ecg.drawing.fit import cut_leads
-from hf_evl_ecg.drawing.geometry import Layout
 from hf_evl_ecg.drawing.image_file import upright_rgb
+from hf_evl_ecg.drawing.layouts import Layout
 from hf_evl_ecg.drawing.rendering import render
 from hf_evl_ecg.records.reader import read_record
 from hf_evl_ecg.signals.ecg import ECG, STANDARD_LEADS

@@ -14,7 +14,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from hf_evl_ecg.drawing.geometry import LAYOUTS
+from hf_evl_ecg.drawing.layouts import LAYOUTS
 from hf_evl_ecg.models.native import base_model
 from hf_evl_ecg.signals.ecg import ECG
 

@@ -22,7 +22,7 @@ from hf_evl_ecg.chat.encoding import MissingImageTokensError, TruncatedImageErro
 from hf_evl_ecg.data.questions import question_dataset
 from hf_evl_ecg.data.rendered import RenderedECG
 from hf_evl_ecg.data.simulated import load_simulated
-from hf_evl_ecg.drawing.augment import AugmentConfig
+from hf_evl_ecg.drawing.artefacts import AugmentConfig
 from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.drawing.image_file import ImageFile
 

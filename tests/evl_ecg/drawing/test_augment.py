@@ -6,15 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_evl_ecg.drawing.augment import (
-    Augmentation,
-    AugmentConfig,
-    Crease,
-    augment,
-    render_augmented,
-    restyle,
-    sample_augmentation,
-)
+from hf_evl_ecg.drawing.artefacts import Augmentation, AugmentConfig, Crease, sample_augmentation
+from hf_evl_ecg.drawing.augment import augment, render_augmented, restyle
 from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.drawing.palettes import PALETTES
 from hf_evl_ecg.drawing.rendering import render

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hf_evl_ecg.drawing.config import RenderConfig, read_stored_config
-from hf_evl_ecg.drawing.geometry import LAYOUTS
+from hf_evl_ecg.drawing.layouts import LAYOUTS
 from hf_evl_ecg.drawing.palettes import PALETTES
 from hf_evl_ecg.drawing.rendering import render
 from hf_evl_ecg.signals.ecg import ECG

@@ -5,7 +5,9 @@ import math
 
 import pytest
 
-from hf_evl_ecg.drawing.geometry import GAINS_MM_MV, LAYOUTS, SPEEDS_MM_S, Layout, PaperScale, arrange
+from hf_evl_ecg.drawing.geometry import GAINS_MM_MV, SPEEDS_MM_S, arrange
+from hf_evl_ecg.drawing.layouts import LAYOUTS, Layout
+from hf_evl_ecg.drawing.page import PaperScale
 from hf_evl_ecg.signals.ecg import STANDARD_LEADS
 
 FOUR_PX_PER_MM = 101.6  # dpi

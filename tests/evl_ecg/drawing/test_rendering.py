@@ -10,7 +10,7 @@ from scipy.signal import correlate
 
 from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.drawing.fit import cut_leads, fit_gain
-from hf_evl_ecg.drawing.geometry import LAYOUTS, Layout
+from hf_evl_ecg.drawing.layouts import LAYOUTS, Layout
 from hf_evl_ecg.drawing.palettes import Palette
 from hf_evl_ecg.drawing.rendering import render
 from hf_evl_ecg.signals.ecg import ECG, STANDARD_LEADS
