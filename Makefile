@@ -27,7 +27,7 @@ demo-mic: install
 	$(BIN)/python examples/mic/demo.py --output_dir outputs/demo_mic
 
 demo-ecg: install
-	$(BIN)/python examples/evl_ecg/demo.py --output_dir outputs/demo_ecg
+	$(BIN)/python studies/evl_ecg/demo.py --output_dir outputs/demo_ecg
 
 test: install
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal -m "not slow and not gpu" --junitxml=junit.xml $(PYTEST_ARGS)

@@ -53,7 +53,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["hf_mic", "hf_mic.*", "hf_evl_ecg", "hf_evl_ecg.*"]),
-    package_data={"": ["py.typed", "*.pyi", "templates/*.md", "names.yaml"]},
+    package_data={"": ["py.typed", "*.pyi", "templates/*.md", "names.yaml", "*.css"]},
     entry_points={"console_scripts": ["hf-mic = hf_mic.__main__:main", "hf-evl-ecg = hf_evl_ecg.__main__:main"]},
     install_requires=COMMON,
     extras_require={

@@ -6,7 +6,11 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-VERBS = ("interpret", "prepare")
+VERBS = (
+    *("interpret", "app"),
+    *("prepare", "teach", "cache", "distil", "evaluate", "study"),
+    *("export", "card", "publish", "convert"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FENCE = re.compile(r"(?:^<!-- (?P<mark>.+?) -->\n)?^```(?P<language>python|bash)\n(?P<code>.*?)^```$", re.M | re.S)
+COMMANDS = {"hf-evl-ecg": "hf_evl_ecg", "hf-mic": "hf_mic"}
 LAUNCHERS = ("python", "python3", "accelerate", "torchrun")
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 """The encoder of the pages, which comes from a package instead of the Hub."""
@@ -77,6 +78,8 @@ class Call:
 
 def as_call(words: Sequence[str]) -> Call | None:
     """A command as a call of a script of this repository or a module of its packages, or None."""
+    if words[0] in COMMANDS and len(words) > 1:
+        return Call(("python",), ("-m", COMMANDS[words[0]], words[1]), tuple(words[2:]))
     if words[0] not in LAUNCHERS:
         return None
     for i, word in enumerate(words):
@@ -100,6 +103,10 @@ def help_text(program: tuple[str, ...]) -> str:
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
         run_program(program, ["--help"])
+    if "--help-all" in printed.getvalue():  # the options of transformers come with it
+        printed.truncate(printed.seek(0))
+        with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+            run_program(program, ["--help-all"])
     return printed.getvalue()
 
 
@@ -137,7 +144,8 @@ def run_program(program: tuple[str, ...], arguments: Sequence[str]) -> None:
     finally:
         sys.argv, sys.path[:] = argv, path
         for name in set(sys.modules) - before:
-            if str(ROOT / "examples") in str(getattr(sys.modules[name], "__file__", "")):
+            file = str(getattr(sys.modules[name], "__file__", ""))
+            if any(str(ROOT / folder) in file for folder in ("examples", "studies")):
                 del sys.modules[name]
 
 

@@ -51,7 +51,7 @@ def student(tmp_path_factory) -> Path:
 def folder(tmp_path, monkeypatch) -> Path:
     """A working directory that holds the files the pages speak of."""
     monkeypatch.chdir(tmp_path)
-    for name in ("examples", "README.md", "model_cards"):
+    for name in ("examples", "studies", "README.md", "model_cards"):
         (tmp_path / name).symlink_to(doc_pages.ROOT / name)
     words = [f"{finding} {place}" for finding in ("ST elevation", "Q wave", "T-wave inversion", "R loss", "ST depression")
              for place in ("in V1", "in V2", "in V3", "in V4", "in V5", "in V6", "in II", "in III", "in aVF", "in aVL")]  # fmt: skip
@@ -84,7 +84,9 @@ def test_links_lead_somewhere():
 def test_named_files_exist():
     """Paths of this repository that a page names in code style."""
     for path in DOCS.glob("*.md"):
-        named = re.findall(r"`((?:examples|model_cards|benchmarks)/[\w./*-]+)`", path.read_text(encoding="utf-8"))
+        named = re.findall(
+            r"`((?:examples|studies|model_cards|benchmarks)/[\w./*-]+)`", path.read_text(encoding="utf-8")
+        )
         missing = [name for name in named if not list(doc_pages.ROOT.glob(name.rstrip("/")))]
         assert not missing, f"{path.name} names {missing}"
 
@@ -114,7 +116,7 @@ def test_commands_have_scripts_and_options(page):
                 assert (doc_pages.ROOT / call.program[0]).is_file(), where
             unknown = set(doc_pages.option_names(call.arguments)) - doc_pages.known_options(call.program)
             assert not unknown, f"{where}: unknown {unknown}"
-            configs = [word for word in call.arguments if word.startswith("examples/")]
+            configs = [word for word in call.arguments if word.startswith(("examples/", "studies/"))]
             assert all((doc_pages.ROOT / word).is_file() for word in configs), where
             if call.launcher and call.launcher[0] in ("accelerate", "torchrun"):
                 unknown = set(doc_pages.option_names(call.launcher)) - doc_pages.launcher_options(call.launcher)
@@ -156,10 +158,11 @@ def test_commands_are_read_as_a_shell_reads_them():
 
 def test_options_are_those_of_the_usage_line():
     """The description of a script shows commands of other scripts, whose options it does not have."""
-    program = ("examples/evl_ecg/train_teacher.py",)
-    assert "--kind" in doc_pages.help_text(program)
-    assert "--lora_rank" in doc_pages.known_options(program)
-    assert "--kind" not in doc_pages.known_options(program)
+    program = ("examples/evl_ecg/cache_teacher.py",)
+    assert "--lambda_uld" in doc_pages.help_text(program)
+    assert "--top_k" in doc_pages.known_options(program)
+    assert "--lambda_uld" not in doc_pages.known_options(program)
+    assert {"--lora_rank", "--learning_rate"} <= doc_pages.known_options(("-m", "hf_evl_ecg", "teach"))
     assert "--texts" in doc_pages.known_options(("-m", "hf_mic", "inspect"))
     assert "--num_processes" in doc_pages.launcher_options(("accelerate", "launch"))
     assert "--metrics" in doc_pages.known_options(("-m", "hf_mic", "report"))

@@ -27,6 +27,8 @@ FLOORS = {
         "interpret": 5,
         "hub": 5,
         "distillation": 6,
+        "scores": 5,
+        "app": 6,
         "commands": 7,
     },
     "hf_mic": {

@@ -1,4 +1,4 @@
-r"""Run a teacher over the training questions once and keep what it says, for distill.py --teacher_cache.
+r"""Run a teacher over the training questions once, for distill.py --teacher_cache; the same as `hf-evl-ecg cache`.
 
 One GPU:
 
@@ -10,122 +10,15 @@ Several GPUs; every process writes its own shards into one folder:
     accelerate launch --num_processes 8 examples/evl_ecg/cache_teacher.py --teacher outputs/pulse_native \
         --data outputs/questions --output_dir outputs/cache
 
-CPU smoke run (see train_teacher.py for the teacher and the questions):
+CPU smoke run, seconds (see train_teacher.py for the teacher and the questions):
 
     python examples/evl_ecg/cache_teacher.py --teacher outputs/smoke_teacher --data outputs/smoke_questions --image_width 448 \
         --image_height 224 --grid thick --output_dir outputs/smoke_cache
 
-Started again after a kill it goes on where it stopped. Image options must be those of distill.py, and images must not change from
-epoch to epoch (--image_seed other than -1). --layers, --tokens, --visual_pool and --positions must suit distill.py's --teacher_layer,
---hidden_tokens, --teacher_visual_pool and --ot_position_weight; --top_k is needed for --lambda_uld and bounds its --uld_top_k.
-An example takes (tokens x layers + visual tokens) x width x 2 bytes.
+Started again after a kill it goes on where it stopped.
 """
 
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
-
-import torch
-from accelerate import PartialState
-from distill import cache_fingerprint
-from ecg_options import ImageOptions, load_model, load_questions, parse_arguments
-from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
-
-from hf_evl_ecg.chat.collator import EVLECGCollator, example_key
-from hf_evl_ecg.distillation.cache import CacheLayout
-from hf_evl_ecg.distillation.cache_writer import TeacherCacheWriter
-from hf_evl_ecg.distillation.teacher import OnlineTeacher
-from hf_evl_ecg.models.fingerprints import model_fingerprint
-
-
-@dataclass
-class CacheArguments:
-    """Which teacher, which questions, what to keep."""
-
-    teacher: str = field(metadata={"help": "The teacher: a folder or a name on the Hub."})
-    data: str = field(metadata={"help": "Question dataset from prepare_data.py."})
-    output_dir: str = field(metadata={"help": "Folder of the cache."})
-    split: str = field(default="train", metadata={"help": "Split to cache."})
-    train_records: int | None = field(
-        default=None, metadata={"help": "Cache only this many records, as in distill.py."}
-    )
-    teacher_dtype: str = field(default="auto", metadata={"help": "Precision of the teacher's weights."})
-    layers: list[int] = field(default_factory=lambda: [-1], metadata={"help": "Hidden states to keep."})
-    tokens: str = field(default="all", metadata={"help": "Tokens they cover: all, visual or answer."})
-    visual_pool: int = field(default=1, metadata={"help": "Average this many consecutive visual tokens into one."})
-    positions: bool = field(default=False, metadata={"help": "Keep where on the image each visual token lies."})
-    top_k: int = field(default=64, metadata={"help": "Answer log-probabilities to keep per token; 0: none."})
-    dtype: str = field(default="bfloat16", metadata={"help": "Precision of what is kept: bfloat16, float16, float32."})
-    system_prompt: str | None = field(default=None, metadata={"help": "System message of the teacher's chats."})
-    max_length: int | None = field(default=None, metadata={"help": "Longest teacher input in tokens."})
-    batch_size: int = field(default=8, metadata={"help": "Examples per forward pass."})
-    shard_size: int = field(default=256, metadata={"help": "Examples per shard: what a kill can cost."})
-    num_workers: int = field(default=0, metadata={"help": "Processes that draw and preprocess images."})
-
-
-class TeacherBatches:
-    """Examples → a batch as a teacher reads it; picklable, for loader workers."""
-
-    def __init__(self, collator: EVLECGCollator) -> None:
-        self.collator = collator
-
-    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Inputs and labels under "teacher", with the keys of the examples."""
-        batch = self.collator(examples)
-        return {
-            "teacher": {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)},
-            "keys": batch["keys"],
-            "skipped": batch["skipped"],
-        }
-
-
-def main(args: CacheArguments, images: ImageOptions) -> int:
-    """Write what is not in the cache yet.
-
-    Returns:
-        How many examples this process wrote.
-
-    Raises:
-        CacheMismatchError: The folder holds a cache of another teacher, processor, layout or page.
-        ValueError: Images that are drawn anew each time.
-    """
-    state = PartialState()
-    model, processor = load_model(args.teacher, args.teacher_dtype)
-    draw = images.renderer(train=True)
-    fingerprint = cache_fingerprint(processor, draw, args.system_prompt, args.max_length)
-    layout = CacheLayout(
-        layers=tuple(args.layers),
-        tokens=args.tokens,
-        visual_pool=args.visual_pool,
-        positions=args.positions,
-        top_k=args.top_k,
-        dtype=args.dtype,
-    )
-    teacher = OnlineTeacher(model.to(state.device))
-    fingerprint["teacher"] = model_fingerprint(model)
-    with state.main_process_first():  # the first one writes the header, the others compare theirs with it
-        writer = TeacherCacheWriter(
-            args.output_dir,
-            teacher,
-            layout,
-            fingerprint=fingerprint,
-            shard_size=args.shard_size,
-            rank=state.process_index,
-        )
-    questions = load_questions(args.data, args.split, args.train_records)
-    own = questions.select(range(state.process_index, len(questions), state.num_processes))
-    todo = own.select([i for i, item in enumerate(own) if example_key(item) not in writer.done])
-    collator = EVLECGCollator(processor, load_image=draw, system_prompt=args.system_prompt, max_length=args.max_length)
-    loader = DataLoader(todo, args.batch_size, collate_fn=TeacherBatches(collator), num_workers=args.num_workers)
-    written = writer.write(tqdm(loader, desc="cache", disable=not state.is_main_process)) if len(todo) else 0
-    state.wait_for_everyone()
-    print(f"{written} examples written, {len(own) - len(todo)} were there: {args.output_dir}")
-    for reason in writer.skipped:
-        print(f"left out: {reason}")
-    return written
-
+from hf_evl_ecg.commands import cache
 
 if __name__ == "__main__":
-    main(*parse_arguments(sys.argv[1:], CacheArguments, ImageOptions, description=__doc__))
+    cache.command()

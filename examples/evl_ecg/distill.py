@@ -1,4 +1,4 @@
-r"""Distil a vision-language teacher into a student of another architecture, tokenizer and size (EVL-ECG, arXiv 2605.29977).
+r"""Distil a vision-language teacher into a student of another architecture, tokenizer and size; the same as `hf-evl-ecg distil`.
 
 One GPU, 7B -> 2B, online teacher:
 
@@ -15,181 +15,16 @@ The baseline that the distilled student is compared with, the same student on th
 
     python examples/evl_ecg/distill.py examples/configs/ecg_distill.yaml --sft_only --output_dir outputs/student_sft
 
-CPU smoke run, two processes (see train_teacher.py for outputs/smoke_teacher and small_models.py for the student):
+CPU smoke run, two processes, a minute (see train_teacher.py for questions and teacher; the student likewise with --kind student):
 
-    accelerate launch --multi_gpu --num_processes 2 examples/evl_ecg/distill.py --teacher outputs/smoke_teacher \
+    accelerate launch --cpu --num_processes 2 examples/evl_ecg/distill.py --teacher outputs/smoke_teacher \
         --student outputs/smoke_student_init --data outputs/smoke_questions --image_width 448 --image_height 224 --grid thick \
         --max_steps 3 --per_device_train_batch_size 2 --use_cpu --report_to none --output_dir outputs/smoke_student
 
-The loss is (1 - alpha) CE + alpha (lambda_mhca MHCA + lambda_ot OT + lambda_relation REL + lambda_uld ULD); a term of weight zero
-costs nothing. Beside the options below all of transformers' training arguments are accepted; all can stand in a YAML file, given
-first or as --config. --resume_from_checkpoint last goes on after an interruption. OUTPUT_DIR holds the student (or its LoRA
-adapter) and its processor, nothing of the teacher.
-
---push_to_hub --hub_model_id NAMESPACE/NAME --card README.md publishes the student at the end, and only then, as publish.py does:
-adapters merged, safetensors, processor and card; no checkpoints, training arguments, optimizer, teacher or aligner. The repository
-is private unless --hub_private_repo False is given; --hub_revision names a branch, --hub_strategy has no effect.
+The log shows each weighted term of the loss. OUTPUT_DIR holds the student (or its LoRA adapter) and its processor.
 """
 
-import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-from ecg_options import ImageOptions, LoraOptions, last_checkpoint, load_model, load_questions, parse_arguments
-from publish import check_card_file, publish_trained
-from train_teacher import save
-from transformers import AutoProcessor, EvalPrediction
-
-from hf_evl_ecg import EVLECGConfig, EVLECGTrainer
-from hf_evl_ecg.data.rendered import RenderedECG
-from hf_evl_ecg.distillation.cache import CachedTeacher
-from hf_evl_ecg.hub.push import take_hub_arguments
-from hf_evl_ecg.models.fingerprints import model_fingerprint, processor_fingerprint
-from hf_evl_ecg.results import current_commit
-
-
-@dataclass
-class DistillArguments:
-    """Which student learns from which teacher, on which questions."""
-
-    student: str = field(metadata={"help": "Starting student: a folder or a name on the Hub."})
-    data: str = field(metadata={"help": "Question dataset from prepare_data.py."})
-    teacher: str | None = field(default=None, metadata={"help": "The teacher; not needed with --sft_only."})
-    teacher_cache: str | None = field(
-        default=None, metadata={"help": "Folder that cache_teacher.py wrote; the teacher itself is then not run."}
-    )
-    trust_cache: bool = field(
-        default=False,
-        metadata={"help": "Do not load the teacher's weights to compare them with those the cache was made from."},
-    )
-    sft_only: bool = field(default=False, metadata={"help": "Learn from the answers alone: the baseline."})
-    dtype: str = field(
-        default="float32", metadata={"help": "Precision of the student's weights: float32, bfloat16, auto."}
-    )
-    teacher_dtype: str = field(default="auto", metadata={"help": "Precision of the teacher's weights."})
-    train_records: int | None = field(default=None, metadata={"help": "Use only this many training records."})
-    eval_records: int | None = field(default=None, metadata={"help": "Use only this many validation records."})
-    card: str | None = field(
-        default=None, metadata={"help": "README.md for --push_to_hub; its metadata must name a license."}
-    )
-
-    def __post_init__(self) -> None:
-        if not self.sft_only and self.teacher is None:
-            raise ValueError("--teacher is missing; name the teacher, or ask for --sft_only.")
-        if self.sft_only and (self.teacher is not None or self.teacher_cache is not None):
-            self.teacher = self.teacher_cache = None
-
-
-def main(script: DistillArguments, images: ImageOptions, lora: LoraOptions, training: EVLECGConfig) -> EVLECGTrainer:
-    """Train the student, save it, and publish it if that is asked for.
-
-    Returns:
-        The trainer, after training.
-    """
-    hub = take_hub_arguments(training)
-    card = check_card_file(script.card) if hub else ""
-    student, processor = load_model(script.student, script.dtype)
-    draw = images.renderer(train=True)
-    if script.sft_only:
-        training.alpha = 0.0
-    teacher, teacher_processor = load_teacher(script, training, draw)
-    metrics = None if training.eval_predictions == "loss" else answer_metrics(processor, training)
-    trainer = EVLECGTrainer(
-        lora.wrap(student),
-        training,
-        teacher=teacher,
-        processing_class=processor,
-        teacher_processing_class=teacher_processor,
-        load_image=draw,
-        train_dataset=load_questions(script.data, "train", script.train_records),
-        eval_dataset=None
-        if training.eval_strategy == "no"
-        else load_questions(script.data, "validation", script.eval_records),
-        compute_metrics=metrics,
-    )
-    trainer.train(resume_from_checkpoint=last_checkpoint(training))
-    save(trainer, processor, training)
-    if hub and trainer.is_world_process_zero():
-        publish_trained(trainer, processor, hub, card, provenance(script, images, training, trainer))
-    return trainer
-
-
-def provenance(
-    script: DistillArguments, images: ImageOptions, training: EVLECGConfig, trainer: EVLECGTrainer
-) -> dict[str, Any]:
-    """Where the student comes from, for its config.json; of folders only the names."""
-
-    def name(model: str | None) -> str | None:
-        return Path(model).name if model and Path(model).exists() else model
-
-    assert trainer.train_dataset is not None
-    return {
-        "method": "fine-tuning on answers" if script.sft_only else "EVL-ECG, arXiv 2605.29977",
-        "teacher": name(script.teacher),
-        "student": name(script.student),
-        "data": sorted(set(trainer.train_dataset["source"])),
-        "images": images.config().to_dict(),
-        "steps": trainer.state.global_step,
-        "alpha": training.alpha,
-        "commit": current_commit(),
-    }
-
-
-def load_teacher(script: DistillArguments, training: EVLECGConfig, draw: RenderedECG) -> tuple[Any, Any]:
-    """The teacher, or its cache, and its processor; nothing for a student that learns alone.
-
-    Raises:
-        CacheMismatchError: The cache was made from other weights, with another processor, pages or prompt.
-    """
-    if script.teacher is None:
-        return None, None
-    if script.teacher_cache is None:
-        return load_model(script.teacher, script.teacher_dtype)
-    processor = AutoProcessor.from_pretrained(script.teacher)
-    expected = cache_fingerprint(processor, draw, training.teacher_system_prompt, training.teacher_max_length)
-    if not script.trust_cache:
-        model, _ = load_model(script.teacher, script.teacher_dtype)
-        expected["teacher"] = model_fingerprint(model)
-    return CachedTeacher(script.teacher_cache, expected=expected), processor
-
-
-def cache_fingerprint(
-    processor: Any, draw: RenderedECG, system_prompt: str | None, max_length: int | None
-) -> dict[str, Any]:
-    """What a teacher's features depend on beside its weights and the questions."""
-    return {
-        "processor": processor_fingerprint(processor),
-        "images": draw.fingerprint(),
-        "system_prompt": system_prompt,
-        "max_length": max_length,
-    }
-
-
-def answer_metrics(processor: Any, training: EVLECGConfig) -> Callable[[EvalPrediction], Mapping[str, float]]:
-    """Share of right answers while training: of generated texts, or of the likeliest candidate answer.
-
-    evaluate.py scores a trained model properly, task by task, with intervals and chance levels.
-    """
-    tokenizer = processor.tokenizer
-
-    def texts(ids: np.ndarray) -> list[str]:
-        ids = np.where(ids < 0, tokenizer.pad_token_id, ids)
-        return [text.strip().lower() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
-
-    def metrics(prediction: EvalPrediction) -> Mapping[str, float]:
-        answers = texts(prediction.label_ids)
-        if training.eval_predictions == "generate":
-            given = texts(prediction.predictions)
-        else:
-            assert training.candidate_answers
-            given = [training.candidate_answers[i].strip().lower() for i in prediction.predictions.argmax(1)]
-        return {"exact_match": float(np.mean([a == b for a, b in zip(answers, given, strict=True)]))}
-
-    return metrics
-
+from hf_evl_ecg.commands import distil
 
 if __name__ == "__main__":
-    main(*parse_arguments(sys.argv[1:], DistillArguments, ImageOptions, LoraOptions, EVLECGConfig, description=__doc__))
+    distil.command()

@@ -1,4 +1,4 @@
-r"""Ask models the same questions about the same ECGs and score their answers: teacher, baselines and student alike.
+r"""Ask models the same questions about the same ECGs and score their answers; the same as `hf-evl-ecg evaluate`.
 
 One GPU:
 
@@ -10,91 +10,15 @@ Several GPUs: one process per model, then all of them once more, which only read
     CUDA_VISIBLE_DEVICES=0 python examples/evl_ecg/evaluate.py ... --models teacher=outputs/teacher &
     CUDA_VISIBLE_DEVICES=1 python examples/evl_ecg/evaluate.py ... --models evl_ecg=outputs/student & wait
 
-CPU smoke run (see train_teacher.py for model and questions):
+CPU smoke run, a minute (see train_teacher.py for model and questions):
 
     python examples/evl_ecg/evaluate.py --models teacher=outputs/smoke_teacher --data outputs/smoke_questions --image_width 448 \
         --image_height 224 --grid thick --max_new_tokens 16 --output_dir outputs/smoke_scores
 
-Answers are generated greedily and read strictly; an answer that cannot be read is wrong. Where a question has a known set of answers,
-their likelihoods are scored too (AUC, calibration). Every answer is written to OUTPUT_DIR/answers_METHOD_SPLIT.jsonl as it comes, so
-an interrupted run goes on where it stopped. Results: OUTPUT_DIR/STUDY.json, .md and .png, each value with a 95 % bootstrap interval
-over records and the level of chance. Image options must be those of training.
+Results: OUTPUT_DIR/ecg_scores.json, .md and .png, each value with a 95 % bootstrap interval over records and the level of chance.
 """
 
-import sys
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
-
-from ecg_options import ImageOptions, load_questions, parse_arguments
-from ecg_scores import score_model, write_report
-
-
-@dataclass
-class EvaluateArguments:
-    """Which models, on which questions."""
-
-    models: list[str] = field(
-        metadata={"help": "Models as METHOD=FOLDER or METHOD=HUB_NAME; the method's name stands in the results."}
-    )
-    data: str = field(metadata={"help": "Question dataset from prepare_data.py."})
-    output_dir: str = field(metadata={"help": "Where answers and results go."})
-    split: str = field(default="test", metadata={"help": "Split to score; choose settings on validation only."})
-    records: int | None = field(default=None, metadata={"help": "Use only this many records, drawn evenly."})
-    study: str = field(default="ecg_scores", metadata={"help": "Name of the results json, md and png."})
-    seed: int | None = field(default=None, metadata={"help": "Training seed of the models, for the results."})
-    dtype: str = field(default="auto", metadata={"help": "Precision of the weights: auto, float32, bfloat16."})
-    device: str = field(default="cpu", metadata={"help": "cpu, cuda, cuda:1 …"})
-    generate: bool = field(default=True, metadata={"help": "Score generated answers."})
-    likelihoods: bool = field(default=True, metadata={"help": "Score likelihoods of possible answers."})
-    max_new_tokens: int = field(default=64, metadata={"help": "Longest generated answer."})
-    system_prompt: str | None = field(default=None, metadata={"help": "System message."})
-    batch_size: int = field(default=8, metadata={"help": "Questions at once."})
-    num_workers: int = field(default=0, metadata={"help": "Processes that draw and preprocess images."})
-    n_bootstrap: int = field(default=1000, metadata={"help": "Resamples for the intervals; 0 for none."})
-    min_per_class: int = field(default=10, metadata={"help": "Positive items a class needs for rows of its own."})
-
-    def __post_init__(self) -> None:
-        wrong = [model for model in self.models if not all(model.partition("="))]
-        names = [model.partition("=")[0] for model in self.models]
-        if wrong or len(set(names)) < len(names):
-            raise ValueError(f"--models {self.models}: give METHOD=FOLDER, each method once.")
-
-
-def main(args: EvaluateArguments, images: ImageOptions) -> list[dict[str, Any]]:
-    """Score every model and write results.
-
-    Returns:
-        Rows of the results json.
-    """
-    output = Path(args.output_dir)
-    questions = load_questions(args.data, args.split, args.records)
-    rows: list[dict[str, Any]] = []
-    for model in args.models:
-        method, _, path = model.partition("=")
-        scored, _ = score_model(
-            path,
-            questions,
-            images,
-            method=method,
-            seed=args.seed,
-            answers=output / f"answers_{method}_{args.split}.jsonl",
-            dtype=args.dtype,
-            device=args.device,
-            n_bootstrap=args.n_bootstrap,
-            min_per_class=args.min_per_class,
-            generate=args.generate,
-            likelihoods=args.likelihoods,
-            max_new_tokens=args.max_new_tokens,
-            system_prompt=args.system_prompt,
-            batch_size=args.batch_size,
-            num_workers=args.num_workers,
-        )
-        rows += scored
-    text = write_report(output, args.study, {"evaluate": asdict(args), "images": asdict(images)}, rows)
-    print(f"\n{text}\nWritten: {output / args.study}.json, .md, .png")
-    return rows
-
+from hf_evl_ecg.commands import evaluate
 
 if __name__ == "__main__":
-    main(*parse_arguments(sys.argv[1:], EvaluateArguments, ImageOptions, description=__doc__))
+    evaluate.command()

@@ -1,12 +1,35 @@
+from .app import AppArguments
+from .cache import CacheArguments
+from .card import CardArguments
+from .convert import ConvertArguments
+from .distil import DistillArguments
+from .evaluate import EvaluateArguments
+from .export import ExportArguments
 from .interpret import InterpretArguments
-from .options import HelpFormatter, ImageOptions, LoraOptions, parse_arguments
+from .options import HelpFormatter, ImageOptions, LoraOptions, option_tokens, parse_arguments
 from .prepare import PrepareArguments
+from .publish import PublishArguments
+from .study import Stage, Study, StudyArguments
+from .teach import TeacherArguments
 
 __all__ = [
+    "AppArguments",
+    "CacheArguments",
+    "CardArguments",
+    "ConvertArguments",
+    "DistillArguments",
+    "EvaluateArguments",
+    "ExportArguments",
     "HelpFormatter",
     "ImageOptions",
     "InterpretArguments",
     "LoraOptions",
     "PrepareArguments",
+    "PublishArguments",
+    "Stage",
+    "Study",
+    "StudyArguments",
+    "TeacherArguments",
+    "option_tokens",
     "parse_arguments",
 ]

@@ -122,7 +122,7 @@ def main(args: PrepareArguments) -> DatasetDict:
     from datasets import DatasetDict, concatenate_datasets
 
     from hf_evl_ecg.data.questions import conversation_dataset
-    from hf_evl_ecg.data.rows import SPLITS
+    from hf_evl_ecg.data.table import SPLITS
     from hf_evl_ecg.files import write_text
 
     parts, reports = [], []
@@ -160,7 +160,7 @@ def _load_sources(args: PrepareArguments) -> Iterator[tuple[Dataset, LoadReport]
         load_ptbxl_filtered,
         load_simulated,
     )
-    from hf_evl_ecg.data.rows import SPLITS
+    from hf_evl_ecg.data.table import SPLITS
 
     common: dict[str, Any] = {"on_bad": "raise" if args.stop_on_bad else "skip", "check": args.check}
     split = {**common, "seed": args.seed}

@@ -25,8 +25,8 @@ from hf_evl_ecg.drawing.rendering import render
 from hf_evl_ecg.signals.ecg import STANDARD_LEADS
 from hf_evl_ecg.signals.simulation import simulate
 
-ROOT = Path(__file__).resolve().parents[2]
-FOLDER = ROOT / "examples" / "evl_ecg"
+ROOT = Path(__file__).resolve().parents[3]
+FOLDER = ROOT / "studies" / "evl_ecg"
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 CHROMIUM_FLAGS = [
     "--headless=new",
@@ -72,8 +72,7 @@ def models(tmp_path_factory):
             processor.save_pretrained(folder / kind)
     finally:
         sys.path.remove(str(FOLDER))
-        for name in ("small_models", "ecg_options"):
-            sys.modules.pop(name, None)
+        sys.modules.pop("small_models", None)
     return folder
 
 

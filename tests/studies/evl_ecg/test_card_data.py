@@ -1,6 +1,5 @@
-"""examples/evl_ecg/card_data.py: a study's folder → facts and pictures → a card that a stranger can run."""
+"""studies/evl_ecg/card_data.py: a study's folder → facts and pictures → a card that a stranger can run."""
 
-import importlib
 import json
 import re
 import sys
@@ -11,41 +10,36 @@ import yaml
 from PIL import Image
 
 from hf_evl_ecg.cards.card import write_card
+from hf_evl_ecg.commands.options import ImageOptions
+from hf_evl_ecg.commands.prepare import PrepareArguments
+from hf_evl_ecg.commands.prepare import main as prepare
+from hf_evl_ecg.commands.training import load_model, load_questions
+from hf_evl_ecg.scores.models import score_model
+from hf_evl_ecg.scores.report import write_report
 
-FOLDER = Path(__file__).resolve().parents[2] / "examples" / "evl_ecg"
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from ecg_work import run, study_module
+
 IMAGES = {"image_width": 448, "image_height": 224, "grid": "thick", "footer": False}
 
 
 @pytest.fixture(scope="module")
-def scripts():
-    """The scripts as modules, which import each other by name."""
-    sys.path.insert(0, str(FOLDER))
-    before = set(sys.modules)
-    try:
-        yield importlib.import_module
-    finally:
-        sys.path.remove(str(FOLDER))
-        for name in set(sys.modules) - before:
-            if str(FOLDER) in str(getattr(sys.modules[name], "__file__", "")):
-                del sys.modules[name]
-
-
-@pytest.fixture(scope="module")
-def study(scripts, tmp_path_factory) -> Path:
-    """What study.py leaves behind, with models of random weights."""
+def study(tmp_path_factory) -> Path:
+    """What a study leaves behind, with models of random weights."""
     folder = tmp_path_factory.mktemp("study")
-    prepare, small, scores = (scripts(name) for name in ("prepare_data", "small_models", "ecg_scores"))
-    options = scripts("ecg_options")
+    small = study_module("small_models")
     asked = {"simulated_train": 1, "simulated_test": 4, "simulated_classes": ["NORM", "AF"], "formats": ["closed"]}
-    prepare.main(prepare.PrepareArguments(str(folder / "questions"), tasks=["diagnosis", "rhythm"], **asked))
-    questions = options.load_questions(str(folder / "questions"), "test")
+    prepare(PrepareArguments(str(folder / "questions"), tasks=["diagnosis", "rhythm"], **asked))
+    questions = load_questions(str(folder / "questions"), "test")
     rows = []
     for kind, name, method in (("teacher", "teacher", "teacher"), ("student", "evl_ecg_0", "evl_ecg")):
         small.main(small.BuildArguments(kind, data=str(folder / "questions"), output_dir=str(folder / name)))
-        found, _ = scores.score_model(
-            str(folder / name),
+        model, processor = load_model(str(folder / name))
+        found, _ = score_model(
+            model.eval(),
+            processor,
             questions,
-            options.ImageOptions(**IMAGES),
+            ImageOptions(**IMAGES).renderer(),
             method=method,
             seed=0,
             answers=folder / f"answers_{name}_test.jsonl",
@@ -58,20 +52,17 @@ def study(scripts, tmp_path_factory) -> Path:
     config = {"study": "ecg_tiny", "images": IMAGES, "questions": {"tasks": ["diagnosis", "rhythm"]}, "student": {}}
     config |= {"methods": {"evl_ecg": {}}, "seeds": [0], "evaluate": {"max_new_tokens": 2}}
     config["questions_report"] = json.loads((folder / "questions" / "report.json").read_text())
-    scores.write_report(folder, "ecg_tiny", config, rows)
+    write_report(folder, "ecg_tiny", config, rows)
     return folder
 
 
 @pytest.fixture(scope="module")
-def cards(scripts, study, tmp_path_factory) -> Path:
+def cards(study, tmp_path_factory) -> Path:
     """The folder of cards, with the card of the study."""
     folder = tmp_path_factory.mktemp("cards")
-    module = scripts("card_data")
     out = folder / "results" / "ecg_tiny_card.json"
     given = ["--study_dir", study, "--output", out, "--pictures", folder, "--failures", 2]
-    module.main(
-        *scripts("ecg_options").parse_arguments(list(map(str, given)), module.CardDataArguments, description=None)
-    )
+    run(study_module("card_data"), *given)
     (folder / "results" / "ecg_tiny.json").write_bytes((study / "ecg_tiny.json").read_bytes())
     spec = {"name": "ECG-tiny", "method": "evl_ecg", "seed": 0, "results": "results/ecg_tiny.json"}
     (folder / "ecg_tiny.yaml").write_text(yaml.safe_dump(spec | {"facts": "results/ecg_tiny_card.json"}))
@@ -94,8 +85,8 @@ def test_facts_hold_what_the_card_needs(study, cards):
     assert str(study) not in (cards / "results" / "ecg_tiny_card.json").read_text()
 
 
-def test_drawings_of_real_records_can_be_left_out(scripts, study, tmp_path, monkeypatch):
-    module = scripts("card_data")
+def test_drawings_of_real_records_can_be_left_out(study, tmp_path, monkeypatch):
+    module = study_module("card_data")
     read = module.read_answers
 
     def half_of_them_real(path, items):
@@ -104,9 +95,7 @@ def test_drawings_of_real_records_can_be_left_out(scripts, study, tmp_path, monk
 
     monkeypatch.setattr(module, "read_answers", half_of_them_real)
     given = ["--study_dir", study, "--output", tmp_path / "facts.json", "--pictures", tmp_path, "--no_draw_real"]
-    facts = module.main(
-        *scripts("ecg_options").parse_arguments(list(map(str, given)), module.CardDataArguments, description=None)
-    )
+    facts = run(module, *given)
     sources = [case["source"] for case in facts["failures"]]
     assert sources == sorted(sources), "real ones first"
     assert set(sources) == {"ludb", "simulated"}
@@ -152,8 +141,8 @@ def test_the_code_of_the_card_runs(study, cards, tmp_path, monkeypatch, data_dir
     compile(four_bits, "card", "exec")
 
 
-def test_wrong_folders_are_refused(scripts, study, tmp_path):
-    module = scripts("card_data")
+def test_wrong_folders_are_refused(study, tmp_path):
+    module = study_module("card_data")
     with pytest.raises(ValueError, match="has no model uld_0"):
         module.main(module.CardDataArguments(str(study), str(tmp_path / "x.json"), method="uld"))
     with pytest.raises(ValueError, match="holds 0 results"):

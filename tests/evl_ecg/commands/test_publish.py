@@ -1,6 +1,5 @@
-"""examples/evl_ecg: publish.py, and distill.py with --push_to_hub, send the student or drawn ECGs and nothing else."""
+"""publish, and distil with --push_to_hub, send the student or drawn ECGs and nothing else."""
 
-import importlib
 import json
 import sys
 from pathlib import Path
@@ -19,9 +18,9 @@ from hf_evl_ecg.hub import export, publish
 from hf_evl_ecg.models.loading import PROVENANCE_KEY
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from ecg_work import run as run_verb
 from hub_server import go_online, running_hub
 
-FOLDER = Path(__file__).resolve().parents[3] / "examples" / "evl_ecg"
 REPO = "ann/ecg-student"
 CARD = "---\nlicense: apache-2.0\n---\n# A small student\n"
 STUDENT = {"config.json", "generation_config.json", "model.safetensors", "chat_template.jinja", "processor_config.json"}
@@ -50,26 +49,9 @@ def hub(monkeypatch):
         yield running
 
 
-@pytest.fixture(scope="module")
-def run():
-    """Function name, options → what main of that script returns."""
-    sys.path.insert(0, str(FOLDER))
-    before = set(sys.modules)
-
-    def call(name: str, *options):
-        script, common = importlib.import_module(name), importlib.import_module("ecg_options")
-        kinds = [script.PublishArguments, common.ImageOptions] if name == "publish" else []
-        kinds = kinds or [script.DistillArguments, common.ImageOptions, common.LoraOptions, script.EVLECGConfig]
-        page = ["--image_width", 112, "--image_height", 56, "--footer", False]
-        return script.main(*common.parse_arguments(list(map(str, [*options, *page])), *kinds, description=None))
-
-    try:
-        yield call
-    finally:
-        sys.path.remove(str(FOLDER))
-        for name in set(sys.modules) - before:
-            if str(FOLDER) in str(getattr(sys.modules[name], "__file__", "")):
-                del sys.modules[name]
+def run(verb: str, *given):
+    """A verb with the options of a small page."""
+    return run_verb(verb, *given, "--image_width", 112, "--image_height", 56, "--footer", False)
 
 
 @pytest.fixture(scope="module")
@@ -88,16 +70,16 @@ def card(tmp_path) -> Path:
     return path
 
 
-def test_distill_with_push_to_hub_sends_the_student_alone(hub, run, questions, tiny_vlm, card, tmp_path):
+def test_distill_with_push_to_hub_sends_the_student_alone(hub, questions, tiny_vlm, card, tmp_path):
     output, tiny = tmp_path / "out", tiny_vlm("idefics3")
     options = ["--student", tiny.path, "--teacher", tiny_vlm("llava_next").path, "--data", questions, "--use_cpu"]
     options += ["--max_steps", 2, "--save_steps", 1, "--report_to", "none", "--lora_rank", 2, "--learning_rate", 0.1]
     options += ["--output_dir", output, "--push_to_hub", "--hub_model_id", REPO, "--hub_token", "hf_write"]
     with pytest.raises(ValueError, match=r"needs a README\.md whose metadata names a license"):
-        run("distill", *options)
+        run("distil", *options)
     assert not hub.requests
     assert not output.exists()
-    trainer = run("distill", *options, "--card", card)
+    trainer = run("distil", *options, "--card", card)
     assert (output / "checkpoint-2" / "optimizer.pt").exists()
     repo = hub.repo(REPO)
     assert repo.private
@@ -121,7 +103,7 @@ def test_distill_with_push_to_hub_sends_the_student_alone(hub, run, questions, t
     assert not trainer.args.push_to_hub
 
 
-def test_publish_script_exports_a_checkpoint_and_goes_on_from_the_export(hub, run, tiny_vlm, card, tmp_path):
+def test_publish_script_exports_a_checkpoint_and_goes_on_from_the_export(hub, tiny_vlm, card, tmp_path):
     tiny, checkpoint = tiny_vlm("idefics3"), tmp_path / "checkpoint"
     tiny.load().save_pretrained(checkpoint)
     tiny.processor.save_pretrained(checkpoint)
@@ -131,7 +113,7 @@ def test_publish_script_exports_a_checkpoint_and_goes_on_from_the_export(hub, ru
     results = {"study": "ecg_tiny", "config": {}, "commit": "abc", "machine": {}, "rows": [row]}
     (tmp_path / "ecg_tiny.json").write_text(json.dumps(results))
     options = ["--repo_id", REPO, "--card", card, "--results", tmp_path / "ecg_tiny.json", "--tag", "v1"]
-    with pytest.raises(ValueError, match="is no export; name a new folder"):
+    with pytest.raises(ValueError, match="is no export"):
         run("publish", "--model", checkpoint, *options)
     first = run("publish", "--model", checkpoint, "--export_dir", tmp_path / "export", *options)
     repo = hub.repo(REPO)
@@ -145,7 +127,7 @@ def test_publish_script_exports_a_checkpoint_and_goes_on_from_the_export(hub, ru
     assert repo.tags == {"v1": first.commit}
 
 
-def test_publish_script_draws_and_publishes_questions(hub, run, questions, tmp_path):
+def test_publish_script_draws_and_publishes_questions(hub, questions, tmp_path):
     card = tmp_path / "card.md"
     card.write_text("---\nlicense: cc0-1.0\n---\n# Simulated ECGs\n")
     push = run("publish", "--data", questions, "--repo_id", "ann/drawn", "--card", card, "--no_private")
@@ -157,7 +139,7 @@ def test_publish_script_draws_and_publishes_questions(hub, run, questions, tmp_p
     assert np.asarray(rows[0]["image"]).shape == (56, 112, 3)
     assert rows[0]["answer"] in ("yes", "no")
     assert push.repo_type == "dataset"
-    with pytest.raises(ValueError, match="either --model or --data"):
+    with pytest.raises(ValueError, match="one of them is needed"):
         run("publish", "--repo_id", "ann/drawn")
-    with pytest.raises(ValueError, match="--data needs --card"):
+    with pytest.raises(ValueError, match="needs a card"):
         run("publish", "--repo_id", "ann/drawn", "--data", questions)

@@ -4,9 +4,9 @@ r"""Offline demonstration: simulated ECGs -> small teacher -> distilled student 
 
 or
 
-    python examples/evl_ecg/demo.py --output_dir outputs/demo_ecg
+    python studies/evl_ecg/demo.py --output_dir outputs/demo_ecg
 
-Simulates ECGs of five classes that differ at sight (examples/configs/ecg_demo.yaml), draws them on ECG paper, teaches a small LlavaNext
+Simulates ECGs of five classes that differ at sight (studies/configs/ecg_demo.yaml), draws them on ECG paper, teaches a small LlavaNext
 model to answer questions about them, and distils it into an Idefics3 model of a sixth of its size with another tokenizer and a quarter of
 its visual tokens; the same student trained on the same answers without a teacher stands beside it. All three are scored on simulated ECGs
 that none of them has seen and, where the folder of real records is there (--data_dir, $REAL_DATA_DIR), on real ones. Writes
@@ -17,7 +17,6 @@ It shows that the pieces work together. Minutes of training on two cores and one
 """
 
 import os
-import sys
 import textwrap
 import time
 from collections.abc import Mapping, Sequence
@@ -26,24 +25,27 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import prepare_data
 import yaml
-from ecg_options import ImageOptions, limit_records, load_model, load_questions, parse_arguments
-from ecg_scores import score_model, write_report
 from matplotlib.figure import Figure
-from study import Study, shrink
+from small_study import SMOKE, SmallStudy
 from transformers.utils import logging
 
 from hf_evl_ecg.chat.collator import example_key
+from hf_evl_ecg.commands import prepare
+from hf_evl_ecg.commands.options import ImageOptions, parse_arguments
+from hf_evl_ecg.commands.study import shrink
+from hf_evl_ecg.commands.training import limit_records, load_model, load_questions
 from hf_evl_ecg.data.load import load_ecg
 from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.drawing.rendering import render
 from hf_evl_ecg.files import new_file
 from hf_evl_ecg.hub.export import export_student
 from hf_evl_ecg.qa.groups import Answer
+from hf_evl_ecg.scores.models import score_model
+from hf_evl_ecg.scores.report import write_report
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "ecg_demo.yaml"
-DATA = os.environ.get("REAL_DATA_DIR", str(Path(__file__).resolve().parents[3] / "shared" / "data"))
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 CHALLENGE = Path("ecg", "cinc2021", "training")
 
 
@@ -52,12 +54,23 @@ class DemoArguments:
     """Where the demonstration goes, and what it reads."""
 
     output_dir: str = field(default="outputs/demo_ecg", metadata={"help": "Where models, results and pictures go."})
-    study: str = field(default=str(CONFIG), metadata={"help": "YAML file of the study that is run."})
-    data_dir: str = field(
-        default=DATA, metadata={"help": "Folder of real data; ecg/cinc2021/training is used if it is there."}
+    study: str | None = field(
+        default=None, metadata={"help": "YAML file of the study that is run; default: studies/configs/ecg_demo.yaml."}
+    )
+    data_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of real data, whose ecg/cinc2021/training is used if it is there; default: $REAL_DATA_DIR, or "
+            "shared/data beside this repository."
+        },
     )
     real_records: int = field(default=40, metadata={"help": "Real records to score; 0: none."})
     smoke: bool = field(default=False, metadata={"help": "A few steps, to see that all parts run."})
+
+
+def command(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Run the command line."""
+    main(*parse_arguments(arguments, DemoArguments, description=__doc__, prog=prog))
 
 
 def main(args: DemoArguments) -> list[dict[str, Any]]:
@@ -70,9 +83,9 @@ def main(args: DemoArguments) -> list[dict[str, Any]]:
     datasets.disable_progress_bars()
     logging.disable_progress_bar()
     output = Path(args.output_dir)
-    config = yaml.safe_load(Path(args.study).read_text(encoding="utf-8"))
-    config = shrink(config) if args.smoke else config
-    study = Study(config, output)
+    config = yaml.safe_load(Path(args.study or CONFIG).read_text(encoding="utf-8"))
+    config = shrink(config, SMOKE) if args.smoke else config
+    study = SmallStudy(config, output)
     study.prepare()
     study.train_teacher()
     study.train_students()
@@ -80,15 +93,18 @@ def main(args: DemoArguments) -> list[dict[str, Any]]:
     images, options = ImageOptions(**config["images"]), dict(config["evaluate"])
     limit = options.pop("records", None)
     questions = {"simulated": load_questions(output / "questions", "test", limit)}
-    if args.real_records and (
-        real := real_questions(Path(args.data_dir) / CHALLENGE, output, config, args.real_records)
-    ):
+    data = Path(args.data_dir or os.environ.get("REAL_DATA_DIR") or DATA)
+    if args.real_records and (real := real_questions(data / CHALLENGE, output, config, args.real_records)):
         questions["real"] = real
-    rows, answers = [], {}
+    rows: list[dict[str, Any]] = []
+    answers: dict[tuple[str, str], dict[str, Answer]] = {}
     for method, folder in folders.items():
+        model, processor = load_model(str(folder))
         for kind, asked in questions.items():
             path = output / f"answers_{method}_{kind}.jsonl"
-            scored, pairs = score_model(str(folder), asked, images, method=method, seed=0, answers=path, **options)
+            scored, pairs = score_model(
+                model.eval(), processor, asked, images.renderer(), method=method, seed=0, answers=path, **options
+            )
             rows += scored
             answers[method, kind] = {example_key(item): answer for item, answer in pairs}
     notes = [verdict(rows, list(folders)), "Trained for minutes, one seed: a check of the pieces, no ranking."]
@@ -108,7 +124,7 @@ def real_questions(folder: Path, output: Path, config: Mapping[str, Any], limit:
     if not folder.is_dir():
         return None
     asked = {"formats": ["fill"], "tasks": ["diagnosis"], "classes": config["questions"]["classes"]}
-    data = prepare_data.main(prepare_data.PrepareArguments(str(output / "real_questions"), cinc=str(folder), **asked))
+    data = prepare.main(prepare.PrepareArguments(str(output / "real_questions"), cinc=str(folder), **asked))
     questions = datasets.concatenate_datasets(list(data.values()))
     return limit_records(questions.filter(lambda options: bool(options), input_columns="options"), limit)
 
@@ -167,4 +183,4 @@ def export(student: Path, folder: Path, teacher: Path, config: RenderConfig) -> 
 
 
 if __name__ == "__main__":
-    main(*parse_arguments(sys.argv[1:], DemoArguments, description=__doc__))
+    command()

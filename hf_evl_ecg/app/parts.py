@@ -1,4 +1,4 @@
-"""The parts of app.py's page as HTML; every text from outside is escaped, pictures are inline and touch no disk."""
+"""The parts of the page as HTML; every text from outside is escaped, pictures are inline and touch no disk."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import io
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from app_uploads import GivenECG
 from PIL import Image
 
 from hf_evl_ecg.drawing.config import RenderConfig
@@ -18,9 +17,12 @@ from hf_evl_ecg.interpret.report import shown_time
 from hf_evl_ecg.qa.labels import label_text
 from hf_evl_ecg.signals.ecg import ECG
 
+from .uploads import GivenECG
+
 __all__ = ["answer_card", "ecg_figure", "message", "picture_tag", "scores_table"]
 
-PAGE_RENDER = RenderConfig(width_px=1600, height_px=900)
+PAGE_LAYOUT = "3x4+rhythm"
+PAGE_RENDER = RenderConfig(width_px=1600, height_px=900, layout=PAGE_LAYOUT)
 MAX_SHOWN_PX = (2400, 2400)
 
 
@@ -49,7 +51,7 @@ def picture_tag(image: Image.Image, description: str) -> str:
 
 def ecg_figure(given: GivenECG) -> str:
     """The ECG as a reader wants it: drawn at paper scale, or the picture that was given, with what is known about it."""
-    facts, told = [f"<strong>{_text(given.name)}</strong>"], list(given.notes)
+    facts, notices = [f"<strong>{_text(given.name)}</strong>"], list(given.notes)
     if given.simulated:
         facts.append('<span class="badge">simulated, not a patient</span>')
     if isinstance(given.source, ECG):
@@ -57,11 +59,11 @@ def ecg_figure(given: GivenECG) -> str:
         image = render(given.source, config)
         scale = f"{config.speed_mm_s:g} mm/s, {config.gain_mm_mv:g} mm/mV"
         facts += [f"{given.source.duration_s:.4g} s at {given.source.fs_hz:g} Hz", scale]
-        told += [*shown_time(given.source, config.layout.name), *scale_notices(given.source, config)]
+        notices += [*shown_time(given.source, PAGE_LAYOUT), *scale_notices(given.source, config)]
     else:
         image = given.source
         facts += ["picture as uploaded", f"{image.width} × {image.height} px"]
-    notes = "".join(f"<li>{_text(note)}</li>" for note in told)
+    notes = "".join(f"<li>{_text(note)}</li>" for note in notices)
     notes = f'<ul class="notes">{notes}</ul>' if notes else ""
     tag = picture_tag(image, f"ECG {given.name}")
     zoom = f'<label class="zoom" title="Click: full size and back"><input type="checkbox">{tag}</label>'

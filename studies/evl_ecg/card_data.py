@@ -1,25 +1,24 @@
 r"""What the model card of a study says beside scores: architecture and token counts, reliability, failure cases, seconds.
 
-After `study.py` has written its results:
+After a study has written its results:
 
-    python examples/evl_ecg/card_data.py --study_dir outputs/ecg_small --method evl_ecg --seed 0 \
+    python studies/evl_ecg/card_data.py --study_dir outputs/ecg_small --method evl_ecg --seed 0 \
         --output model_cards/results/ecg_small_card.json --pictures model_cards
-    python -m hf_evl_ecg.cards.card model_cards/ecg_small.yaml
+    hf-evl-ecg card model_cards/ecg_small.yaml
 
 Reads the questions, the answers (answers_*.jsonl), the models and the seconds of the stages in the study's folder; no model is run.
 Writes one json, and a small picture of each failure case as the model saw it. Takes seconds, on a CPU.
 """
 
 import json
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ecg_options import ImageOptions, load_questions, parse_arguments
-
 from hf_evl_ecg.cards.facts import describe_model, failure_cases, read_answers, reliability_tables
+from hf_evl_ecg.commands.options import ImageOptions, parse_arguments
+from hf_evl_ecg.commands.training import load_questions
 from hf_evl_ecg.files import new_file, write_text
 from hf_evl_ecg.results import current_commit
 
@@ -28,7 +27,7 @@ from hf_evl_ecg.results import current_commit
 class CardDataArguments:
     """Which model of which study."""
 
-    study_dir: str = field(metadata={"help": "Output folder of study.py, with its results json."})
+    study_dir: str = field(metadata={"help": "Output folder of a study, with its results json."})
     output: str = field(metadata={"help": "The json to write."})
     method: str = field(default="evl_ecg", metadata={"help": "Method of the model that the card is about."})
     seed: int = field(default=0, metadata={"help": "Its seed."})
@@ -44,6 +43,11 @@ class CardDataArguments:
             "help": "Draw failures about real records too, as their licences must allow; else simulated ones only."
         },
     )
+
+
+def command(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Run the command line."""
+    main(*parse_arguments(arguments, CardDataArguments, description=__doc__, prog=prog))
 
 
 def main(args: CardDataArguments) -> dict[str, Any]:
@@ -108,7 +112,7 @@ def read_study(folder: Path) -> dict[str, Any]:
     found = [path for path in folder.glob("*.json") if (folder / f"{path.stem}.md").is_file()]
     if len(found) != 1:
         raise ValueError(
-            f"{folder} holds {len(found)} results; needed: STUDY.json and STUDY.md, as study.py writes them."
+            f"{folder} holds {len(found)} results; needed: STUDY.json and STUDY.md, as a study writes them."
         )
     return json.loads(found[0].read_text(encoding="utf-8"))
 
@@ -125,4 +129,4 @@ def draw_case(item: Mapping[str, Any], images: ImageOptions, folder: Path, name:
 
 
 if __name__ == "__main__":
-    main(*parse_arguments(sys.argv[1:], CardDataArguments, description=__doc__))
+    command()

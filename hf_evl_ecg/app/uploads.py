@@ -1,4 +1,4 @@
-"""What a visitor of app.py gives → one ECG or picture in memory; uploaded files are deleted as soon as they are read."""
+"""What a visitor of the page gives → one ECG or picture in memory; uploaded files are deleted as soon as they are read."""
 
 from __future__ import annotations
 
@@ -159,8 +159,8 @@ def _read(folder: Path, main: str, gain_per_mv: float | None) -> GivenECG:
             ecg = read_record(folder / main, root=folder, gain_per_mv=gain_per_mv)
     except ValueError as error:
         raise UploadError(str(error).replace(f"{folder}/", "")) from error
-    told = [str(found.message) for found in caught if issubclass(found.category, ECGRecordWarning)]
-    notes = [text.replace(f"{folder}/", "") for text in dict.fromkeys(told)]  # both steps may warn of the same
+    warned = [str(found.message) for found in caught if issubclass(found.category, ECGRecordWarning)]
+    notes = [text.replace(f"{folder}/", "") for text in dict.fromkeys(warned)]  # both steps may warn of the same
     if derived := ecg.metadata.get("derived_leads"):
         notes.append(f"{', '.join(derived)} computed from I and II.")
     if ecg.flat_leads:

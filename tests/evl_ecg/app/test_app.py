@@ -1,9 +1,7 @@
-"""The functions behind examples/evl_ecg/app.py: uploads are paired, limited, kept apart and deleted; texts are escaped."""
+"""The functions behind the page: uploads are paired, limited, kept apart and deleted; texts are escaped."""
 
 import ast
 import dataclasses
-import importlib
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,35 +12,16 @@ from huggingface_hub import SpaceCard
 from packaging.specifiers import SpecifierSet
 from PIL import Image
 
+from hf_evl_ecg.app import parts as html
+from hf_evl_ecg.app import uploads
 from hf_evl_ecg.chat.collator import UnreadableImageError
+from hf_evl_ecg.commands.app import AppArguments
 from hf_evl_ecg.records.header import ECGRecordError
 from hf_evl_ecg.signals.ecg import ECG, STANDARD_LEADS, crop
 from hf_evl_ecg.signals.simulation import LABELS, simulate
 
-FOLDER = Path(__file__).resolve().parents[2] / "examples" / "evl_ecg"
+FOLDER = Path(__file__).resolve().parents[3] / "examples" / "evl_ecg"
 EVIL = "<script>alert(1)</script> {{value}} ${1+1}"
-
-
-@pytest.fixture(scope="module")
-def scripts():
-    """The app's modules by name."""
-    sys.path.insert(0, str(FOLDER))
-    try:
-        yield importlib.import_module
-    finally:
-        sys.path.remove(str(FOLDER))
-        for name in ("app", "app_html", "app_uploads"):
-            sys.modules.pop(name, None)
-
-
-@pytest.fixture(scope="module")
-def uploads(scripts):
-    return scripts("app_uploads")
-
-
-@pytest.fixture(scope="module")
-def html(scripts):
-    return scripts("app_html")
 
 
 @pytest.fixture
@@ -90,7 +69,7 @@ def left(folder: Path) -> list[Path]:
         (["scan.PNG"], "scan.PNG"),
     ],
 )
-def test_a_record_or_a_picture_is_found(uploads, names, main):
+def test_a_record_or_a_picture_is_found(names, main):
     assert uploads.main_file(names) == main
 
 
@@ -107,7 +86,7 @@ def test_a_record_or_a_picture_is_found(uploads, names, main):
         (["r.hea", "r.dat", "r.dat"], r"r\.dat was given twice"),
     ],
 )
-def test_other_files_are_refused_with_what_to_give(uploads, names, reason):
+def test_other_files_are_refused_with_what_to_give(names, reason):
     with pytest.raises(uploads.UploadError, match=reason):
         uploads.main_file(names)
 
@@ -115,7 +94,7 @@ def test_other_files_are_refused_with_what_to_give(uploads, names, reason):
 # ---- reading --------------------------------------------------------------------------------------------------------
 
 
-def test_a_record_is_read_and_nothing_is_left(uploads, arrive, record):
+def test_a_record_is_read_and_nothing_is_left(arrive, record):
     given = uploads.read_uploads(arrive(r__hea=record.hea, r__dat=record.dat), arrive.folder, 1)
     assert given.name == "r"
     assert not given.simulated
@@ -123,7 +102,7 @@ def test_a_record_is_read_and_nothing_is_left(uploads, arrive, record):
     assert left(arrive.folder) == []
 
 
-def test_a_wrong_gain_is_replaced(uploads, arrive, record):
+def test_a_wrong_gain_is_replaced(arrive, record):
     given = uploads.read_uploads(arrive(r__hea=record.hea, r__dat=record.dat), arrive.folder, 1, gain_per_mv=1000)
     stored = np.frombuffer(record.dat, "<i2").reshape(-1, 12)
     np.testing.assert_allclose(given.source.signal_mv, stored / 1000, atol=1e-5)
@@ -132,7 +111,7 @@ def test_a_wrong_gain_is_replaced(uploads, arrive, record):
     assert left(arrive.folder) == []
 
 
-def test_a_reader_is_told_what_is_odd(uploads, arrive, record):
+def test_a_reader_is_told_what_is_odd(arrive, record):
     flat = record.hea.replace(b"V6", b"V9").replace(b"V5", b"V6").replace(b"V9", b"V5")
     assert uploads.read_uploads(arrive(r__hea=flat, r__dat=record.dat), arrive.folder, 1).notes == ()
     samples = np.frombuffer(record.dat, "<i2").reshape(-1, 12).copy()
@@ -145,7 +124,7 @@ def test_a_reader_is_told_what_is_odd(uploads, arrive, record):
     assert not any(str(arrive.folder) in note for note in given.notes)
 
 
-def test_a_picture_is_read_and_nothing_is_left(uploads, arrive, tmp_path):
+def test_a_picture_is_read_and_nothing_is_left(arrive, tmp_path):
     Image.new("RGB", (60, 40), (250, 200, 200)).save(tmp_path / "scan.png")
     given = uploads.read_uploads(arrive(scan__png=(tmp_path / "scan.png").read_bytes()), arrive.folder, 1)
     assert (given.name, given.source.size, given.source.getpixel((0, 0))) == ("scan.png", (60, 40), (250, 200, 200))
@@ -163,7 +142,7 @@ def test_a_picture_is_read_and_nothing_is_left(uploads, arrive, tmp_path):
         (lambda hea, dat: {"scan__png": dat}, UnreadableImageError, "no image"),
     ],
 )
-def test_bad_files_give_the_typed_error_without_folders(uploads, arrive, record, change, cause, reason):
+def test_bad_files_give_the_typed_error_without_folders(arrive, record, change, cause, reason):
     with pytest.raises(uploads.UploadError, match=reason) as caught:
         uploads.read_uploads(arrive(**change(record.hea, record.dat)), arrive.folder, 1)
     assert isinstance(caught.value.__cause__, cause)
@@ -171,7 +150,7 @@ def test_bad_files_give_the_typed_error_without_folders(uploads, arrive, record,
     assert left(arrive.folder) == []
 
 
-def test_size_is_limited_over_all_files(uploads, arrive, record, monkeypatch, tmp_path):
+def test_size_is_limited_over_all_files(arrive, record, monkeypatch, tmp_path):
     size = len(record.hea) + len(record.dat)
     limit = (size - 1) / 1e6
     with pytest.raises(uploads.UploadError, match=f"at most {limit:g} MB"):
@@ -184,7 +163,7 @@ def test_size_is_limited_over_all_files(uploads, arrive, record, monkeypatch, tm
         uploads.read_uploads(arrive(large__png=(tmp_path / "large.png").read_bytes()), arrive.folder, 1)
 
 
-def test_a_small_file_of_many_samples_is_refused_before_it_is_decoded(uploads, arrive, tmp_path, monkeypatch):
+def test_a_small_file_of_many_samples_is_refused_before_it_is_decoded(arrive, tmp_path, monkeypatch):
     """Silence in FLAC."""
     names = {"sig_name": list(STANDARD_LEADS), "units": ["mV"] * 12, "fmt": ["516"] * 12}
     flat = np.zeros((2000, 12))
@@ -197,7 +176,7 @@ def test_a_small_file_of_many_samples_is_refused_before_it_is_decoded(uploads, a
     assert left(arrive.folder) == []
 
 
-def test_nothing_outside_the_upload_folder_is_read_or_deleted(uploads, arrive, record, tmp_path):
+def test_nothing_outside_the_upload_folder_is_read_or_deleted(arrive, record, tmp_path):
     secret = tmp_path / "secret.dat"
     secret.write_bytes(record.dat)
     inside = arrive(r__hea=record.hea)
@@ -213,7 +192,7 @@ def test_nothing_outside_the_upload_folder_is_read_or_deleted(uploads, arrive, r
 
 
 @pytest.mark.real_data
-def test_a_real_challenge_record_is_read(uploads, arrive, data_dir):
+def test_a_real_challenge_record_is_read(arrive, data_dir):
     header = next((data_dir / "ecg" / "cinc2021" / "training").rglob("*.hea"))
     header = next(path for path in sorted(header.parent.glob("*.hea")) if path.with_suffix(".mat").exists())
     pair = {f"{header.stem}__hea": header.read_bytes(), f"{header.stem}__mat": header.with_suffix(".mat").read_bytes()}
@@ -225,7 +204,7 @@ def test_a_real_challenge_record_is_read(uploads, arrive, data_dir):
 # ---- simulated ------------------------------------------------------------------------------------------------------
 
 
-def test_simulated_ecgs_say_so_and_what_they_are(uploads, html):
+def test_simulated_ecgs_say_so_and_what_they_are():
     for label in LABELS:
         given = uploads.simulated_ecg(label, 3)
         assert given.simulated
@@ -240,7 +219,7 @@ def test_simulated_ecgs_say_so_and_what_they_are(uploads, html):
 # ---- html -----------------------------------------------------------------------------------------------------------
 
 
-def test_texts_from_outside_are_escaped_everywhere(uploads, html):
+def test_texts_from_outside_are_escaped_everywhere():
     given = uploads.GivenECG(EVIL, Image.new("RGB", (8, 8)), (EVIL,))
     words = {"record": EVIL, "question": EVIL, "answer": EVIL}
     pages = [html.message(EVIL, error=True), html.ecg_figure(given), html.scores_table({EVIL: {"AF": 0.5}})]
@@ -250,7 +229,7 @@ def test_texts_from_outside_are_escaped_everywhere(uploads, html):
         assert not any(raw in page for raw in ("<script", "{{", "${"))
 
 
-def test_the_figure_names_scale_and_length(uploads, html):
+def test_the_figure_names_scale_and_length():
     long = simulate("NORM", seed=0, fs_hz=100.0, duration_s=30.0)
     page = html.ecg_figure(uploads.GivenECG("r", long))
     assert "30 s at 100 Hz" in page
@@ -268,7 +247,7 @@ def test_the_figure_names_scale_and_length(uploads, html):
     assert "Drawn at 5 mm/mV, not at the usual 10" in tall
 
 
-def test_scores_stand_side_by_side_in_the_first_models_order(html):
+def test_scores_stand_side_by_side_in_the_first_models_order():
     table = html.scores_table({"Student": {"LBBB": 0.1, "AF": 0.912}, "Teacher": {"AF": 0.4, "NORM": 1.0}})
     rows = table.split("<tr>")[2:]
     assert [row.split("<th>")[1].split("<")[0] for row in rows] == [
@@ -305,18 +284,17 @@ class Answering:
 
 
 @pytest.fixture
-def desk(scripts, tmp_path):
+def desk(tmp_path):
     pytest.importorskip("gradio")
-    app = scripts("app")
+    from hf_evl_ecg.app.desk import Desk, Limits
 
     def make(**models):
-        args = app.AppArguments(model="m", max_new_tokens=7)
-        return app.Desk(models, {role: f"{role} model" for role in models}, str(tmp_path), args)
+        return Desk(models, {role: f"{role} model" for role in models}, str(tmp_path), Limits(max_new_tokens=7))
 
     return make
 
 
-def test_answers_grow_one_model_after_the_other(desk, uploads):
+def test_answers_grow_one_model_after_the_other(desk):
     student, teacher = Answering(), Answering(("no",))
     both = desk(Student=student, Teacher=teacher)
     steps = list(both.ask(uploads.simulated_ecg("AF", 0), "  "))
@@ -332,7 +310,7 @@ def test_answers_grow_one_model_after_the_other(desk, uploads):
     assert "Answered about simulated-AF-0" in steps[-1][0]
 
 
-def test_faults_become_messages_and_keep_what_is_shown(desk, uploads, tmp_path):
+def test_faults_become_messages_and_keep_what_is_shown(desk, tmp_path):
     failing = desk(Model=Answering(error=ValueError("no room for an answer")))
     assert "There is no ECG yet" in next(iter(failing.ask(None, "?")))[0]
     last = list(failing.ask(uploads.simulated_ecg("AF", 0), "?"))[-1]
@@ -350,7 +328,7 @@ def test_faults_become_messages_and_keep_what_is_shown(desk, uploads, tmp_path):
     assert "give 0 or more" in failing.simulate("AF", -2)[3]
 
 
-def test_an_answer_that_is_given_up_ends(desk, uploads):
+def test_an_answer_that_is_given_up_ends(desk):
     model = Answering()
     asking = desk(Model=model).ask(uploads.simulated_ecg("AF", 0), "?")
     for _ in range(3):
@@ -360,11 +338,13 @@ def test_an_answer_that_is_given_up_ends(desk, uploads):
     assert model.ended
 
 
-def test_an_answer_ends_before_another_ecg_is_shown(scripts, tmp_path):
+def test_an_answer_ends_before_another_ecg_is_shown(tmp_path):
     """Else its last words could arrive below an ECG that it is not about."""
     pytest.importorskip("gradio")
-    app = scripts("app")
-    page = app.build_page({"Model": Answering()}, {"Model": "m"}, str(tmp_path), app.AppArguments(model="m"))
+    from hf_evl_ecg.app.desk import Limits
+    from hf_evl_ecg.app.page import build_page
+
+    page = build_page({"Model": Answering()}, {"Model": "m"}, str(tmp_path), Limits())
     events = page.get_config_file()["dependencies"]
     asking = next(event for event in events if any(target[1] == "submit" for target in event["targets"]))
     shows = [event for event in events if event["backend_fn"] and set(asking["outputs"]) & set(event["outputs"])]
@@ -378,14 +358,16 @@ def test_an_answer_ends_before_another_ecg_is_shown(scripts, tmp_path):
             assert end["id"] < event["id"]
 
 
-def test_arguments_are_checked(scripts, monkeypatch):
-    pytest.importorskip("gradio")
-    arguments = scripts("app").AppArguments
+def test_arguments_are_checked(monkeypatch):
+    monkeypatch.delenv("EVL_ECG_MODEL", raising=False)
     with pytest.raises(ValueError, match="EVL_ECG_MODEL"):
-        arguments(model="")
+        AppArguments(model="")
+    assert AppArguments(model="m").host == "127.0.0.1"
+    pytest.importorskip("gradio")
+    from hf_evl_ecg.commands.app import main
+
     with pytest.raises(ValueError, match="max_upload_mb=0"):
-        arguments(model="m", max_upload_mb=0)
-    assert arguments(model="m").host == "127.0.0.1"
+        main(AppArguments(model="never/loaded", max_upload_mb=0))
 
 
 # ---- files of a Space -----------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 r"""Build a small teacher and a smaller student of other architecture, from the real configuration classes.
 
-    python examples/evl_ecg/small_models.py --kind teacher --data outputs/questions --output_dir outputs/small_teacher_init
-    python examples/evl_ecg/small_models.py --kind student --data outputs/questions --output_dir outputs/small_student_init
+    python studies/evl_ecg/small_models.py --kind teacher --data outputs/questions --output_dir outputs/small_teacher_init
+    python studies/evl_ecg/small_models.py --kind student --data outputs/questions --output_dir outputs/small_student_init
 
 The teacher is a LlavaNextForConditionalGeneration (CLIP vision tower, Llama decoder, Llama-like tokenizer), the student an
 Idefics3ForConditionalGeneration (the class of SmolVLM; SigLIP-like tower, pixel shuffle, GPT-2-like tokenizer). Both cut a page
@@ -11,13 +11,11 @@ load with AutoModelForImageTextToText and AutoProcessor. Takes a few seconds.
 """
 
 import json
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from ecg_options import load_questions, parse_arguments
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import nn
 from transformers import (
@@ -33,6 +31,8 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3I
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
 from hf_evl_ecg.chat.conversations import read_turns
+from hf_evl_ecg.commands.options import parse_arguments
+from hf_evl_ecg.commands.training import load_questions
 from hf_evl_ecg.qa.labels import LABELS
 from hf_evl_ecg.qa.prompts import MEASUREMENTS, NO, NOTHING_FOUND, YES
 
@@ -59,7 +59,7 @@ SMOLVLM_TEMPLATE = (
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
 # Paper is nearly white: with these the paper is near 0 and the ink stands out.
-NORMALISATION = {"image_mean": [0.95, 0.9, 0.9], "image_std": [0.25, 0.25, 0.25]}
+NORMALISATION: dict[str, Any] = {"image_mean": [0.95, 0.9, 0.9], "image_std": [0.25, 0.25, 0.25]}
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def build_teacher(
     config = LlavaNextConfig(
         vision_config={"model_type": "clip_vision_model", "projection_dim": sizes.text_width, **sizes.vision()},
         text_config=sizes.text(tokenizer),
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        image_token_id=tokenizer.vocab["<image>"],  # type: ignore[call-arg]  # the name that config.json has
         image_grid_pinpoints=pinpoints,
         vision_feature_layer=-1,
         tie_word_embeddings=False,
@@ -157,7 +157,7 @@ def build_student(
     config = Idefics3Config(
         vision_config=sizes.vision(),
         text_config=sizes.text(tokenizer),
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        image_token_id=tokenizer.vocab["<image>"],
         scale_factor=shuffle,
         tie_word_embeddings=True,
     )
@@ -238,7 +238,7 @@ class BuildArguments:
 
     kind: Literal["teacher", "student"] = field(metadata={"help": "teacher: LlavaNext; student: Idefics3."})
     data: str = field(
-        metadata={"help": "Question dataset from prepare_data.py, whose training texts the tokenizer learns."}
+        metadata={"help": "Question dataset from hf-evl-ecg prepare, whose training texts the tokenizer learns."}
     )
     output_dir: str = field(metadata={"help": "Where model and processor go."})
     vision_width: int | None = field(
@@ -248,6 +248,11 @@ class BuildArguments:
     text_width: int | None = field(default=None, metadata={"help": "Width of the decoder (160, 64)."})
     text_layers: int | None = field(default=None, metadata={"help": "Layers of the decoder (3, 2)."})
     seed: int = field(default=0, metadata={"help": "Seed of the weights."})
+
+
+def command(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Run the command line."""
+    main(*parse_arguments(arguments, BuildArguments, description=__doc__, prog=prog))
 
 
 def main(args: BuildArguments) -> int:
@@ -276,4 +281,4 @@ def main(args: BuildArguments) -> int:
 
 
 if __name__ == "__main__":
-    main(*parse_arguments(sys.argv[1:], BuildArguments, description=__doc__))
+    command()

@@ -1,15 +1,14 @@
 r"""Teach a vision tower the grammar of ECG paper before any question: class, rate, axis and intervals of simulated ECGs.
 
-    python examples/evl_ecg/vision_pretraining.py --model outputs/small_student_init --steps 1000 --image_width 448 \
+    python studies/evl_ecg/vision_pretraining.py --model outputs/small_student_init --steps 1000 --image_width 448 \
         --image_height 224 --grid thick --output_dir outputs/small_student_taught
 
 A vision tower with random weights learns little from a thousand real ECGs with one word of answer each. Simulated ECGs are
 unlimited and their truth is known, so the tower is first trained as a classifier and regressor on them. The heads are thrown
 away; projector and decoder are untouched. For models whose vision tower reads square tiles (LlavaNext, Idefics3 and their kin).
-Runs on one process. train_teacher.py --pretrain_vision_steps does the same before it trains. CPU smoke run: --steps 2.
+Runs on one process. CPU smoke run: --steps 2.
 """
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,10 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from ecg_options import ImageOptions, load_model, parse_arguments
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from hf_evl_ecg.commands.options import ImageOptions, parse_arguments
+from hf_evl_ecg.commands.training import load_model
 from hf_evl_ecg.data.rendered import RenderedECG
 from hf_evl_ecg.models.native import base_model
 from hf_evl_ecg.qa.labels import CPSC_CLASSES
@@ -192,6 +192,11 @@ class VisionArguments:
     seed: int = field(default=0, metadata={"help": "Seed of heads and ECGs."})
 
 
+def command(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Run the command line."""
+    main(*parse_arguments(arguments, VisionArguments, ImageOptions, description=__doc__, prog=prog))
+
+
 def main(args: VisionArguments, images: ImageOptions) -> dict[str, float]:
     """Teach the tower and save the model.
 
@@ -210,4 +215,4 @@ def main(args: VisionArguments, images: ImageOptions) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main(*parse_arguments(sys.argv[1:], VisionArguments, ImageOptions, description=__doc__))
+    command()

@@ -1,0 +1,132 @@
+"""What the buttons of the page do, as functions of what they are given."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from hf_evl_ecg.interpret.interpreter import ECGInterpreter
+from hf_evl_ecg.qa.prompts import REPORT_QUESTION
+
+from .parts import answer_card, ecg_figure, message, scores_table
+from .uploads import GivenECG, read_uploads, simulated_ecg
+
+__all__ = ["MAX_QUESTION", "Desk", "Limits"]
+
+MAX_QUESTION = 500
+"""Longest question (characters)."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one visitor may ask for.
+
+    Attributes:
+        max_upload_mb: Largest upload, of all files together (MB).
+        max_new_tokens: Longest answer (tokens).
+
+    Raises:
+        ValueError: A limit that lets nothing through.
+    """
+
+    max_upload_mb: float = 20.0
+    max_new_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        if self.max_upload_mb <= 0 or self.max_new_tokens < 1:
+            raise ValueError(
+                f"max_upload_mb={self.max_upload_mb}, max_new_tokens={self.max_new_tokens}: both must be above 0"
+            )
+
+
+class Desk:
+    """What the page's buttons do; outputs are the page's components in the order of `build_page`.
+
+    Args:
+        interpreters: Role → model.
+        models: Role → what the model is called on the page.
+        uploads: Folder in which uploads arrive.
+        limits: Limits of uploads and answers.
+    """
+
+    def __init__(
+        self, interpreters: Mapping[str, ECGInterpreter], models: Mapping[str, str], uploads: str, limits: Limits
+    ) -> None:
+        self.interpreters = dict(interpreters)
+        self.models = dict(models)
+        self.uploads = uploads
+        self.limits = limits
+
+    def upload(self, paths: Sequence[str] | None, gain_per_mv: float | None = None) -> list[Any]:
+        """Show uploaded files as an ECG, or say what is wrong with them; either way they are gone afterwards."""
+        try:
+            limit_mb = self.limits.max_upload_mb
+            return self._show(read_uploads(paths or [], self.uploads, limit_mb, gain_per_mv=gain_per_mv))
+        except (ValueError, OSError) as error:
+            return self._refuse(error)
+
+    def simulate(self, label: str, seed: float | None) -> list[Any]:
+        """Show a simulated ECG."""
+        try:
+            return self._show(simulated_ecg(label, int(seed or 0)))
+        except ValueError as error:
+            return self._refuse(error)
+
+    def ask(self, given: GivenECG | None, question: str) -> Iterator[list[Any]]:
+        """Answers as they are written, one model after the other, then their label scores."""
+        cards: list[Any] = [gr.skip() for _ in self.models]
+        if given is None:
+            yield [
+                message("There is no ECG yet, or its hour is over: upload one or simulate one.", error=True),
+                *cards,
+                gr.skip(),
+            ]
+            return
+        asked = question.strip()[:MAX_QUESTION] or REPORT_QUESTION
+        waiting = [answer_card(role, model) for role, model in self.models.items()]
+        yield [message("Reading the ECG …", busy=True), *waiting, ""]
+        scores: dict[str, dict[str, float]] = {}
+        try:
+            for index, role in enumerate(self.interpreters):
+                for card in self._answer(role, given, asked, scores):
+                    line = message(f"{role} is writing …", busy=True)
+                    yield [line, *cards[:index], card, *cards[index + 1 :], gr.skip()]
+                yield [gr.skip(), *cards, scores_table(scores)]
+        except (ValueError, OSError) as error:
+            yield [message(str(error), error=True), *cards, gr.skip()]
+            return
+        except RuntimeError as error:  # of torch, such as too little memory
+            logger.exception("a model failed")
+            yield [message(f"The model failed: {str(error).partition(chr(10))[0]}", error=True), *cards, gr.skip()]
+            return
+        yield [message(f"Answered about {given.name}."), *cards, gr.skip()]
+
+    def _answer(self, role: str, given: GivenECG, question: str, scores: dict[str, dict[str, float]]) -> Iterator[str]:
+        """One model's card as it grows; its scores are added to ``scores`` at the end."""
+        model, started, answer = self.interpreters[role], time.perf_counter(), ""
+        card = partial(answer_card, role, self.models[role], record=given.name, question=question)
+        yield card(answer="")
+        for piece in model.stream(given.source, question, max_new_tokens=self.limits.max_new_tokens):
+            answer += piece
+            yield card(answer=answer)
+        seconds = time.perf_counter() - started
+        scored = model(given.source, question, max_new_tokens=1)  # for the scores alone: the answer is written already
+        scores[role] = scored.label_scores
+        yield card(answer=answer, seconds=seconds, seen=scored.image, unseen_leads=scored.unseen_leads)
+
+    def _show(self, given: GivenECG) -> list[Any]:
+        cards = [answer_card(role, model) for role, model in self.models.items()]
+        return [None, given, ecg_figure(given), message(f"{given.name} is ready: ask about it."), *cards, ""]
+
+    def _refuse(self, error: Exception) -> list[Any]:
+        """The ECG before, with its answers, stays."""
+        kept = [gr.skip() for _ in range(2)]
+        return [None, *kept, message(str(error), error=True), *(gr.skip() for _ in self.models), gr.skip()]

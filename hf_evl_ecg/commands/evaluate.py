@@ -1,0 +1,104 @@
+r"""Ask models the same questions about the same ECGs and score their answers: teacher, baselines and student alike.
+
+One GPU:
+
+    hf-evl-ecg evaluate --models teacher=outputs/teacher sft=outputs/student_sft evl_ecg=outputs/student \
+        --data outputs/questions --batch_size 32 --num_workers 8 --dtype bfloat16 --device cuda --output_dir outputs/scores
+
+Several GPUs: one process per model, then all of them once more, which only reads the answers that are there:
+
+    CUDA_VISIBLE_DEVICES=0 hf-evl-ecg evaluate ... --models teacher=outputs/teacher &
+    CUDA_VISIBLE_DEVICES=1 hf-evl-ecg evaluate ... --models evl_ecg=outputs/student & wait
+
+Answers are generated greedily and read strictly; an answer that cannot be read is wrong. Where a question has a known set of answers,
+their likelihoods are scored too (AUC, calibration). Every answer is written to OUTPUT_DIR/answers_METHOD_SPLIT.jsonl as it comes, so
+an interrupted run goes on where it stopped. Results: OUTPUT_DIR/STUDY.json, .md and .png, each value with a 95 % bootstrap interval
+over records and the level of chance. Image options must be those of training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .options import ImageOptions, parse_arguments
+
+__all__ = ["EvaluateArguments", "command", "main"]
+
+
+@dataclass
+class EvaluateArguments:
+    """Which models, on which questions."""
+
+    models: list[str] = field(
+        metadata={"help": "Models as METHOD=FOLDER or METHOD=HUB_NAME; the method's name stands in the results."}
+    )
+    data: str = field(metadata={"help": "Question dataset from hf-evl-ecg prepare."})
+    output_dir: str = field(metadata={"help": "Where answers and results go."})
+    split: str = field(default="test", metadata={"help": "Split to score; choose settings on validation only."})
+    records: int | None = field(default=None, metadata={"help": "Use only this many records, drawn evenly."})
+    study: str = field(default="ecg_scores", metadata={"help": "Name of the results json, md and png."})
+    seed: int | None = field(default=None, metadata={"help": "Training seed of the models, for the results."})
+    dtype: str = field(default="auto", metadata={"help": "Precision of the weights: auto, float32, bfloat16."})
+    device: str = field(default="cpu", metadata={"help": "cpu, cuda, cuda:1 …"})
+    generate: bool = field(default=True, metadata={"help": "Score generated answers."})
+    likelihoods: bool = field(default=True, metadata={"help": "Score likelihoods of possible answers."})
+    max_new_tokens: int = field(default=64, metadata={"help": "Longest generated answer."})
+    system_prompt: str | None = field(default=None, metadata={"help": "System message."})
+    batch_size: int = field(default=8, metadata={"help": "Questions at once."})
+    num_workers: int = field(default=0, metadata={"help": "Processes that draw and preprocess images."})
+    n_bootstrap: int = field(default=1000, metadata={"help": "Resamples for the intervals; 0 for none."})
+    min_per_class: int = field(default=10, metadata={"help": "Positive items a class needs for rows of its own."})
+
+    def __post_init__(self) -> None:
+        wrong = [model for model in self.models if not all(model.partition("="))]
+        names = [model.partition("=")[0] for model in self.models]
+        if wrong or len(set(names)) < len(names):
+            raise ValueError(f"models={self.models}: METHOD=FOLDER, each method once, is allowed")
+
+
+def command(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Run the command line."""
+    main(*parse_arguments(arguments, EvaluateArguments, ImageOptions, description=__doc__, prog=prog))
+
+
+def main(args: EvaluateArguments, images: ImageOptions) -> list[dict[str, Any]]:
+    """Score every model and write results.
+
+    Returns:
+        Rows of the results json.
+    """
+    from hf_evl_ecg.scores.models import score_model
+    from hf_evl_ecg.scores.report import write_report
+
+    from .training import load_model, load_questions
+
+    output = Path(args.output_dir)
+    questions = load_questions(args.data, args.split, args.records)
+    rows: list[dict[str, Any]] = []
+    for model in args.models:
+        method, _, path = model.partition("=")
+        network, processor = load_model(path, args.dtype)
+        scored, _ = score_model(
+            network.to(args.device).eval(),
+            processor,
+            questions,
+            images.renderer(),
+            method=method,
+            seed=args.seed,
+            answers=output / f"answers_{method}_{args.split}.jsonl",
+            n_bootstrap=args.n_bootstrap,
+            min_per_class=args.min_per_class,
+            generate=args.generate,
+            likelihoods=args.likelihoods,
+            max_new_tokens=args.max_new_tokens,
+            system_prompt=args.system_prompt,
+            batch_size=args.batch_size,
+            num_workers=args.num_workers,
+        )
+        rows += scored
+    text = write_report(output, args.study, {"evaluate": asdict(args), "images": asdict(images)}, rows)
+    print(f"\n{text}\nWritten: {output / args.study}.json, .md, .png")
+    return rows

@@ -1,0 +1,62 @@
+r"""Write a trained student as anyone loads it: adapters merged, nothing of the teacher, checked in a new process.
+
+    hf-evl-ecg export --model outputs/student --output_dir outputs/student_export --image_width 448 --image_height 224 --grid thick
+
+OUTPUT_DIR loads with AutoModelForImageTextToText.from_pretrained and needs no package of ours. Its config.json records how ECGs were
+drawn in training, so that hf-evl-ecg interpret draws them so: give the image options of the training. Takes as long as loading the
+model three times; needs no GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .options import ImageOptions, parse_arguments
+
+if TYPE_CHECKING:  # --help must not wait for torch
+    from hf_evl_ecg.hub.export import ExportReport
+
+__all__ = ["ExportArguments", "command", "is_export", "main"]
+
+
+@dataclass
+class ExportArguments:
+    """Which student, and where the export goes."""
+
+    model: str = field(metadata={"help": "Folder of hf-evl-ecg distil or teach, with weights or LoRA adapters."})
+    output_dir: str = field(metadata={"help": "New folder for the export."})
+
+
+def command(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Run the command line."""
+    main(*parse_arguments(arguments, ExportArguments, ImageOptions, description=__doc__, prog=prog))
+
+
+def main(args: ExportArguments, images: ImageOptions) -> ExportReport:
+    """Export and check.
+
+    Returns:
+        What was written, and how it was checked.
+    """
+    from hf_evl_ecg.hub.export import export_student
+    from hf_evl_ecg.results import current_commit
+
+    drawn = images.config().to_dict()
+    provenance = {"method": "EVL-ECG, arXiv 2605.29977", "images": drawn, "commit": current_commit()}
+    report = export_student(args.model, args.output_dir, provenance=provenance)
+    print(
+        f"Exported: {report.folder}, {report.parameters:,} parameters; loaded in a new process without this package, its logits "
+        f"differ by {report.reload_difference:.1e} of the largest."
+    )
+    return report
+
+
+def is_export(folder: str | Path) -> bool:
+    """Whether a folder is an export, whose config says where the model comes from."""
+    from hf_evl_ecg.models.loading import PROVENANCE_KEY
+
+    config = Path(folder) / "config.json"
+    return config.is_file() and f'"{PROVENANCE_KEY}"' in config.read_text(encoding="utf-8")

@@ -1,0 +1,31 @@
+"""Reading questions back: what ``hf-evl-ecg prepare`` writes."""
+
+import pytest
+from datasets import DatasetDict
+
+from hf_evl_ecg.commands.training import load_questions
+from hf_evl_ecg.data.questions import question_dataset
+from hf_evl_ecg.data.simulated import load_simulated
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("questions") / "data"
+    rows, _ = load_simulated(2, classes=["NORM", "LBBB"])
+    DatasetDict({"train": question_dataset(rows, formats=["closed"], tasks=["rhythm"])}).save_to_disk(str(path))
+    return path
+
+
+def test_records_are_limited_evenly_with_all_their_questions(folder):
+    everything, half = load_questions(folder, "train"), load_questions(folder, "train", 2)
+    assert len(set(everything["record"])) == 4
+    assert set(half["record"]) == {"NORM/0", "NORM/3"}
+    assert len(half) == sum(record in set(half["record"]) for record in everything["record"])
+    assert len(load_questions(folder, "train", 9)) == len(everything)
+
+
+def test_what_is_not_there_is_named(folder, tmp_path):
+    with pytest.raises(ValueError, match=r"split='holdout': .* has \['train'\]"):
+        load_questions(folder, "holdout")
+    with pytest.raises(ValueError, match="is no folder"):
+        load_questions(tmp_path / "absent", "train")

@@ -1,0 +1,137 @@
+"""studies/evl_ecg: small models, vision pre-training, whole studies, the demonstration, a section of a page."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from transformers import AutoModelForImageTextToText
+
+from hf_evl_ecg.commands import cache, distil, prepare, teach
+from hf_evl_ecg.commands.options import ImageOptions
+from hf_evl_ecg.commands.study import shrink
+from hf_evl_ecg.results import read_results, write_results
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from ecg_work import distance, make_work, run, study_module
+
+CONFIGS = Path(__file__).resolve().parents[3] / "studies" / "configs"
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory) -> Path:
+    return make_work(tmp_path_factory.mktemp("ecg"))
+
+
+@pytest.mark.parametrize("kind", ["teacher", "student"])
+def test_the_same_seed_gives_the_same_model(work, tmp_path, kind):
+    tiny = ["--vision_width", 16, "--vision_layers", 1, "--text_layers", 1, "--text_width", 24]
+    for name, seed in (("one", 3), ("again", 3), ("other", 4)):
+        given = ["--kind", kind, *tiny, "--data", work / "questions", "--seed", seed]
+        run(study_module("small_models"), *given, "--output_dir", tmp_path / name)
+    assert distance(tmp_path / "one", tmp_path / "again") == 0
+    assert distance(tmp_path / "one", tmp_path / "other") > 0
+
+
+def test_small_models_are_the_sizes_they_claim():
+    small = study_module("small_models")
+    texts = list(small.training_texts([]))
+    teacher, teacher_processor = small.build_teacher(texts)
+    student, student_processor = small.build_student(texts)
+    assert 4 * student.num_parameters() <= teacher.num_parameters()
+    answer = "Left bundle branch block, 72 beats per minute; ST elevation ≥ 1 mm"
+    cut = []
+    for processor in (teacher_processor, student_processor):
+        ids = processor.tokenizer(answer, add_special_tokens=False).input_ids
+        assert processor.tokenizer.decode(ids) == answer
+        cut.append(processor.tokenizer.convert_ids_to_tokens(ids))
+    assert cut[0] != cut[1]
+    page = Image.new("RGB", small.IMAGE_SIZE, "white")
+    pixels = [
+        p.image_processor([page], return_tensors="pt")["pixel_values"] for p in (teacher_processor, student_processor)
+    ]
+    assert [tuple(p.flatten(0, -4).shape) for p in pixels] == [(3, 3, 224, 224)] * 2
+
+
+def test_vision_pretraining_learns_and_leaves_the_decoder_alone():
+    small, vision = study_module("small_models"), study_module("vision_pretraining")
+    model, processor = small.build_student(list(small.training_texts([])), small.Sizes(24, 1, 16, 1))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    draw = ImageOptions(448, 224, grid="thick", footer=False).renderer()
+    plan = vision.VisionPretraining(steps=25, batch_size=8, learning_rate=5e-3, classes=("NORM", "LBBB"))
+    scores = vision.pretrain_vision(model, processor, draw, plan, log_every=1000)
+    assert scores["chance"] == 0.5
+    assert scores["accuracy"] > 0.65
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved
+    assert all("vision_model" in name for name in moved)
+
+
+def test_a_section_is_filled_from_results(tmp_path):
+    row = {"method": "a", "seed": 0, "task": "real:t", "dim": None, "metric": "auc", "value": 0.8, "n": 9}
+    row |= {"ci_low": 0.7, "ci_high": 0.9, "chance": 0.5, "above_chance": True}
+    write_results(tmp_path / "ecg_x.json", "ecg_x", {}, [row, {**row, "task": "ludb:t"}])
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- results:x -->\nold\n<!-- /results:x -->\nafter\n")
+    given = ["--results", tmp_path / "ecg_x.json", "--markdown", page, "--section", "x"]
+    for _ in range(2):
+        run(study_module("results_section"), *given, "--tasks", "real:t")
+        lines = page.read_text().splitlines()
+        assert (lines[0], lines[-1]) == ("before", "after")
+        assert "| real:t | auc | 9 | 50.0 | 80.0 (1/1) |" in lines
+        assert not any("ludb" in line or line == "old" for line in lines)
+    with pytest.raises(ValueError, match=r"no row of \['s'\]"):
+        run(study_module("results_section"), *given, "--tasks", "s")
+    with pytest.raises(ValueError, match="once each"):
+        run(study_module("results_section"), *given[:-1], "y")
+
+
+def test_demo_runs_and_goes_on(tmp_path, monkeypatch, capsys):
+    small_study = study_module("small_study")
+    config = yaml.safe_load((CONFIGS / "ecg_demo.yaml").read_text())
+    config["build"] = {
+        kind: {"vision_width": 16, "vision_layers": 1, "text_width": 16, "text_layers": 1}
+        for kind in ("teacher", "student")
+    }
+    (tmp_path / "demo.yaml").write_text(yaml.safe_dump(config))
+    given = ["--smoke", "--real_records", 0, "--output_dir", tmp_path / "out"]
+    rows = run(study_module("demo"), "--study", tmp_path / "demo.yaml", *given)
+    out = capsys.readouterr().out
+    assert "in a new process without hf_evl_ecg, its logits differ by" in " ".join(out.split())
+    AutoModelForImageTextToText.from_pretrained(tmp_path / "out" / "export")
+    assert "no ranking" in out
+    assert {row["method"] for row in rows} == {"teacher", "sft", "evl_ecg"}
+    assert read_results(tmp_path / "out" / "demo_ecg.json")["rows"] == rows
+    with Image.open(tmp_path / "out" / "example.png") as picture:
+        assert picture.width > 1000
+    small, kind = shrink(config, small_study.SMOKE), small_study.SmallStudy
+    monkeypatch.setattr(distil, "main", None)
+    kind(small, tmp_path / "out").train_students()
+    assert "[sft_0] is done already" in capsys.readouterr().out
+    small["student"]["learning_rate"] = 0.1
+    with pytest.raises(ValueError, match="other settings"):
+        kind(small, tmp_path / "out").train_students()
+    with pytest.raises(ValueError, match="sections \\['methdos'\\]"):
+        kind({**small, "methdos": {}}, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["ecg_small", "ecg_demo"])
+def test_study_files_hold_valid_options(name, tmp_path, monkeypatch):
+    """Every stage's options are parsed, and none of the work is done."""
+    parsed: list = []
+    config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    stages = (prepare, teach, cache, distil, study_module("small_models"), study_module("vision_pretraining"))
+    for verb in stages:
+        monkeypatch.setattr(verb, "main", lambda *given: parsed.append(given))
+    kind, other = study_module("small_study").SmallStudy, {"methods": {"sft": {"sft_only": True}}, "seeds": [0, 1]}
+    other["methods"]["other"] = {"sft_only": True, "seeds": [7]}
+    for settings, output in ((config, tmp_path / "one"), ({**config, **other}, tmp_path / "other")):
+        whole = kind(settings, output, str(tmp_path))
+        whole.prepare(), whole.train_teacher(), whole.train_students()
+    one, again = (sorted(path.parent.name for path in (tmp_path / o).glob("*/done.json")) for o in ("one", "other"))
+    assert len(parsed) == len(one) + len(again)
+    assert {"questions", "teacher_init", "student_init", "teacher_vision", "teacher", "cache", "sft_0"} <= set(one)
+    assert ("student_vision" in one) == (name == "ecg_small")
+    assert [folder for folder in again if folder[-1].isdigit()] == ["other_7", "sft_0", "sft_1"]
