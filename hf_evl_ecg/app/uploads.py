@@ -16,8 +16,7 @@ from PIL import Image
 from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.interpret.pictures import IMAGE_SUFFIXES, is_image_file, load_picture
 from hf_evl_ecg.qa.labels import label_text
-from hf_evl_ecg.records.header import Header
-from hf_evl_ecg.records.plausibility import ECGRecordWarning
+from hf_evl_ecg.records.header import ECGRecordWarning, Header
 from hf_evl_ecg.records.reader import check_record, read_record
 from hf_evl_ecg.signals.ecg import ECG
 from hf_evl_ecg.signals.simulation import simulate

@@ -132,7 +132,7 @@ def _check(args: InterpretArguments) -> None:
 
 def _read(args: InterpretArguments) -> tuple[ECG, list[str]]:
     """The recording, and what reading it warned of, without the folder it lies in."""
-    from hf_evl_ecg.records.plausibility import ECGRecordWarning
+    from hf_evl_ecg.records.header import ECGRecordWarning
     from hf_evl_ecg.records.reader import read_record
 
     with warnings.catch_warnings(record=True) as caught:
