@@ -10,6 +10,11 @@ __all__ = ["VERBS", "main"]
 
 VERBS = {
     "inspect": "what the prefixes of an encoder are worth: neighbours kept, bytes, geometry, scores",
+    "adapt": "make existing vectors, or an encoder, truncatable: no labels, seconds on one CPU core",
+    "train": "fine-tune an encoder so that its embeddings can be truncated",
+    "evaluate": "score encoders at each dimension and per byte, with intervals",
+    "card": "render a model card from the results of a study",
+    "publish": "send an encoder with its card to the Hub, and check what the Hub returns",
     "report": "fill a section of a markdown file with the tables of a results json",
 }
 """The verbs: each is a module of hf_mic.commands with ``parse(words)`` and ``main`` of what that returns."""

@@ -23,7 +23,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
     """The description as it is written; after each option its default, if there is one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, False, []):
+        if action.default is None or action.default is False or action.default == []:
             return action.help
         if isinstance(action.default, list):
             return f"{action.help} (default: {' '.join(map(str, action.default))})"
@@ -64,7 +64,7 @@ def parse_options(
         "--config", metavar="FILE", help="YAML file with values of the options below, which replace them."
     )
     for kind in kinds:
-        add_options(parser, kind)
+        add_options(parser.add_argument_group(kind.__doc__.split("\n")[0].rstrip(".")), kind)
     names = [field.name for kind in kinds for field in fields(kind) if field.init]
     parsed = vars(parser.parse_args(read_words(words, names, positional)))
     return tuple(kind(**{field.name: parsed[field.name] for field in fields(kind) if field.init}) for kind in kinds)

@@ -1,9 +1,7 @@
 """Maps of frozen embeddings: rotations stay rotations, every setting has an effect, exports are what was fitted."""
 
 import dataclasses
-import importlib.util
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -401,106 +399,3 @@ def test_mlp_as_dense_equals_the_residual_formula():
         unit @ fitted.weight + torch.relu(unit @ fitted.hidden_weight + fitted.hidden_bias) @ fitted.output_weight
     )
     torch.testing.assert_close(features["sentence_embedding"], expected)
-
-
-# The command line
-
-
-@pytest.fixture(scope="module")
-def script(repo_root):
-    return load_script(repo_root / "examples" / "mic" / "adapt.py")
-
-
-def load_script(path):
-    spec = importlib.util.spec_from_file_location(f"example_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-FAST = ["--dims", "2", "4", "8", "--batch_size", "64", "--pool_size", "256", "--steps", "10"]
-
-
-def test_command_adapts_an_index(script, vectors, tmp_path):
-    np.save(tmp_path / "index.npy", vectors)
-    output = tmp_path / "out"
-    (tmp_path / "settings.yaml").write_text(
-        f"embeddings: {tmp_path / 'index.npy'}\noutput_dim: 4\nseed: 5\ndims: [2, 4]\n"
-    )
-    arguments = [str(tmp_path / "settings.yaml"), *FAST, "--output_dir", str(output)]
-    fitted = script.main(*script.parse_arguments(arguments))
-    assert (fitted.config["seed"], fitted.config["dims"]) == (5, [2, 4, 8])
-    assert sorted(entry.name for entry in output.iterdir()) == ["index.npy", "map.safetensors"]
-    written = np.load(output / "index.npy")
-    assert written.dtype == np.float32
-    assert np.array_equal(written, PrefixMap.load(output / "map.safetensors").apply(vectors, dim=4))
-
-
-def test_command_adapts_a_model(script, encoder, texts, tmp_path):
-    encoder.save(str(tmp_path / "encoder"))
-    (tmp_path / "texts.txt").write_text("\n".join(texts))
-    arguments = ["--model", str(tmp_path / "encoder"), "--texts", str(tmp_path / "texts.txt"), *FAST]
-    fitted = script.main(*script.parse_arguments([*arguments, "--output_dir", str(tmp_path / "out")]))
-    adapted = SentenceTransformer(str(tmp_path / "out" / "model"), device="cpu").encode(texts)
-    np.testing.assert_allclose(adapted, fitted.apply(encoder.encode(texts)), atol=2e-6)
-
-
-def test_command_refuses_and_leaves_no_half_index(script, vectors, tmp_path):
-    for arguments, message in (
-        ([], "either --embeddings"),
-        (["--texts", "a.txt"], "needs --model"),
-        (["--texts", "a.txt", "--model", "m", "--output_dim", "4"], "--index or --embeddings"),
-        (["--texts", "a.txt", "--model", "m", "--max_texts", "0"], "max_texts"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            script.parse_arguments(arguments)
-    np.save(tmp_path / "narrow.npy", vectors[:, :5])
-    np.save(tmp_path / "whole.npy", vectors)
-    for more, message in (
-        (["--index", str(tmp_path / "narrow.npy")], "narrow.npy must hold vectors of the width 24"),
-        (["--output_dim", "25"], r"output_dim must lie in \[1, 24\]"),
-    ):
-        given = ["--embeddings", str(tmp_path / "whole.npy"), *FAST, "--output_dir", str(tmp_path / "none"), *more]
-        with pytest.raises(ValueError, match=message):
-            script.main(*script.parse_arguments(given))
-        assert not (tmp_path / "none").exists()  # refused before the fit
-    (tmp_path / "text.npy").write_text("no numbers")
-    with pytest.raises(ValueError, match=r"cannot be read as a .npy file"):
-        script.open_vectors(str(tmp_path / "text.npy"))
-    spoiled = vectors.copy()
-    spoiled[999] = np.nan
-    np.save(tmp_path / "spoiled.npy", spoiled)
-    target = tmp_path / "out" / "index.npy"
-    target.parent.mkdir()
-    with pytest.raises(ValueError, match="row 999"):
-        script.write_index(PrefixMap("linear", torch.eye(WIDTH)), str(tmp_path / "spoiled.npy"), target, None)
-    assert not list(target.parent.iterdir())
-
-
-def test_reported_plan_is_valid_and_runs_resume(repo_root, tmp_path):
-    study = load_script(repo_root / "examples" / "mic" / "adapt_study.py")
-    plan = study.read_plan(repo_root / "examples" / "configs" / "mic_adapt.yaml")
-    maps = {name: method for name, method in plan["methods"].items() if method["type"] == "map"}
-    defaults = {**dataclasses.asdict(AdaptConfig()), "learning_rate": AdaptConfig().peak_rate()}
-    assert {**defaults, **maps["mic"]["config"]} == defaults  # what did best is what a user gets
-    runs = study._runs(plan["methods"], 2)
-    assert len(set(runs)) == len(runs) == len(plan["methods"]) + len(maps)
-    assert [seed for _, seed in runs] == sorted((s for _, s in runs), key=lambda s: -1 if s is None else s)
-
-    cache = tmp_path / "cache.npz"
-    encoder = SentenceTransformer(modules=[BoW(WORDS)], device="cpu")
-    encoder.save(str(tmp_path / "encoder"))
-    first = study.embed_with_cache(str(tmp_path / "encoder"), ["w1 w2", "w3"], cache)
-    second = study.embed_with_cache(str(tmp_path / "encoder"), ["w3", "w4"], cache)
-    assert np.array_equal(first["w3"], second["w3"])
-    assert set(second) == {"w1 w2", "w3", "w4"}
-    with pytest.raises(ValueError, match="name another --cache"):
-        study.embed_with_cache("other", ["w1"], cache)
-    (tmp_path / "texts.txt").write_text("a\nbb\nccc\nbb\ndd\n")
-    sources = [{"file": "texts.txt", "columns": ["text"], "max_characters": 2}]
-    assert study.read_fit_texts(tmp_path, sources, scored={"dd"}) == ["a", "bb"]
-    for spoiled, message in (({"plot": ["nothing"]}, "no methods"), ({"texts": {}}, "fitted on")):
-        (tmp_path / "plan.yaml").write_text(json.dumps({**plan, **spoiled}))
-        with pytest.raises(ValueError, match=message):
-            study.read_plan(tmp_path / "plan.yaml")

@@ -1,7 +1,6 @@
-"""examples/mic: publish.py, and train.py with --push_to_hub, send the encoder and its card and nothing else."""
+"""The verb publish, and train with --push_to_hub, send the encoder and its card and nothing else."""
 
 import csv
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -13,12 +12,12 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load
 from sentence_transformers import SentenceTransformer
 
-from hf_mic.hub import publish
+from hf_mic.commands import publish, train
+from hf_mic.hub import publish as hub_publish
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from hub_server import go_online, running_hub
 
-FOLDER = Path(__file__).resolve().parents[3] / "examples" / "mic"
 REPO = "ann/mic-tiny"
 ENCODER = {"modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "config.json"}
 ENCODER |= {"model.safetensors", "tokenizer.json", "tokenizer_config.json", "1_Pooling/config.json", "README.md"}
@@ -29,18 +28,10 @@ def hub(monkeypatch):
     def embed_here(folder, texts, dim):
         return SentenceTransformer(str(folder), truncate_dim=dim, device="cpu").encode(list(texts))
 
-    monkeypatch.setattr(publish, "reload_embeddings", embed_here)
+    monkeypatch.setattr(hub_publish, "reload_embeddings", embed_here)
     with running_hub() as running:
         go_online(monkeypatch, running)
         yield running
-
-
-def script(name: str):
-    spec = importlib.util.spec_from_file_location(f"examples_mic_publishing_{name}", FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -51,10 +42,8 @@ def encoder(make_model, tmp_path) -> Path:
 
 
 def test_publish_script(hub, encoder, tmp_path):
-    run = script("publish")
-
     def publish_with(*options):
-        return run.main(run.parse_arguments(["--model", str(encoder), "--repo_id", REPO, *options]))
+        return publish.main(*publish.parse(["--model", str(encoder), "--repo_id", REPO, *options]))
 
     with pytest.raises(ValueError, match="name the card with --card"):
         publish_with()
@@ -80,7 +69,7 @@ def test_publish_script(hub, encoder, tmp_path):
     assert not publish_with(*options, "--revision", "next").push.committed
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n")
     with pytest.raises(ValueError, match="the card names mit"):
-        run.add_license(tmp_path / "README.md", "apache-2.0")
+        publish.add_license(tmp_path / "README.md", "apache-2.0")
 
 
 def test_train_with_push_to_hub_sends_the_encoder_alone(hub, encoder, make_sentences, tmp_path):
@@ -88,16 +77,16 @@ def test_train_with_push_to_hub_sends_the_encoder_alone(hub, encoder, make_sente
         csv.writer(file).writerows(
             [("anchor", "positive"), *zip(make_sentences(8, 0), make_sentences(8, 1), strict=True)]
         )
-    run, output = script("train"), tmp_path / "out"
+    output = tmp_path / "out"
     options = (
         f"--model {encoder} --data {tmp_path}/pairs.csv --output_dir {output} --use_cpu --report_to none --max_steps 2 "
     )
     options += "--save_steps 1 --per_device_train_batch_size 4 --matryoshka_dims 32 8 "
     arguments = (options + f"--push_to_hub --hub_model_id {REPO} --hub_token hf_write").split()
     with pytest.raises(ValueError, match="needs --license"):
-        run.main(*run.parse_arguments(arguments))
+        train.main(*train.parse(arguments))
     assert not hub.requests
-    run.main(*run.parse_arguments([*arguments, "--license", "apache-2.0"]))
+    train.main(*train.parse([*arguments, "--license", "apache-2.0"]))
     assert (output / "checkpoint-2" / "optimizer.pt").exists()
     repo = hub.repo(REPO)
     assert repo.private

@@ -1,7 +1,6 @@
-"""examples/mic/train.py: options, every method, unsupervised data, a dense head, two processes, a complete result."""
+"""The verb train: options, every method, unsupervised data, a dense head, two processes, a complete result."""
 
 import csv
-import importlib.util
 import json
 import os
 import socket
@@ -21,18 +20,11 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "mic" / "train.py"
+from hf_mic.commands.train import main, parse
+from hf_mic.commands.training_run import load_data, warn_about_single_process
+
+SCRIPT = Path(__file__).resolve().parents[3] / "examples" / "mic" / "train.py"
 WORDS = [f"w{i}" for i in range(40)]
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("examples_mic_train", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
 
 
 @pytest.fixture(scope="module")
@@ -104,14 +96,14 @@ def options(model_path, output, *more) -> list[str]:
 # ---- options --------------------------------------------------------------------------------------------------------
 
 
-def test_yaml_values_are_replaced_by_options(script, tmp_path):
+def test_yaml_values_are_replaced_by_options(tmp_path):
     config = tmp_path / "run.yaml"
     config.write_text(
         "model: m\ndata: [a.csv, b.csv]\ncolumns: {anchor: q, positive: a}\noutput_dir: out\ngamma: 0.3\nunsupervised: false\n"
         "layer_dims: {2: [4]}\nreport_to: none\nuse_cpu: true\n"
     )
     for given in ([str(config)], ["--config", str(config)]):
-        what, training = script.parse_arguments([*given, "--gamma", "0.7", "--method", "mrl"])
+        what, training = parse([*given, "--gamma", "0.7", "--method", "mrl"])
         assert (what.model, what.data, what.method) == ("m", ["a.csv", "b.csv"], "mrl")
         assert what.columns == {"anchor": "q", "positive": "a"}
         assert what.unsupervised is False
@@ -119,17 +111,24 @@ def test_yaml_values_are_replaced_by_options(script, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["mic_pairs", "mic_unsupervised"])
-def test_the_configs_parse(script, repo_root, name):
-    what, training = script.parse_arguments([str(repo_root / "examples" / "configs" / f"{name}.yaml"), "--use_cpu"])
+def test_the_configs_parse(repo_root, name):
+    what, training = parse([str(repo_root / "examples" / "configs" / f"{name}.yaml"), "--use_cpu"])
     assert what.method == "mic"
     assert training.output_dir == f"outputs/{name}"
 
 
-def test_help_reads_like_documentation(script, capsys):
-    with pytest.raises(SystemExit):
-        script.parse_arguments(["--help"])
-    text = capsys.readouterr().out
+def test_help_lists_own_options_first_and_all_if_asked(capsys):
+    texts = {}
+    for option in ("--help", "--help-all"):
+        with pytest.raises(SystemExit):
+            parse([option])
+        texts[option] = capsys.readouterr().out
+        assert "default: None" not in texts[option]
+    text = texts["--help-all"]
+    assert text.index("  --dense_head") < text.index("  --gamma GAMMA") < text.index("  --max_steps")
+    assert "  --max_steps" not in texts["--help"]
     for part in ("accelerate launch --num_processes", "--dense_head", "--gamma_warmup_steps", "SimCSE", "--reg_dims"):
+        assert part in texts["--help"]
         assert part in text
 
 
@@ -143,28 +142,28 @@ def test_help_reads_like_documentation(script, capsys):
         (["--columns", "[1]"], "mapping"),
     ],
 )
-def test_contradictions_are_refused(script, more, message):
+def test_contradictions_are_refused(more, message):
     with pytest.raises(ValueError, match=message):
-        script.parse_arguments(["--model", "m", "--data", "a.csv", "b.csv", "--use_cpu", "--report_to", "none", *more])
+        parse(["--model", "m", "--data", "a.csv", "b.csv", "--use_cpu", "--report_to", "none", *more])
 
 
-def test_bad_data_are_refused_with_the_reason(script, model_path, files, tmp_path):
+def test_bad_data_are_refused_with_the_reason(model_path, files, tmp_path):
     with pytest.raises(ValueError, match="question"):
-        script.main(*script.parse_arguments(options(model_path, tmp_path, "--data", files["pairs"])))
+        main(*parse(options(model_path, tmp_path, "--data", files["pairs"])))
     with pytest.raises(FileNotFoundError, match=r"missing\.csv"):
-        script.main(*script.parse_arguments(options(model_path, tmp_path, "--data", "missing.csv")))
+        main(*parse(options(model_path, tmp_path, "--data", "missing.csv")))
     given = ["--data", files["scored"], "--matryoshka_dims", 64, 8]
     with pytest.raises(ValueError, match="exceed the width"):
-        script.main(*script.parse_arguments(options(model_path, tmp_path, *given)))
+        main(*parse(options(model_path, tmp_path, *given)))
 
 
 # ---- runs -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_is_complete(script, model_path, files, tmp_path):
+def test_a_run_is_complete(model_path, files, tmp_path):
     tasks = [f"sts={files['scored']}", f"classification={files['labelled']},{files['labelled']}"]
     more = ["--data", files["pairs"], "--columns", COLUMNS, "--eval_tasks", *tasks, "--n_bootstrap", 10, "--seed", 5]
-    results = script.main(*script.parse_arguments(options(model_path, tmp_path, *more)))
+    results = main(*parse(options(model_path, tmp_path, *more)))
     assert {row["method"] for row in results["rows"]} == {"truncation", "mic"}
     assert {row["dim"] for row in results["rows"]} == {8, 16, 32}
     assert {row["seed"] for row in results["rows"]} == {None, 5}
@@ -183,15 +182,15 @@ def test_a_run_is_complete(script, model_path, files, tmp_path):
 
 
 @pytest.mark.parametrize("method", ["mrl", "simcse", "ese", "matryoshka2d", "gor"])
-def test_every_method_trains(script, model_path, files, tmp_path, method):
+def test_every_method_trains(model_path, files, tmp_path, method):
     more = ["--data", files["pairs"], "--columns", COLUMNS, "--method", method, "--learning_rate", "0.01"]
-    assert script.main(*script.parse_arguments(options(model_path, tmp_path, *more))) is None
+    assert main(*parse(options(model_path, tmp_path, *more))) is None
     before, after = (load_file(Path(path, "model.safetensors")) for path in (model_path, tmp_path))
     assert any(not torch.equal(after[name], value) for name, value in before.items())
     assert "No scores by dimension were measured" in (tmp_path / "README.md").read_text()
 
 
-def test_unsupervised_takes_the_sentences_of_all_columns(script, files):
+def test_unsupervised_takes_the_sentences_of_all_columns(files):
     given = [
         "--model",
         "m",
@@ -203,38 +202,38 @@ def test_unsupervised_takes_the_sentences_of_all_columns(script, files):
         "--report_to",
         "none",
     ]
-    parts = script.load_data(script.parse_arguments(given)[0])
+    parts = load_data(parse(given)[0])
     assert list(parts) == ["scored", "texts"]
     assert len(parts["scored"]) == 64
     assert len(parts["texts"]) == 32
     for part in parts.values():
         assert part["anchor"] == part["positive"]
-    named = script.parse_arguments([*given[:3], files["pairs"], *given[5:], "--columns", COLUMNS])[0]
-    assert len(script.load_data(named)["pairs"]) == 64
+    named = parse([*given[:3], files["pairs"], *given[5:], "--columns", COLUMNS])[0]
+    assert len(load_data(named)["pairs"]) == 64
 
 
-def test_a_launch_that_started_one_process_only_is_told(script, monkeypatch, caplog):
+def test_a_launch_that_started_one_process_only_is_told(monkeypatch, caplog):
     """accelerate launch --cpu --num_processes 2 sets an address, but starts one process when there is no MPI."""
     for name in ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK"):
         monkeypatch.delenv(name, raising=False)
-    script.warn_about_single_process()
+    warn_about_single_process()
     assert not caplog.records
     monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    script.warn_about_single_process()
+    warn_about_single_process()
     assert "accelerate launch --multi_gpu" in caplog.text
 
 
-def test_several_kinds_train_together(script, model_path, files, tmp_path):
+def test_several_kinds_train_together(model_path, files, tmp_path):
     more = ["--data", files["texts"], files["scored"], "--kinds", "single", "scored", "--score_range", 0, 5]
-    script.main(*script.parse_arguments(options(model_path, tmp_path, *more)))
+    main(*parse(options(model_path, tmp_path, *more)))
     card = (tmp_path / "README.md").read_text()
     assert "Data set `texts`: Trained with MIC" in card
     assert "CoSENTLoss" in card
 
 
 @pytest.mark.parametrize("kind", ["linear", "orthogonal"])
-def test_the_dense_head_starts_as_identity_and_trains_at_its_own_rate(script, model_path, files, tmp_path, kind):
+def test_the_dense_head_starts_as_identity_and_trains_at_its_own_rate(model_path, files, tmp_path, kind):
     more = [
         "--data",
         files["scored"],
@@ -245,9 +244,9 @@ def test_the_dense_head_starts_as_identity_and_trains_at_its_own_rate(script, mo
         "--learning_rate",
         "0",
     ]
-    what, training = script.parse_arguments(options(model_path, tmp_path, *more))
+    what, training = parse(options(model_path, tmp_path, *more))
     start, texts = SentenceTransformer(model_path), sentences(4, 9)
-    script.main(what, training)
+    main(what, training)
     saved = SentenceTransformer(str(tmp_path))
     assert [type(module).__name__ for module in saved] == ["Transformer", "Pooling", "Dense", "Normalize"]
     for name, value in start[0].state_dict().items():
@@ -261,14 +260,14 @@ def test_the_dense_head_starts_as_identity_and_trains_at_its_own_rate(script, mo
     assert np.allclose(saved.encode(texts), expected.detach().numpy(), atol=1e-5)
 
 
-def test_resume_takes_the_last_checkpoint_or_starts_anew(script, model_path, files, tmp_path):
+def test_resume_takes_the_last_checkpoint_or_starts_anew(model_path, files, tmp_path):
     more = ["--data", files["scored"], "--resume_from_checkpoint", "last"]
     given = options(model_path, tmp_path, *more)
     given[given.index("no", given.index("--save_strategy"))] = "steps"
-    script.main(*script.parse_arguments([*given, "--save_steps", "1"]))
+    main(*parse([*given, "--save_steps", "1"]))
     state = json.loads((tmp_path / "checkpoint-2" / "trainer_state.json").read_text())
     assert state["global_step"] == 2
-    script.main(*script.parse_arguments([*given, "--save_steps", "1", "--max_steps", "3"]))
+    main(*parse([*given, "--save_steps", "1", "--max_steps", "3"]))
     state = json.loads((tmp_path / "checkpoint-3" / "trainer_state.json").read_text())
     assert [entry["step"] for entry in state["log_history"] if "train_runtime" not in entry][-1:] in ([], [3])
     assert state["global_step"] == 3
@@ -296,7 +295,7 @@ def launch(arguments: list[str], processes: int) -> None:
     assert done.returncode == 0, done.stderr[-4000:]
 
 
-def test_two_processes_equal_one_with_the_whole_batch(script, model_path, files, tmp_path):
+def test_two_processes_equal_one_with_the_whole_batch(model_path, files, tmp_path):
     """The same command under accelerate launch; plain SGD, so that weights differ as gradients do."""
     more = [
         "--data",
@@ -309,9 +308,7 @@ def test_two_processes_equal_one_with_the_whole_batch(script, model_path, files,
         "--learning_rate",
         "0.05",
     ]
-    script.main(
-        *script.parse_arguments([*options(model_path, tmp_path / "one", *more), "--per_device_train_batch_size", "8"])
-    )
+    main(*parse([*options(model_path, tmp_path / "one", *more), "--per_device_train_batch_size", "8"]))
     launch([*options(model_path, tmp_path / "two", *more), "--per_device_train_batch_size", "4"], processes=2)
     start, one, two = (
         load_file(Path(path, "model.safetensors")) for path in (model_path, tmp_path / "one", tmp_path / "two")

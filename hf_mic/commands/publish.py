@@ -1,0 +1,126 @@
+r"""Publish a trained encoder on the Hugging Face Hub, and check what the Hub returns.
+
+    hf auth login
+    python -m hf_mic publish outputs/mic --repo_id your-name/mic --license apache-2.0 --tag v1.0
+
+The model is a folder that `train` or `adapt` wrote, or any other that SentenceTransformer reads. Its README.md is the card, or --card
+is: a file with its pictures beside it, or a description in YAML that is rendered from results:
+
+    python -m hf_mic publish outputs/mic_minilm --repo_id your-name/mic-minilm --card model_cards/mic_minilm.yaml \
+        --results model_cards/results/mic_minilm.json --truncate_dim 32
+
+Repositories are private unless --no_private is given, and hold exactly the encoder and its card: no pickles, no optimizer, no
+checkpoints. The copy on the Hub must give the same embeddings in a new process, with plain sentence-transformers; only then it is
+tagged. The same again makes no commit; after an interruption, run the same again. HF_TOKEN and HF_ENDPOINT replace the login and
+the address of the Hub.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .options import parse_options
+
+if TYPE_CHECKING:
+    from hf_mic.hub.publish import PublishReport
+
+
+@dataclass
+class PublishArguments:
+    """What to publish, and where."""
+
+    model: str = field(metadata={"help": "Folder of the encoder; the word --model may be left out."})
+    repo_id: str = field(metadata={"help": "Repository, as NAMESPACE/NAME; created if it is missing."})
+    card: str | None = field(
+        default=None,
+        metadata={
+            "help": "Card: README.md with its pictures beside it, or a description in YAML, as for the verb card. "
+            "Default: the README.md of the folder."
+        },
+    )
+    license: str | None = field(
+        default=None, metadata={"help": "License, such as apache-2.0, for a card that names none."}
+    )
+    results: str | None = field(
+        default=None, metadata={"help": "Results json of the evaluation, published as results/NAME.json."}
+    )
+    truncate_dim: int | None = field(
+        default=None, metadata={"help": "Width at which embeddings are compared. Default: the full width."}
+    )
+    private: bool = field(default=True, metadata={"help": "Make a new repository private, and refuse a public one."})
+    revision: str = field(default="main", metadata={"help": "Branch."})
+    tag: str | None = field(default=None, metadata={"help": "Tag for what was published; tags are never moved."})
+    commit_message: str = field(default="Publish encoder", metadata={"help": "Message of the commit."})
+    parent_commit: str | None = field(
+        default=None, metadata={"help": "Publish only if this is the newest commit of the branch."}
+    )
+
+
+def parse(words: Sequence[str]) -> tuple[PublishArguments]:
+    """Read the words after the verb."""
+    (args,) = parse_options([PublishArguments], words, __doc__, prog="hf-mic publish", positional="model")
+    return (args,)
+
+
+def main(args: PublishArguments) -> PublishReport:
+    """Publish and check.
+
+    Returns:
+        What is on the Hub, and how much its embeddings differ.
+
+    Raises:
+        ValueError: If there is no card, or it is not complete.
+        PublishError: If the Hub refused, or its copy computes something else.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    from hf_mic.cards.study_card import write_card as render_study_card
+    from hf_mic.hub.publish import publish_encoder, write_card
+    from hf_mic.results import read_results
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        SentenceTransformer(args.model).save_pretrained(scratch, create_model_card=False)
+        card = Path(args.card) if args.card is not None else Path(args.model) / "README.md"
+        if card.suffix in (".yaml", ".yml"):
+            render_study_card(card, folder / "README.md")
+        elif card.is_file():
+            write_card(folder, card)
+        else:
+            raise ValueError(f"{card} is not there; name the card with --card.")
+        if args.license is not None:
+            add_license(folder / "README.md", args.license)
+        if args.results is not None:
+            read_results(args.results)
+            (folder / "results").mkdir()
+            shutil.copyfile(args.results, folder / "results" / Path(args.results).name)
+        names = ("truncate_dim", "private", "revision", "tag", "commit_message", "parent_commit")
+        report = publish_encoder(folder, args.repo_id, **{name: getattr(args, name) for name in names})
+    done = "Published" if report.push.committed else "Nothing has changed since it was published"
+    print(
+        f"{done}: {report.push.repo_id} ({report.push.revision}) at {report.push.commit}, {len(report.push.files)} files.\n"
+        f"Coordinates differ by at most {report.difference:.2g} of the largest."
+    )
+    return report
+
+
+def add_license(path: Path, name: str) -> None:
+    """Name the license in a card that names none.
+
+    Raises:
+        ValueError: The card names another.
+    """
+    from huggingface_hub import ModelCard
+
+    from hf_mic.hub.publish import write_card
+
+    card = ModelCard(path.read_text(encoding="utf-8"))
+    if card.data.get("license") not in (None, name):
+        raise ValueError(f"--license {name}: the card names {card.data.get('license')}.")
+    card.data["license"] = name
+    write_card(path.parent, str(card))

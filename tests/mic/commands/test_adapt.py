@@ -1,0 +1,98 @@
+"""The verb adapt: an index or a model is adapted, what cannot be is refused before the fit."""
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import BoW
+
+from hf_mic.commands.adapt import main, parse
+from hf_mic.frozen.index import open_vectors, write_mapped_index
+from hf_mic.frozen.prefix_map import PrefixMap
+
+WIDTH = 24
+WORDS = [f"w{i}" for i in range(WIDTH)]
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    """Points around 40 centres that lie in 6 dimensions, hidden by a rotation, with noise in all dimensions."""
+    rng = np.random.default_rng(0)
+    centres = np.zeros((40, WIDTH))
+    centres[:, -6:] = rng.normal(size=(40, 6))
+    basis = np.linalg.qr(rng.normal(size=(WIDTH, WIDTH)))[0]
+    points = np.repeat(centres, 25, axis=0) + 0.15 * rng.normal(size=(1000, WIDTH))
+    return (points @ basis).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    """A sentence-transformers model without a download: word counts, rotated so that no feature is a word."""
+    return SentenceTransformer(
+        modules=[BoW(WORDS)], device="cpu", prompts={"query": "w1 "}, similarity_fn_name="cosine"
+    )
+
+
+@pytest.fixture(scope="module")
+def texts():
+    rng = np.random.default_rng(2)
+    return [" ".join(rng.choice(WORDS, size=6)) for _ in range(300)]
+
+
+FAST = ["--dims", "2", "4", "8", "--batch_size", "64", "--pool_size", "256", "--steps", "10"]
+
+
+def test_adapts_an_index(vectors, tmp_path):
+    np.save(tmp_path / "index.npy", vectors)
+    output = tmp_path / "out"
+    (tmp_path / "settings.yaml").write_text(
+        f"embeddings: {tmp_path / 'index.npy'}\noutput_dim: 4\nseed: 5\ndims: [2, 4]\n"
+    )
+    arguments = [str(tmp_path / "settings.yaml"), *FAST, "--output_dir", str(output)]
+    fitted = main(*parse(arguments))
+    assert (fitted.config["seed"], fitted.config["dims"]) == (5, [2, 4, 8])
+    assert sorted(entry.name for entry in output.iterdir()) == ["index.npy", "map.safetensors"]
+    written = np.load(output / "index.npy")
+    assert written.dtype == np.float32
+    assert np.array_equal(written, PrefixMap.load(output / "map.safetensors").apply(vectors, dim=4))
+
+
+def test_adapts_a_model(encoder, texts, tmp_path):
+    encoder.save(str(tmp_path / "encoder"))
+    (tmp_path / "texts.txt").write_text("\n".join(texts))
+    arguments = ["--model", str(tmp_path / "encoder"), "--texts", str(tmp_path / "texts.txt"), *FAST]
+    fitted = main(*parse([*arguments, "--output_dir", str(tmp_path / "out")]))
+    adapted = SentenceTransformer(str(tmp_path / "out" / "model"), device="cpu").encode(texts)
+    np.testing.assert_allclose(adapted, fitted.apply(encoder.encode(texts)), atol=2e-6)
+
+
+def test_refuses_and_leaves_no_half_index(vectors, tmp_path):
+    for arguments, message in (
+        ([], "either --embeddings"),
+        (["--texts", "a.txt"], "needs --model"),
+        (["--texts", "a.txt", "--model", "m", "--output_dim", "4"], "--index or --embeddings"),
+        (["--texts", "a.txt", "--model", "m", "--max_texts", "0"], "max_texts"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            parse(arguments)
+    np.save(tmp_path / "narrow.npy", vectors[:, :5])
+    np.save(tmp_path / "whole.npy", vectors)
+    for more, message in (
+        (["--index", str(tmp_path / "narrow.npy")], "narrow.npy must hold vectors of the width 24"),
+        (["--output_dim", "25"], r"output_dim=25: must lie in \[1, 24\]"),
+    ):
+        given = ["--embeddings", str(tmp_path / "whole.npy"), *FAST, "--output_dir", str(tmp_path / "none"), *more]
+        with pytest.raises(ValueError, match=message):
+            main(*parse(given))
+        assert not (tmp_path / "none").exists()  # refused before the fit
+    (tmp_path / "text.npy").write_text("no numbers")
+    with pytest.raises(ValueError, match=r"cannot be read as a .npy file"):
+        open_vectors(str(tmp_path / "text.npy"))
+    spoiled = vectors.copy()
+    spoiled[999] = np.nan
+    np.save(tmp_path / "spoiled.npy", spoiled)
+    target = tmp_path / "out" / "index.npy"
+    target.parent.mkdir()
+    with pytest.raises(ValueError, match="row 999"):
+        write_mapped_index(PrefixMap("linear", torch.eye(WIDTH)), tmp_path / "spoiled.npy", target)
+    assert not list(target.parent.iterdir())
