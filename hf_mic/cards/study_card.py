@@ -2,15 +2,14 @@
 
 Render the card that a YAML file describes (see :func:`read_spec`), with its picture and evaluation results::
 
-    python -m hf_mic.cards.study_card model_cards/mic_minilm.yaml
-    python -m hf_mic.cards.study_card model_cards/mic_minilm.yaml --output exported/README.md
+    python -m hf_mic card model_cards/mic_minilm.yaml
+    python -m hf_mic card model_cards/mic_minilm.yaml --output exported/README.md
 
 The first writes ``mic_minilm.md`` beside the file.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -237,21 +236,3 @@ def _training_facts(config: Mapping[str, Any], plan: Mapping[str, Any] | None, w
         "options": options,
         "loss": describe_mic(options) if options else None,
     }
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the card that a YAML file describes (see the head of this file)."""
-    parser = argparse.ArgumentParser(
-        prog="python -m hf_mic.cards.study_card", description="Render a model card from its results."
-    )
-    parser.add_argument("spec", help="YAML file that describes the card")
-    parser.add_argument("--output", help="where the card goes; default: beside the YAML file, ending in .md")
-    given = parser.parse_args(arguments)
-    try:
-        print(f"Written: {write_card(given.spec, given.output)}")
-    except MissingResultsError as error:
-        parser.exit(2, f"{error}\n")
-
-
-if __name__ == "__main__":
-    main()

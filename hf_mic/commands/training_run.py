@@ -26,7 +26,7 @@ from hf_mic.hub.publish import publish_encoder
 from hf_mic.trainer import MICTrainer
 from hf_mic.training_args import MICTrainingArguments
 
-from .train import TrainArguments
+from .train_arguments import TrainArguments
 
 __all__ = ["build_trainer", "finish", "last_checkpoint", "load_data", "warn_about_single_process"]
 

@@ -12,12 +12,12 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
 from hf_mic import MICLoss, MICTrainingArguments
+from hf_mic.__main__ import main
 from hf_mic.cards.loss_text import loss_settings
 from hf_mic.cards.study_card import (
     CardSpec,
     MissingResultsError,
     evaluation_entries,
-    main,
     read_spec,
     render_card,
     write_card,
@@ -231,7 +231,7 @@ def write_study(folder, **values):
 
 def test_a_card_is_written_with_its_picture_and_evaluation_results(tmp_path):
     path = write_study(tmp_path)
-    main([str(path)])
+    assert main(["card", str(path)]) == 0
     text = (tmp_path / "mic_test.md").read_text()
     assert re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text) == ["mic_test_scores.png"]
     assert (tmp_path / "mic_test_scores.png").read_bytes()[:4] == b"\x89PNG"
@@ -252,8 +252,7 @@ def test_a_description_without_results_or_with_wrong_ones_is_refused(tmp_path, c
     (tmp_path / "results" / "mic_test.json").unlink()
     with pytest.raises(MissingResultsError, match="run `run the study` first"):
         write_card(path)
-    with pytest.raises(SystemExit):
-        main([str(path)])
+    assert main(["card", str(path)]) == 2
     assert "measured results only" in capsys.readouterr().err
     assert not (tmp_path / "mic_test.md").exists()
     with pytest.raises(ValueError, match=r"unknown fields \['licence'\]"):
