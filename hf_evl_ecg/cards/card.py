@@ -1,16 +1,10 @@
 """Model cards for the Hub, made from a results json alone: what was not measured is not in the card.
 
-Render the card that a YAML file describes (see `read_spec`), with its pictures and evaluation results::
-
-    python -m hf_evl_ecg.cards.card model_cards/ecg_small.yaml
-    python -m hf_evl_ecg.cards.card model_cards/ecg_small.yaml --output exported/README.md --model exported
-
-The first writes ``ecg_small.md`` beside the file, the second a README.md into an exported model.
+``hf-evl-ecg card`` renders the card that a YAML file describes (see `read_spec`), with its pictures and evaluation results.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -35,7 +29,7 @@ __all__ = ["CardSpec", "MissingResultsError", "read_spec", "render_card", "write
 
 TAGS = ("ecg", "electrocardiogram", "medical", "vision-language", "arxiv:2605.29977")
 PLACE = "path/to/this/folder"
-_SHARED_STAGES = ("teacher", "cache", "student_vision")  # that all students of a study have in common
+_SHARED_STAGES = ("teacher_vision", "teacher", "cache", "student_vision")  # that all students of a study have in common
 
 
 def render_card(
@@ -51,7 +45,7 @@ def render_card(
     Args:
         results: A results json, as from `hf_evl_ecg.results.read_results`; all numbers come from its rows and settings.
         spec: What the card is about.
-        facts: What examples/evl_ecg/card_data.py found about the same study, method and seed: architecture, reliability,
+        facts: What studies/evl_ecg/card_data.py found about the same study, method and seed: architecture, reliability,
             failure cases, seconds. Sections without facts are left out.
         model_config: ``config.json`` of the exported model, whose provenance is shown.
         pictures: File names of the pictures "scores" and "reliability", where they were drawn.
@@ -197,22 +191,3 @@ def _metadata(rows: Sequence[Row], spec: CardSpec, run: Run) -> ModelCardData:
         eval_results=results,
         **{name: value for name, value in given.items() if value},
     )
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the card that a YAML file describes (see the head of this file)."""
-    parser = argparse.ArgumentParser(
-        prog="python -m hf_evl_ecg.cards.card", description="Render a model card from its results."
-    )
-    parser.add_argument("spec", help="YAML file that describes the card")
-    parser.add_argument("--output", help="where the card goes; default: beside the YAML file, ending in .md")
-    parser.add_argument("--model", help="folder of the exported model, whose provenance is shown")
-    given = parser.parse_args(arguments)
-    try:
-        print(f"Written: {write_card(given.spec, given.output, given.model)}")
-    except MissingResultsError as error:
-        parser.exit(2, f"{error}\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -60,7 +60,7 @@ def read_spec(path: str | Path) -> tuple[CardSpec, Path, Path | None]:
     """Read a YAML file with the fields of `CardSpec`, ``results`` and, if there are any, ``facts``.
 
     Args:
-        path: The file; ``results`` (a results json) and ``facts`` (of examples/evl_ecg/card_data.py) are relative to it.
+        path: The file; ``results`` (a results json) and ``facts`` (of studies/evl_ecg/card_data.py) are relative to it.
 
     Returns:
         The description, the results file, and the facts file.

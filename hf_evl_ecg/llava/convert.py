@@ -1,13 +1,12 @@
 r"""LLaVA-layout checkpoints (``llava_llama``, such as PULSE-7B) → `LlavaNextForConditionalGeneration`.
 
-Command: ``python -m hf_evl_ecg.llava.convert SRC DST [--vision-tower PATH]``. SRC is a folder or Hub name. Weights are read and
-written tensor by tensor, so memory stays at about one shard; their type is kept. `hf_evl_ecg.llava.flat_tiles.load_llava_next`
-loads the result with the packing of image tokens that the source was trained with.
+``hf-evl-ecg convert SOURCE DESTINATION`` does it on the command line. Weights are read and written tensor by tensor, so memory
+stays at about one shard; their type is kept. `hf_evl_ecg.llava.flat_tiles.load_llava_next` loads the result with the packing of
+image tokens that the source was trained with.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ from .layout import (
     vicuna_template,
 )
 
-__all__ = ["convert_llava", "main"]
+__all__ = ["convert_llava"]
 
 
 def convert_llava(
@@ -137,18 +136,6 @@ def add_mean_rows(weight: Tensor, rows: int) -> Tensor:
     return torch.cat([weight, mean.expand(rows - len(weight), -1)])
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line entry."""
-    parser = argparse.ArgumentParser(
-        prog="python -m hf_evl_ecg.llava.convert", description="LLaVA layout → transformers."
-    )
-    parser.add_argument("source", help="folder or Hub name of the checkpoint")
-    parser.add_argument("destination", type=Path, help="new folder")
-    parser.add_argument("--vision-tower", help="folder or Hub name; default: what the source names")
-    given = parser.parse_args(arguments)
-    print(convert_llava(given.source, given.destination, vision_tower=given.vision_tower))
-
-
 def _folder(name: str | Path) -> Path:
     """A local folder as it is, or a download from the Hub without what is not needed."""
     if Path(name).is_dir():
@@ -203,7 +190,3 @@ def _vision_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
         towers = ("embeddings.", "encoder.", "pre_layrnorm.", "post_layernorm.")
         if name.startswith(towers) and not key.endswith(COMPUTED_BUFFERS):
             yield f"model.vision_tower.{name}", tensor
-
-
-if __name__ == "__main__":
-    main()

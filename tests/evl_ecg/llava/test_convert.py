@@ -18,9 +18,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from hf_evl_ecg.__main__ import main
 from hf_evl_ecg.chat.collator import EVLECGCollator
 from hf_evl_ecg.chat.conversations import Turn, chat_messages
-from hf_evl_ecg.llava.convert import convert_llava, main
+from hf_evl_ecg.llava.convert import convert_llava
 from hf_evl_ecg.llava.flat_tiles import FlatLlavaNextForConditionalGeneration, load_llava_next
 from hf_evl_ecg.llava.layout import CheckpointKeyError, native_key
 from hf_evl_ecg.models.weights import ShardWriter, checkpoint_shards, iterate_tensors
@@ -170,8 +171,8 @@ def test_converted_logits_equal_the_sources(tmp_path, tokenizer, merge, size):
 def test_what_is_written(tmp_path, tokenizer, capsys):
     source = Source(tmp_path, tokenizer, dtype=torch.float16, merge="spatial_unpad")
     folder = tmp_path / "native"
-    main([str(source.folder), str(folder)])
-    assert capsys.readouterr().out.strip() == str(folder)
+    assert main(["convert", str(source.folder), str(folder)]) == 0
+    assert capsys.readouterr().out.strip() == f"Written: {folder}"
     model = AutoModelForImageTextToText.from_pretrained(folder)
     processor = AutoProcessor.from_pretrained(folder)
     assert type(model).__name__ == "LlavaNextForConditionalGeneration"
