@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Union, get_args, get_o
 
 import yaml
 
+from hf_evl_ecg.method import MethodOptions
+
 if TYPE_CHECKING:  # --help of a verb must not wait for torch
     from torch import nn
 
@@ -132,6 +134,7 @@ def parse_arguments(
     description: str | None,
     prog: str | None = None,
     training: Callable[[], type] | None = None,
+    method: type = MethodOptions,
 ) -> tuple[Any, ...]:
     """Read a command line into dataclasses.
 
@@ -143,32 +146,33 @@ def parse_arguments(
         kinds: Dataclasses whose fields are the options.
         description: What ``--help`` says first.
         prog: Name of the command.
-        training: Returns a subclass of `transformers.TrainingArguments`, which reads what is left over. It is called only
-            once all other options have been read: importing it takes seconds.
+        training: Returns `EVLECGConfig` or a subclass, which reads what is left over. It is called only once all other options
+            have been read: importing it takes seconds.
+        method: The fields of it that --help shows without importing it.
 
     Returns:
         One object for each dataclass, the training arguments last.
     """
     given = _expand(list(sys.argv[1:] if arguments is None else arguments), kinds)
-    parser = _parser(kinds, description, prog, add_help=True)
     if training is None:
-        return _objects(kinds, vars(parser.parse_args(given)))
-    parser.epilog = "Training options of transformers, such as --learning_rate, follow with --help-all."
-    parser.add_argument(
-        "--help-all",
-        action=_HelpAll,
-        whole=lambda: _whole_parser(kinds, description, prog, training()),
-        help="show these and all training options, and exit",
-    )
-    known, rest = parser.parse_known_args(given)
-    found = {name: value for name, value in vars(known).items() if name != "help_all"}
+        return _objects(kinds, vars(_parser(kinds, description=description, prog=prog).parse_args(given)))
+    about: dict[str, Any] = {"description": description, "prog": prog}
+    parser = _parser(kinds, add_help=False, **about)
+    helps = {
+        "-h": lambda: _parser((*kinds, method), **about),
+        "--help-all": lambda: _whole_parser((*kinds, method), training(), **about),
+    }
+    for name, shown in helps.items():
+        names = ("-h", "--help") if name == "-h" else (name,)
+        parser.add_argument(*names, action=_ShowHelp, shown=shown)
+    found, rest = parser.parse_known_args(given)
     from transformers import HfArgumentParser
 
     reader = HfArgumentParser(training(), allow_abbrev=False)  # type: ignore[arg-type]  # its hint asks for a type of its own
     config, unknown = reader.parse_args_into_dataclasses(rest, return_remaining_strings=True, look_for_args_file=False)
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    return (*_objects(kinds, found), config)
+    return (*_objects(kinds, vars(found)), config)
 
 
 def option_tokens(values: Mapping[str, Any]) -> list[str]:
@@ -187,44 +191,47 @@ def option_tokens(values: Mapping[str, Any]) -> list[str]:
     return tokens
 
 
-class _HelpAll(argparse.Action):
-    def __init__(self, *, whole: Callable[[], argparse.ArgumentParser], **options: Any) -> None:
+class _ShowHelp(argparse.Action):
+    """Print the help of another parser, which is made only now."""
+
+    def __init__(self, *, shown: Callable[[], argparse.ArgumentParser], **options: Any) -> None:
         super().__init__(nargs=0, default=argparse.SUPPRESS, **options)
-        self.whole = whole
+        self.shown = shown
 
     def __call__(self, *_: Any) -> NoReturn:
-        self.whole().print_help()
+        self.shown().print_help()
         raise SystemExit(0)
 
 
-def _parser(
-    kinds: Sequence[type], description: str | None, prog: str | None, *, add_help: bool
-) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=description,
-        formatter_class=HelpFormatter,
-        add_help=add_help,
-        allow_abbrev=False,  # a shortened training option must not be read as one of the verb's own
-    )
+def _parser(kinds: Sequence[type], *, add_help: bool = True, **about: Any) -> argparse.ArgumentParser:
+    """A parser with a group of options for each dataclass."""
+    # No abbreviations: a shortened training option must not be read as one of the verb's own.
+    parser = argparse.ArgumentParser(formatter_class=HelpFormatter, add_help=add_help, allow_abbrev=False, **about)
     for kind in kinds:
-        group = parser.add_argument_group((kind.__doc__ or kind.__name__).partition("\n")[0].rstrip("."))
+        group = parser.add_argument_group(
+            (kind.__doc__ or kind.__name__).partition("\n")[0].partition(":")[0].rstrip(".")
+        )
         hints = get_type_hints(kind)
         for option in fields(kind):
             _add_option(group, option, hints[option.name])
+    if add_help and issubclass(kinds[-1], MethodOptions):
+        parser.add_argument(
+            "--help-all", action="store_true", help="show the training options of transformers too, and exit"
+        )
     return parser
 
 
-def _whole_parser(
-    kinds: Sequence[type], description: str | None, prog: str | None, training: type
-) -> argparse.ArgumentParser:
+def _whole_parser(kinds: Sequence[type], training: type, **about: Any) -> argparse.ArgumentParser:
     """A parser that shows, and does not read, own options first and those of transformers after them."""
-    from transformers import HfArgumentParser
+    from transformers import HfArgumentParser, TrainingArguments
 
-    inherited = HfArgumentParser(training, add_help=False, formatter_class=HelpFormatter)  # type: ignore[arg-type]
-    inherited._optionals.title = "Training options (transformers), and the method's own at their end"
-    parents = [_parser(kinds, None, None, add_help=False), inherited]
-    return argparse.ArgumentParser(prog=prog, description=description, parents=parents, formatter_class=HelpFormatter)
+    inherited = HfArgumentParser(TrainingArguments, add_help=False)  # type: ignore[arg-type]
+    inherited._optionals.title = "Training options of transformers"
+    inherited.set_defaults(
+        **{option.name: option.default for option in fields(training) if option.default is not MISSING}
+    )
+    parents = [_parser(kinds, add_help=False), inherited]
+    return argparse.ArgumentParser(parents=parents, formatter_class=HelpFormatter, **about)
 
 
 def _expand(given: list[str], kinds: Sequence[type]) -> list[str]:

@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from hf_evl_ecg.method import AnswerOptions
+
 from .options import ImageOptions, LoraOptions, parse_arguments
 
 if TYPE_CHECKING:  # --help must not wait for torch
@@ -45,7 +47,7 @@ class TeacherArguments:
 def command(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Run the command line."""
     kinds = (TeacherArguments, ImageOptions, LoraOptions)
-    main(*parse_arguments(arguments, *kinds, description=__doc__, prog=prog, training=_training))
+    main(*parse_arguments(arguments, *kinds, description=__doc__, prog=prog, training=_training, method=AnswerOptions))
 
 
 def main(script: TeacherArguments, images: ImageOptions, lora: LoraOptions, training: TeacherConfig) -> EVLECGTrainer:

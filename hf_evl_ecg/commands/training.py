@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from hf_evl_ecg.config import EVLECGConfig
 from hf_evl_ecg.distillation.trainer import EVLECGTrainer
+from hf_evl_ecg.method import AnswerOptions
 
 __all__ = [
     "TeacherConfig",
@@ -27,10 +28,8 @@ __all__ = [
 
 
 @dataclass
-class TeacherConfig(EVLECGConfig):
+class TeacherConfig(AnswerOptions, EVLECGConfig):
     """Training arguments without a teacher: ``alpha`` is 0."""
-
-    alpha: float = field(default=0.0, metadata={"help": "Must be 0: nothing is distilled here."})
 
     def __post_init__(self) -> None:
         super().__post_init__()

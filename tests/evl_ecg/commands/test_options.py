@@ -125,12 +125,17 @@ def test_training_arguments_read_what_is_left_over(tmp_path, capsys):
     with pytest.raises(SystemExit):
         parse_arguments(["--help"], Inside, description=None, training=training)
     assert not called
-    assert "--help-all" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "--help-all" in text
+    assert text.index("--labels NAME") < text.index("  --alpha X")
+    assert "--learning_rate" not in text
     with pytest.raises(SystemExit):
         parse_arguments(["--help-all"], Inside, description=None, training=training)
     text = capsys.readouterr().out
-    assert -1 < text.index("--labels NAME") < text.index("  --learning_rate")
-    assert "--alpha" in text
+    assert text.index("--labels NAME") < text.index("  --alpha X") < text.index("  --learning_rate")
+    assert text.count("  --alpha ") == 1
+    assert "default: None" not in text
+    assert re.search(r"--remove_unused_columns [^(]*\(default: True\)", text) is None, "EVLECGConfig's own default"
     with pytest.raises(SystemExit):
         parse_arguments([*given, "--learning_rat", "1"], Inside, description=None, training=training)
     assert "unrecognized arguments: --learning_rat" in capsys.readouterr().err
