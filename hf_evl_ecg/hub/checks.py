@@ -8,10 +8,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import ModelCard
+from huggingface_hub.utils import validate_repo_id
 
 from hf_evl_ecg.files import write_text
 
-__all__ = ["check_card", "check_files", "write_card"]
+__all__ = ["check_card", "check_files", "check_repo_id", "write_card"]
+
+
+def check_repo_id(repo_id: str) -> None:
+    """Check that a repository is named ``namespace/name``.
+
+    Raises:
+        ValueError: It is not, or holds what the Hub allows in no name.
+
+    Example:
+        >>> check_repo_id("heart-lab/ecg-student")
+    """
+    if "/" not in repo_id:  # the Hub would take the account of whoever is logged in
+        raise ValueError(f"repo_id={repo_id!r}: give namespace/name, as in 'heart-lab/ecg-student'")
+    validate_repo_id(repo_id)
 
 
 def check_files(folder: Path, allowed: Sequence[str]) -> dict[str, Path]:
@@ -21,13 +36,14 @@ def check_files(folder: Path, allowed: Sequence[str]) -> dict[str, Path]:
         ValueError: There is no such folder, or it holds a file that no pattern allows.
     """
     if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder; give the folder of a saved model")
+        raise ValueError(f"folder={folder}: there is no such folder; give that of a saved model")
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if not path.is_dir()}
+    # What is allowed, not what is forbidden: a kind of file that nobody thought of stays at home.
     known = {path for pattern in allowed for path in folder.glob(pattern)}
     if foreign := [name for name, path in files.items() if path not in known]:
         raise ValueError(
-            f"{folder} holds files that do not belong to what is published: {foreign[:20]}; nothing was sent. Publish a "
-            "folder of its own, not the folder of a training run: pickles, optimizer states and logs stay where they are"
+            f"folder={folder}: {foreign[:20]} do not belong to what is published; nothing was sent. Give a folder of its own, not "
+            "that of a training run: pickles, optimizer states and logs stay where they are"
         )
     return files
 
@@ -55,14 +71,16 @@ def check_card(folder: Path) -> None:
     """
     path = folder / "README.md"
     if not path.is_file():
-        raise ValueError(f"{folder} has no README.md; a model or data set without a card is not published")
+        raise ValueError(f"folder={folder}: it has no README.md, and nothing is published without a card; write one")
     try:
         card = ModelCard(path.read_text(encoding="utf-8"))
     except Exception as error:  # of the YAML parser, or of the checks of model-index
-        raise ValueError(f"{path}: the metadata between the --- lines cannot be read: {error}") from error
+        raise ValueError(f"{path}: the metadata between the --- lines cannot be read ({error})") from error
     if not card.data.get("license"):
-        raise ValueError(f"{path}: the metadata between the --- lines names no license")
+        raise ValueError(
+            f"{path}: the metadata between the --- lines names no license; add one, such as license: apache-2.0"
+        )
     if left := re.findall(r"\[More Information Needed\]|\{\{.*?\}\}", card.text):
-        raise ValueError(f"{path} still has placeholders: {sorted(set(left))}")
+        raise ValueError(f"{path}: placeholders {sorted(set(left))} are left; fill them in")
     if missing := [name for name in _pictures(card.text) if not (folder / name).is_file()]:
-        raise ValueError(f"{path} shows pictures that are not in the folder: {missing}")
+        raise ValueError(f"{path}: pictures {missing} are not in the folder; put them there")

@@ -22,12 +22,14 @@ from hf_evl_ecg.models.loading import PROVENANCE_KEY
 from hf_evl_ecg.models.native import UnsupportedModelError, base_model, eval_mode, move_batch
 from hf_evl_ecg.qa.prompts import RHYTHM_QUESTION
 
-from .reload_check import ReloadError, reload_logits
+from .reload_check import ReloadError, relative_difference, reload_logits
 
 __all__ = ["ExportReport", "export_student", "load_student"]
 
-_PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
-_SAME = {torch.float32: 1e-5, torch.float64: 1e-5}  # of the largest logit; other types: half precision below
+_PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}  # these run code when they are loaded
+# Shares of the largest logit. A new process may add in another order, which rounds at 1e-7 (half precision: 4e-4); a merged adapter
+# rounds in every layer.
+_SAME = {torch.float32: 1e-5, torch.float64: 1e-5}
 _MERGED = {torch.float32: 1e-3, torch.float64: 1e-3}
 _SAME_HALF, _MERGED_HALF = 1e-3, 5e-2
 
@@ -83,7 +85,7 @@ def export_student(
     """
     output = Path(output_dir)
     if output.exists():
-        raise ValueError(f"{output} exists; choose a new folder or remove it")
+        raise ValueError(f"output_dir={output}: it exists; choose a new folder or remove it")
     text = _provenance_text(provenance or {})
     if not isinstance(model, nn.Module):
         processor = AutoProcessor.from_pretrained(model) if processor is None else processor
@@ -92,9 +94,9 @@ def export_student(
     tensors, question = _check_input(processor, check_inputs)
     student = _native_copy(model)
     before, after = _logits(model, tensors), _logits(student, tensors)
-    merged = _difference(after, before)
+    merged = relative_difference(after, before)
     if merged > _MERGED.get(student.dtype, _MERGED_HALF):
-        raise ReloadError(f"merging the adapters changes logits by {merged:.2g} of the largest; export refused")
+        raise ReloadError(f"Merging the adapters changes logits by {merged:.2g} of the largest; nothing was exported.")
     native = _native_names(student)
     state = {name: tensor for name, tensor in student.state_dict().items() if name in native}
     dropped = tuple(sorted(set(student.state_dict()) - set(state)))
@@ -104,9 +106,11 @@ def export_student(
         student.save_pretrained(temporary, state_dict=state)
         processor.save_pretrained(temporary)
         found = _reload(temporary, tensors, question, student)
-        same = _difference(found, after)
+        same = relative_difference(found, after)
         if same > _SAME.get(student.dtype, _SAME_HALF):
-            raise ReloadError(f"reloaded in a new process, logits differ by {same:.2g} of the largest; export refused")
+            raise ReloadError(
+                f"Reloaded in a new process, logits differ by {same:.2g} of the largest; nothing was exported."
+            )
         _refuse_pickles(temporary)
     return ExportReport(output, sum(p.numel() for p in student.parameters()), dropped, same, merged)
 
@@ -123,10 +127,14 @@ def load_student(folder: str | Path) -> nn.Module:
 
         base = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
         if not base:
-            raise ValueError(f"{folder}/adapter_config.json names no base model; load the model and give it itself")
+            raise ValueError(
+                f"folder={folder}: its adapter_config.json names no base model; load the model and give it itself"
+            )
         return PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(base), str(folder))
     if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder} holds neither config.json nor adapter_config.json; give a checkpoint folder")
+        raise ValueError(
+            f"folder={folder}: it holds neither config.json nor adapter_config.json; give a checkpoint folder"
+        )
     return AutoModelForImageTextToText.from_pretrained(folder)
 
 
@@ -141,6 +149,7 @@ def _native_copy(model: nn.Module) -> PreTrainedModel:
     copied = copy.deepcopy(model)
     if inner is not model:
         types = {name.replace(".base_layer.", "."): p.dtype for name, p in inner.named_parameters()}
+        # In float32: the update of an adapter is small, and half precision would round most of it away.
         copied = copied.float().merge_and_unload()  # type: ignore[operator]
         for name, parameter in copied.named_parameters():
             parameter.data = parameter.data.to(types.get(name, inner.dtype))
@@ -150,7 +159,7 @@ def _native_copy(model: nn.Module) -> PreTrainedModel:
 
 def _native_names(student: PreTrainedModel) -> set[str]:
     """Names of the weights of the student's architecture as its configuration describes it."""
-    config = copy.deepcopy(student.config)
+    config = copy.deepcopy(student.config)  # models write into the configuration they are made from
     with torch.device("meta"):
         return set(type(student)(config).state_dict())
 
@@ -162,9 +171,10 @@ def _set_generation(student: PreTrainedModel, processor: Any) -> None:
     if tokenizer is not processor:
         last = answer_token_ids(processor, ["yes"])[0][-1]
         special: Any = tokenizer.convert_tokens_to_ids(sorted(special_tokens(tokenizer)))
-        stops |= {last} & set(special)
+        stops |= {last} & set(special)  # only a marker may stop an answer: the last token may also be a word's
     settings = student.generation_config
     assert settings is not None
+    # The scores of a card are of greedy answers; with the base model's sampling a user would get others.
     settings.update(do_sample=False, temperature=None, top_p=None, top_k=None)
     settings.eos_token_id = sorted(stops)
     settings.pad_token_id = tokenizer.pad_token_id
@@ -172,13 +182,19 @@ def _set_generation(student: PreTrainedModel, processor: Any) -> None:
 
 def _check_processor(processor: Any, check_inputs: Mapping[str, Tensor] | None) -> None:
     if processor is None:
-        raise ValueError("give the student's processor; only a checkpoint folder can be exported without one")
+        raise ValueError(
+            "processor=None: give the student's processor; only a checkpoint folder can be exported without one"
+        )
     if isinstance(processor, PreTrainedTokenizerBase):
         if check_inputs is None:
-            raise ValueError("a tokenizer alone cannot prepare a picture: give a processor, or check_inputs")
+            raise ValueError(
+                "processor: a tokenizer alone cannot prepare a picture; give a whole processor, or check_inputs"
+            )
         return
     if not processor.chat_template:
-        raise ValueError(f"{type(processor).__name__} has no chat template, so no user could ask the student anything")
+        raise ValueError(
+            f"processor: {type(processor).__name__} has no chat template, so nobody could ask the student anything; set one"
+        )
 
 
 def _check_input(
@@ -187,6 +203,7 @@ def _check_input(
     """Model inputs of the check, and the picture they were made from, unless they were given."""
     if given is not None:
         return dict(given), None
+    # No two patches alike, so that patches in another order give other logits.
     rows, columns = np.mgrid[0:220, 0:280]
     pixels = np.stack([rows % 256, columns % 256, (rows * columns) % 256], -1).astype(np.uint8)
     messages = chat_messages([Turn(RHYTHM_QUESTION, "-")])[:1]
@@ -210,24 +227,17 @@ def _reload(
         return reload_logits(folder, inputs, device=device)["logits"]
     found = reload_logits(folder, picture, question=RHYTHM_QUESTION, device=device)
     if not torch.equal(found["input_ids"], inputs["input_ids"]):
-        raise ReloadError("reloaded in a new process, the processor makes other tokens; export refused")
+        raise ReloadError("Reloaded in a new process, the processor makes other tokens; nothing was exported.")
     return found["logits"]
-
-
-def _difference(found: Tensor, expected: Tensor) -> float:
-    """Largest difference over the largest logit; infinite for other shapes or values that are not finite."""
-    if found.shape != expected.shape or not torch.isfinite(found).all():
-        return float("inf")
-    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
 
 
 def _provenance_text(provenance: Mapping[str, Any]) -> str:
     try:
         return json.dumps(dict(provenance), allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"the provenance is no json: {error}; use texts, numbers, lists and dicts") from error
+        raise ValueError(f"provenance: it is no json ({error}); use texts, numbers, lists and dicts") from error
 
 
 def _refuse_pickles(folder: Path) -> None:
     if found := sorted(path.name for path in folder.rglob("*") if path.suffix in _PICKLES):
-        raise ReloadError(f"the export would hold pickled files {found}; export refused")
+        raise ReloadError(f"The export would hold pickled files {found}; nothing was exported.")

@@ -19,7 +19,8 @@ from .push import PublishError, Push, PushOptions, publish_folder
 
 __all__ = ["METRIC_FILES", "publish_metric"]
 
-QA = Path(evaluate_metric.__file__).parent  # the metric and all it imports lie in this one folder
+# evaluate puts the modules of a metric flat into one folder, so all must come from one.
+QA = Path(evaluate_metric.__file__).parent
 METRIC_FILES = ("README.md", "index.html", "*.py")
 
 _CARD = """---
@@ -93,7 +94,9 @@ def publish_metric(repo_id: str, **options: Unpack[PushOptions]) -> Push:
 
     with tempfile.TemporaryDirectory() as scratch:
         _write_metric(Path(scratch), repo_id, name)
-        return publish_folder(Path(scratch), repo_id, compare, allowed=METRIC_FILES, repo_type="space", **options)[0]
+        return publish_folder(
+            Path(scratch), repo_id, lambda folder: compare, allowed=METRIC_FILES, repo_type="space", **options
+        )[0]
 
 
 def _write_metric(folder: Path, repo_id: str, name: str) -> None:

@@ -21,9 +21,9 @@ from hf_evl_ecg.files import write_text
 from hf_evl_ecg.models.loading import PROVENANCE_KEY
 from hf_evl_ecg.qa.prompts import RHYTHM_QUESTION
 
-from .checks import check_card, check_files, write_card
+from .checks import write_card
 from .push import PublishError, Push, PushOptions, publish_folder
-from .reload_check import reload_logits
+from .reload_check import relative_difference, reload_logits
 
 __all__ = ["DATASET_FILES", "STUDENT_FILES", "PublishReport", "publish_dataset", "publish_student", "render_dataset"]
 
@@ -88,18 +88,16 @@ def publish_student(
         >>> publish_student("ecg-student", "heart-lab/ecg-student", tag="v1.0")  # doctest: +SKIP
     """
     folder = Path(folder)
-    check_files(folder, STUDENT_FILES)
-    _check_student(folder)
     _add_provenance(folder, provenance or {})
     if card is not None:
         write_card(folder, card)
-    check_card(folder)
-    expected = _logits(folder, check_inputs)
 
-    def compare(copy: Path) -> float:
-        return _compare(_logits(copy, check_inputs), expected)
+    def prove(folder: Path) -> Callable[[Path], float]:
+        _check_weights(folder)
+        expected = _logits(folder, check_inputs)
+        return lambda copy: _compare(_logits(copy, check_inputs), expected)
 
-    return PublishReport(*publish_folder(folder, repo_id, compare, allowed=STUDENT_FILES, **options))
+    return PublishReport(*publish_folder(folder, repo_id, prove, allowed=STUDENT_FILES, **options))
 
 
 def render_dataset(questions: Dataset, draw: Callable[[Mapping[str, Any]], PIL.Image.Image]) -> Dataset:
@@ -149,26 +147,30 @@ def publish_dataset(
         for name, rows in splits.items():
             _write_parquet(folder / "data", name, rows)
         return publish_folder(
-            folder, repo_id, lambda copy: None, allowed=DATASET_FILES, repo_type="dataset", **options
+            folder, repo_id, lambda folder: lambda copy: None, allowed=DATASET_FILES, repo_type="dataset", **options
         )[0]
 
 
-def _check_student(folder: Path) -> None:
-    """The folder is an export, and its weights are those of its architecture, neither more nor fewer."""
-    config = folder / "config.json"
-    if not config.is_file() or PROVENANCE_KEY not in json.loads(config.read_text(encoding="utf-8")):
-        raise ValueError(
-            f"{folder} was not written by export_student (config.json has no {PROVENANCE_KEY!r}); export first"
-        )
+def _check_weights(folder: Path) -> None:
+    """The weights are those of the architecture, neither more nor fewer: no teacher, no aligner. On meta, nothing is read."""
     loaded: Any = AutoModelForImageTextToText.from_pretrained(folder, device_map="meta", output_loading_info=True)
     if wrong := {kind: sorted(map(str, names))[:5] for kind, names in loaded[1].items() if names}:
-        raise ValueError(f"{folder}: the weights are not those of the student that config.json describes: {wrong}")
+        raise ValueError(
+            f"folder={folder}: its weights are not those that config.json describes ({wrong}); export the student again"
+        )
 
 
 def _add_provenance(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Add facts to what the export says of itself.
+
+    Raises:
+        ValueError: The folder is no export.
+    """
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if PROVENANCE_KEY not in config:
+        raise ValueError(f"folder={folder}: its config.json has no {PROVENANCE_KEY!r}; give what export_student wrote")
     if facts:
-        path = folder / "config.json"
-        config = json.loads(path.read_text(encoding="utf-8"))
         config[PROVENANCE_KEY] |= facts
         write_text(path, json.dumps(config, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
@@ -182,9 +184,8 @@ def _logits(folder: Path, check_inputs: Mapping[str, Tensor] | None) -> Tensor:
 
 
 def _compare(found: Tensor, expected: Tensor) -> float:
-    same_shape = found.shape == expected.shape
-    difference = float((found - expected).abs().max() / expected.abs().max()) if same_shape else float("inf")
-    if not difference <= _SAME:
+    difference = relative_difference(found, expected)
+    if difference > _SAME:
         raise PublishError(f"The logits of the copy on the Hub differ by {difference:.2g} of the largest.")
     return difference
 
@@ -192,17 +193,15 @@ def _compare(found: Tensor, expected: Tensor) -> float:
 def _check_rows(splits: Mapping[str, Dataset], card: str) -> None:
     for name, rows in splits.items():
         if private := [column for column in _LOCATION if column in rows.column_names]:
-            raise ValueError(
-                f"split {name!r} has columns that tell where a waveform or whose it is: {private}; drop them"
-            )
+            raise ValueError(f"split={name!r}: columns {private} tell where a waveform lies or whose it is; drop them")
         if not len(rows) or not any(isinstance(feature, Image) for feature in rows.features.values()):
             raise ValueError(
-                f"split {name!r} has {len(rows)} rows of {list(rows.features)}; rows with a picture are needed"
+                f"split={name!r}: {len(rows)} rows of {list(rows.features)}; rows with a picture are needed"
             )
         simulated = "source" in rows.column_names and "simulated" in rows.unique("source")
         if simulated and "simulated" not in card.lower():
             raise ValueError(
-                f"split {name!r} holds simulated ECGs; the card must say that they are simulated, not patients"
+                f"split={name!r}: it holds simulated ECGs; the card must say that they are simulated, not patients"
             )
 
 

@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.utils import validate_repo_id
 from transformers import TrainingArguments
 
-from .checks import check_card, check_files
+from .checks import check_card, check_files, check_repo_id
 
 __all__ = ["PublishError", "Push", "PushOptions", "publish_folder", "take_hub_arguments"]
 
-_KEPT = ".gitattributes"  # written by the Hub
+_KEPT = ".gitattributes"  # the Hub writes it itself: what goes to its large-file storage
 _Checked = TypeVar("_Checked")
 
 
@@ -68,7 +67,7 @@ class PushOptions(TypedDict, total=False):
 def publish_folder(
     folder: Path,
     repo_id: str,
-    check: Callable[[Path], _Checked],
+    prove: Callable[[Path], Callable[[Path], _Checked]],
     *,
     allowed: Sequence[str],
     repo_type: str = "model",
@@ -87,7 +86,8 @@ def publish_folder(
     Args:
         folder: What to publish; with a card.
         repo_id: ``namespace/name``.
-        check: Called with a download, which is the folder byte for byte; if it raises, there is no tag.
+        prove: Called with the folder before anything is sent; if it raises, nothing is. What it returns is called with a
+            download, which is the folder byte for byte; if that raises, there is no tag.
         allowed: Patterns of file names (see `hf_evl_ecg.hub.checks.check_files`).
         repo_type: model, dataset or space (a static one).
         private: Visibility of a new repository; a public one is refused if this is True.
@@ -98,24 +98,29 @@ def publish_folder(
         api: Endpoint and token; None: those of the environment.
 
     Returns:
-        Where it is, and what ``check`` returned.
+        Where it is, and what was returned about the download.
 
     Raises:
-        PublishError: The Hub refused, somebody else committed, the connection broke, or the check failed.
+        PublishError: The Hub refused, somebody else committed, the connection broke, or the download is not as it should be.
         ValueError: The folder holds what is not allowed, or no valid card; or repo_id is no name of a repository.
     """
-    branch = _Branch(api or HfApi(), repo_id, repo_type, revision)
+    check_repo_id(repo_id)
     files = check_files(folder, allowed)
     check_card(folder)
+    compare = prove(folder)
+    branch = _Branch(api or HfApi(), repo_id, repo_type, revision)
     with _explained(lambda: "None of the files was sent."):
         head = branch.open(private, parent_commit)
         tagged = tag is not None and branch.has_tag(tag, head)
     with _explained(lambda: branch.state(head)):
         commit = head if tagged else branch.replace(files, head, commit_message)
     state = f"{branch} holds the files at {commit}, unconfirmed and without a tag; do not use that commit."
-    state = f"Nothing was sent: the tag {tag!r} is there already, and is not moved." if tagged else state
+    if tagged:
+        state = f"Nothing was sent: tag={tag!r} is there already, and tags are not moved; choose another tag for other files."
+    # A new cache, so that the files are those that the Hub returns, not those that were just sent from here.
     with _explained(lambda: state), tempfile.TemporaryDirectory() as cache:
-        checked = check(branch.read_back(commit, folder, files, Path(cache)))
+        checked = compare(branch.read_back(commit, folder, files, Path(cache)))
+    # Last of all: whoever finds the tag finds files that came back whole and compute the same.
     if tag is not None and not tagged:
         with _explained(lambda: f"{branch} holds the files at {commit}, without the tag {tag!r}."):
             branch.api.create_tag(repo_id, tag=tag, revision=commit, repo_type=repo_type)
@@ -130,12 +135,11 @@ def take_hub_arguments(training: TrainingArguments) -> dict[str, Any] | None:
         now; None if it was.
 
     Raises:
-        ValueError: ``hub_model_id`` is not ``namespace/name``.
+        ValueError: ``hub_model_id`` is no ``namespace/name``.
     """
     if not training.push_to_hub:
         return None
-    if "/" not in (training.hub_model_id or ""):
-        raise ValueError(f"--hub_model_id {training.hub_model_id}: with --push_to_hub, give namespace/name")
+    check_repo_id(training.hub_model_id or "")  # now, not after hours of training
     training.push_to_hub = False
     private, revision = training.hub_private_repo is not False, training.hub_revision or "main"
     api = HfApi(token=training.hub_token)
@@ -149,13 +153,6 @@ class _Branch:
     repo_type: str
     revision: str
 
-    def __post_init__(self) -> None:
-        validate_repo_id(self.repo_id)
-        if "/" not in self.repo_id:
-            raise ValueError(
-                f"repo_id={self.repo_id!r} lacks its namespace; give 'user-or-organisation/{self.repo_id}'"
-            )
-
     def __str__(self) -> str:
         return f"{self.repo_id} ({self.revision})"
 
@@ -166,17 +163,20 @@ class _Branch:
     def open(self, private: bool, parent_commit: str | None) -> str:
         """Create what is missing; the newest commit."""
         if not self.api.repo_exists(self.repo_id, repo_type=self.repo_type):
-            sdk = "static" if self.repo_type == "space" else None
+            sdk = "static" if self.repo_type == "space" else None  # static: a metric's Space runs nothing
             self.api.create_repo(self.repo_id, repo_type=self.repo_type, private=private, space_sdk=sdk)
         if private and not self.api.repo_info(self.repo_id, repo_type=self.repo_type).private:
             raise PublishError(
-                f"{self.repo_id} is public: make it private, or pass private=False to publish for all to see."
+                f"private=True: {self.repo_id} is public; make it private there, or pass private=False to publish for all to see."
             )
         if self.revision != "main":
             self.api.create_branch(self.repo_id, branch=self.revision, repo_type=self.repo_type, exist_ok=True)
         head = self.head()
         if parent_commit not in (None, head):
-            raise PublishError(f"{self} is at {head}, not at parent_commit={parent_commit}: look at what is there now.")
+            raise PublishError(
+                f"parent_commit={parent_commit}: {self} is at {head}, so somebody has committed since. Look at that commit, then "
+                "give it as parent_commit; what it holds is replaced."
+            )
         return head
 
     def has_tag(self, tag: str, commit: str) -> bool:
@@ -184,12 +184,15 @@ class _Branch:
         refs = self.api.list_repo_refs(self.repo_id, repo_type=self.repo_type)
         found = {ref.name: ref.target_commit for ref in refs.tags}.get(tag)
         if found not in (None, commit):
-            raise PublishError(f"The tag {tag!r} of {self.repo_id} already means {found}: choose another.")
+            raise PublishError(
+                f"tag={tag!r}: it already means {found} in {self.repo_id}, and tags are not moved; choose another."
+            )
         return found is not None
 
     def replace(self, files: Mapping[str, Path], head: str, message: str) -> str:
         """Commit these files in place of all that is there; the newest commit, which is the old one without a change."""
         there = self.api.list_repo_files(self.repo_id, repo_type=self.repo_type, revision=head)
+        # parent_commit makes the Hub refuse this if anybody commits in between: nobody's files are deleted unseen.
         gone = [CommitOperationDelete(name) for name in there if name not in files and name != _KEPT]
         return self.api.create_commit(
             self.repo_id,
@@ -204,19 +207,23 @@ class _Branch:
         """What is on the Hub after a commit that failed."""
         try:
             now = self.head()
-        except Exception:  # nothing is known, and that is said
-            return f"The Hub could not be asked whether {self} has moved from {before}; run the same again."
+        except Exception:  # whatever it was, the error that is being explained matters more
+            return f"The Hub could not be asked whether {self} is still at {before}; run the same again."
         if now == before:
             kept = "Large files that arrived in full are kept there unseen: the same again sends only the others."
             return f"{self} is unchanged at {before}, and holds none of these changes. {kept}"
-        lost = "this push if only the Hub's answer was lost, and then the same again goes on"
-        return f"{self} has moved from {before} to {now}: {lost}; else somebody else's, which was not touched."
+        return (
+            f"{self} has a new commit, {now} after {before}. If it holds your files, only the Hub's answer to this push was lost: run "
+            "the same again, and it goes on from there. If it is somebody else's, none of your changes were written and theirs are "
+            "untouched: look at them, and run the same again only if your folder is to replace them."
+        )
 
     def read_back(self, commit: str, folder: Path, names: Iterable[str], cache: Path) -> Path:
         """The files of a commit, downloaded and compared with those of a folder."""
         copy = Path(
             self.api.snapshot_download(self.repo_id, repo_type=self.repo_type, revision=commit, cache_dir=cache)
         )
+        # byte for byte: equal sizes and times, which a shallow comparison looks at, do not show a damaged file
         found = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if not path.is_dir()} - {_KEPT}
         _, differing, missing = filecmp.cmpfiles(copy, folder, found | set(names), shallow=False)
         if wrong := sorted(differing + missing):

@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-__all__ = ["ReloadError", "reload_logits"]
+__all__ = ["ReloadError", "relative_difference", "reload_logits"]
 
-# What a user writes, and nothing else: plain Auto classes, no trust_remote_code, this package out of reach.
+# What a user writes, and nothing else: plain Auto classes, no trust_remote_code. In a new process, because this one has imported
+# this package, which registers nothing today but might, and would then hide that the folder needs it.
 _SCRIPT = """
 import sys
 
@@ -83,7 +84,7 @@ def reload_logits(
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in inputs.items()}, given)
         command = [
             sys.executable,
-            "-P",
+            "-P",  # or a checkout in the working directory would be imported
             "-c",
             _SCRIPT,
             str(Path(folder).resolve()),
@@ -92,13 +93,28 @@ def reload_logits(
             device,
             question or "",
         ]
+        # Offline, so that what the folder lacks cannot come from elsewhere; as many threads as here, so that sums round alike.
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(torch.get_num_threads())}
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=timeout_s, env=environment, cwd=scratch, check=False
             )
         except subprocess.TimeoutExpired as error:
-            raise ReloadError(f"{folder} was not loaded within {timeout_s:g} s") from error
+            raise ReloadError(
+                f"timeout_s={timeout_s:g}: {folder} was not loaded within that time; give more if the model is large"
+            ) from error
         if done.returncode or not found.is_file():
             raise ReloadError(f"{folder} does not load in a new process:\n{done.stderr.strip()[-2000:]}")
         return load_file(found)
+
+
+def relative_difference(found: Tensor, expected: Tensor) -> float:
+    """Largest difference over the largest expected value; infinite where shapes differ or a value is not finite.
+
+    Example:
+        >>> relative_difference(torch.tensor([1.0, 2.5]), torch.tensor([1.0, 2.0]))
+        0.25
+    """
+    if found.shape != expected.shape or not (torch.isfinite(found) & torch.isfinite(expected)).all():
+        return float("inf")
+    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-30))

@@ -27,21 +27,12 @@ __all__ = ["CHECK_TEXTS", "PublishReport", "publish_encoder", "reload_embeddings
 
 CHECK_TEXTS = ("A short sentence.", "Twelve leads were recorded at rest.", "42", "Wo ist der nächste Bahnhof, bitte?")
 
-_SENT = (
-    ".safetensors",
-    ".json",
-    ".txt",
-    ".model",
-    ".jinja",
-    ".md",
-    ".yaml",
-    ".png",
-    ".jpg",
-    "LICENSE",
-)  # no pickles, no code
+# What is allowed, not what is forbidden: no pickles, no code, and no kind of file that nobody thought of.
+_SENT = (".safetensors", ".json", ".txt", ".model", ".jinja", ".md", ".yaml", ".png", ".jpg", "LICENSE")
 _BESIDE = ("LICENSE", "results/*.json", ".eval_results/*.yaml")  # what belongs to a card, with its pictures
 
-# What a user writes, and nothing else: plain sentence-transformers, no trust_remote_code, this package out of reach.
+# What a user writes, and nothing else: plain sentence-transformers, no trust_remote_code. In a new process, because this one has
+# imported this package, which would hide that the folder needs it.
 _SCRIPT = """
 import json, sys
 
@@ -153,9 +144,11 @@ def reload_embeddings(
     with tempfile.TemporaryDirectory() as scratch:
         output = Path(scratch, "embeddings.npy")
         arguments = [str(Path(folder).resolve()), str(truncate_dim or 0), str(output)]
+        # Offline, so that what the folder lacks cannot come from elsewhere; as many threads as here, so that sums round alike.
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(torch.get_num_threads())}
         try:
             subprocess.run(
+                # -P: or a checkout in the working directory would be imported
                 [sys.executable, "-P", "-c", _SCRIPT, *arguments],
                 check=True,
                 input=json.dumps(list(texts)),
@@ -168,7 +161,7 @@ def reload_embeddings(
         except subprocess.CalledProcessError as error:
             raise PublishError(f"{folder} does not load in a new process:\n{error.stderr.strip()[-2000:]}") from error
         except subprocess.TimeoutExpired as error:
-            raise PublishError(f"{folder} was not loaded within {timeout_s:g} s.") from error
+            raise PublishError(f"timeout_s={timeout_s:g}: {folder} was not loaded within that time.") from error
         return np.load(output)
 
 
@@ -178,20 +171,22 @@ def _save(model: SentenceTransformer | str | Path, card: str | Path | None, fold
         source = Path(model)
         if not (source / "modules.json").is_file():
             raise ValueError(
-                f"{source} has no modules.json; give a folder that SentenceTransformer.save_pretrained wrote"
+                f"model={source}: it has no modules.json; give a folder that SentenceTransformer.save_pretrained wrote"
             )
         card = source / "README.md" if card is None else card
         beside = [path for pattern in _BESIDE for path in source.glob(pattern)]
         _copy([path.relative_to(source).as_posix() for path in beside], source, folder)
         model = SentenceTransformer(str(source), device="cpu")
     if card is None or (isinstance(card, Path) and not card.is_file()):
-        raise ValueError(f"no README.md: card={card}; an encoder without a card is not published")
+        raise ValueError(f"card={card}: no README.md, and nothing is published without a card; give a text or a file")
     model.save_pretrained(str(folder), create_model_card=False)
     write_card(folder, card)
     _check_card(folder)
     files = [path for path in folder.rglob("*") if path.is_file()]
     if foreign := [path.name for path in files if not {path.name, path.suffix} & set(_SENT)]:
-        raise ValueError(f"{foreign} would be sent, but only safetensors, text and pictures are published: nothing was")
+        raise ValueError(
+            f"model: {foreign} would be sent; allowed are safetensors, text and pictures. Nothing was sent"
+        )
 
 
 def _copy(names: Iterable[str], source: Path, folder: Path) -> None:
@@ -208,8 +203,8 @@ def _pictures(card: str) -> list[str]:
 def _check_card(folder: Path) -> None:
     card = ModelCard((folder / "README.md").read_text(encoding="utf-8"))
     if not card.data.get("license"):
-        raise ValueError("the metadata of the card names no license; an encoder without one is not published")
+        raise ValueError("card: its metadata names no license; add one, such as license: apache-2.0")
     missing = [name for name in _pictures(card.text) if not (folder / name).is_file()]
     left = re.findall(r"\[More Information Needed\]|\{\{.*?\}\}", card.text)
     if missing or left:
-        raise ValueError(f"the card is not complete: pictures {missing} are not there, placeholders {left} are")
+        raise ValueError(f"card: pictures {missing} are not there, placeholders {left} are; complete it")

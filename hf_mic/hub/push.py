@@ -67,10 +67,16 @@ def push_encoder(
         head = _open(api, repo_id, revision, private)
         tags = {ref.name: ref.target_commit for ref in api.list_repo_refs(repo_id).tags}
         if parent_commit not in (None, head):
-            raise PublishError(f"{repo_id} ({revision}) is at {head}, not at {parent_commit=}.")
+            raise PublishError(
+                f"parent_commit={parent_commit}: {repo_id} ({revision}) is at {head}, so somebody has committed since. Look at that "
+                "commit, then give it as parent_commit; what it holds is replaced."
+            )
         if tags.get(tag or "", head) != head:
-            raise PublishError(f"{tag=} is another commit of {repo_id}, and tags are not moved: choose another.")
+            raise PublishError(
+                f"{tag=}: it already means {tags[tag or '']} in {repo_id}, and tags are not moved; choose another."
+            )
         if tag not in tags:
+            # parent_commit makes the Hub refuse this if anybody commits in between: nobody's files are deleted unseen.
             sent = api.upload_folder(
                 repo_id=repo_id,
                 folder_path=folder,
@@ -81,6 +87,7 @@ def push_encoder(
             ).oid
         commit = sent or head
         difference = _read_back(api, repo_id, commit, folder, embed, expected)
+        # Last of all: whoever finds the tag finds files that came back whole and compute the same.
         if tag is not None and tag not in tags:
             api.create_tag(repo_id, tag=tag, revision=commit)
     except Exception as error:  # also of the HTTP library, and of uploads in threads
@@ -94,7 +101,9 @@ def _open(api: HfApi, repo_id: str, revision: str, private: bool) -> str:
     if not api.repo_exists(repo_id):
         api.create_repo(repo_id, private=private)
     if private and not api.model_info(repo_id).private:
-        raise PublishError(f"{repo_id} is public: make it private, or pass private=False to publish for all to see.")
+        raise PublishError(
+            f"private=True: {repo_id} is public; make it private there, or pass private=False to publish for all to see."
+        )
     if revision != "main":
         api.create_branch(repo_id, branch=revision, exist_ok=True)
     return str(api.model_info(repo_id, revision=revision).sha)
@@ -109,11 +118,13 @@ def _read_back(
     expected: NDArray[np.float32],
 ) -> float:
     """Download a commit, compare it with the folder byte for byte, and what it computes with what is expected."""
+    # A new cache, so that the files are those that the Hub returns, not those that were just sent from here.
     with tempfile.TemporaryDirectory() as cache:
         copy = Path(api.snapshot_download(repo_id, revision=commit, cache_dir=cache))
-        _, *others = filecmp.cmpfiles(folder, copy, _names(folder) | _names(copy), shallow=False)
-        if any(others):
-            raise PublishError(f"{repo_id} at {commit} returns other files than these: {others}.")
+        # not shallow: equal sizes and times do not show a damaged file
+        _, differing, missing = filecmp.cmpfiles(folder, copy, _names(folder) | _names(copy), shallow=False)
+        if wrong := sorted(differing + missing):
+            raise PublishError(f"{repo_id} at {commit} returns other files than those of the folder: {wrong}.")
         difference = float(np.abs(embed(copy) - expected).max() / np.abs(expected).max())
     if not difference <= SAME:
         raise PublishError(f"The embeddings of the copy on the Hub differ by {difference:.2g}.")
@@ -128,19 +139,21 @@ def _how_far(api: HfApi, repo_id: str, revision: str, before: str | None, sent: 
         return f"{repo_id} ({revision}) holds the files at {sent}, without a tag: do not use that commit unchecked."
     try:
         now = api.model_info(repo_id, revision=revision).sha
-    except Exception:  # nothing is known, and that is said
-        return f"Whether {repo_id} ({revision}) is still at {before} could not be asked. Run the same again."
+    except Exception:  # whatever it was, the error that is being explained matters more
+        return f"The Hub could not be asked whether {repo_id} ({revision}) is still at {before}; run the same again."
     if now == before:
         return (
             f"{repo_id} ({revision}) is unchanged at {before}. The same again sends only what has not arrived in full."
         )
     return (
-        f"{repo_id} ({revision}) is now at {now}. If that is this push, the same again goes on; else somebody else's."
+        f"{repo_id} ({revision}) has a new commit, {now} after {before}. If it holds your files, only the Hub's answer to this push was "
+        "lost: run the same again, and it goes on from there. If it is somebody else's, none of your changes were written and theirs "
+        "are untouched: look at them, and run the same again only if your encoder is to replace them."
     )
 
 
 def _names(folder: Path) -> set[str]:
-    """Files by their names in the repository, without the one that the Hub writes."""
+    """Files by their names in the repository, without the one that the Hub writes: what goes to its large-file storage."""
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {".gitattributes"}
 
 
@@ -158,7 +171,7 @@ def take_hub_arguments(training: TrainingArguments) -> dict[str, Any] | None:
         return None
     name, training.push_to_hub = training.hub_model_id or "", False
     if name.count("/") != 1:
-        raise ValueError(f"--push_to_hub needs --hub_model_id namespace/name, not {name!r}")
+        raise ValueError(f"hub_model_id={name!r}: with push_to_hub, give namespace/name")  # now, not after training
     private = training.hub_private_repo is not False
     hub = {"private": private, "revision": training.hub_revision or "main", "api": HfApi(token=training.hub_token)}
     return {"repo_id": name, **hub}

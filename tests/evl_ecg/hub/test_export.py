@@ -12,7 +12,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hf_evl_ecg.hub import export
 from hf_evl_ecg.hub.export import _check_input, _native_copy, export_student
-from hf_evl_ecg.hub.reload_check import _SCRIPT, ReloadError, reload_logits
+from hf_evl_ecg.hub.reload_check import _SCRIPT, ReloadError, relative_difference, reload_logits
 from hf_evl_ecg.llava.flat_tiles import FlatLlavaNextForConditionalGeneration
 from hf_evl_ecg.models.loading import PROVENANCE_KEY
 from hf_evl_ecg.models.native import UnsupportedModelError
@@ -159,3 +159,11 @@ def test_the_new_process_cannot_import_this_package():
     done = subprocess.run([sys.executable, "-P", "-c", head], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "hf_evl_ecg is blocked" in done.stderr
+
+
+def test_logits_that_are_not_finite_never_agree():
+    fine, broken = torch.tensor([1.0, -2.0]), torch.tensor([1.0, torch.nan])
+    assert relative_difference(fine, fine) == 0
+    assert relative_difference(fine + torch.tensor([0.0, 0.5]), fine) == 0.25
+    for pair in ((fine, broken), (broken, fine), (broken, broken), (fine, fine[:1])):
+        assert relative_difference(*pair) == float("inf")

@@ -93,7 +93,9 @@ def test_the_same_again_makes_no_commit_and_a_tag_is_not_moved(hub, api, saved, 
         publish_encoder(saved, REPO, card=CARD + "More.", tag="v1", api=api)
     changed = publish_encoder(saved, REPO, card=CARD + "More.", tag="v2", api=api)
     assert changed.push.committed
-    with pytest.raises(PublishError, match=rf"tag='v1' is another .* is unchanged at {changed.push.commit}"):
+    with pytest.raises(
+        PublishError, match=rf"tag='v1': it already means {first.push.commit} .* is unchanged at {changed.push.commit}"
+    ):
         publish_encoder(saved, REPO, tag="v1", api=api)
     repo = hub.repo(REPO)
     assert [commit.title for commit in repo.history()] == ["Publish encoder", "Publish encoder", "initial commit"]
@@ -128,7 +130,7 @@ def test_a_branch_holds_the_encoder_alone(hub, api, saved, in_process):
 def test_what_is_no_encoder_is_not_sent(hub, api, saved, in_process, monkeypatch):
     model = SentenceTransformer(str(saved), device="cpu")
     monkeypatch.setattr(publish, "_SENT", tuple(kind for kind in publish._SENT if kind != ".safetensors"))
-    with pytest.raises(ValueError, match=r"\['model\.safetensors', 'model\.safetensors'\] would be sent, but only"):
+    with pytest.raises(ValueError, match=r"\['model\.safetensors', 'model\.safetensors'\] would be sent; allowed are"):
         publish_encoder(model, REPO, card=CARD, api=api)
     modules = json.loads((saved / "modules.json").read_text())
     modules[1]["type"] = "my_code.MyPooling"
@@ -188,10 +190,16 @@ def test_a_stale_parent_is_refused_before_and_while_sending(hub, api, saved, in_
     first = publish_encoder(saved, REPO, api=api).push.commit
     repo = hub.repo(REPO)
     other = repo.add_commit("main", {}, "theirs")
-    with pytest.raises(PublishError, match=rf"is at {other}, not at parent_commit='{first}'.* unchanged at {other}"):
+    with pytest.raises(
+        PublishError,
+        match=rf"parent_commit={first}: .* is at {other}, so somebody has committed.* unchanged at {other}",
+    ):
         publish_encoder(saved, REPO, parent_commit=first, api=api)
     hub.before("POST", "/preupload/", lambda: repo.add_commit("main", {}, "theirs, in the meantime"))
-    with pytest.raises(PublishError, match=r"(?s)412.*A commit has happened since.* is now at .* somebody else's"):
+    with pytest.raises(
+        PublishError,
+        match=r"(?s)412.*A commit has happened since.* has a new commit.*none of your changes were written",
+    ):
         publish_encoder(saved, REPO, parent_commit=other, api=api)
     assert repo.history()[0].title == "theirs, in the meantime"
     assert publish_encoder(saved, REPO, parent_commit=repo.branches["main"], api=api).push.committed
@@ -199,7 +207,9 @@ def test_a_stale_parent_is_refused_before_and_while_sending(hub, api, saved, in_
 
 def test_a_commit_whose_answer_was_lost_is_found_by_the_next_try(hub, api, saved, in_process):
     hub.lose_answer("POST", "/commit/")
-    with pytest.raises(PublishError, match=r"is now at .* If that is this push, the same again goes on"):
+    with pytest.raises(
+        PublishError, match=r"has a new commit, .* only the Hub's answer to this push was lost: run the same again"
+    ):
         publish_encoder(saved, REPO, tag="v1", api=api)
     repo = hub.repo(REPO)
     assert not publish_encoder(saved, REPO, tag="v1", api=api).push.committed
