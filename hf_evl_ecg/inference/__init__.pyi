@@ -1,4 +1,5 @@
-from .evaluation import AnswerFileError, Evaluation, answer_items, evaluate_model
+from .answer_file import AnswerFileError
+from .evaluation import Evaluation, answer_items, evaluate_model
 from .generation import generate_answers
 from .label_scores import LabelScorer, check_labels
 from .likelihood import option_log_likelihoods

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,24 +13,19 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from hf_evl_ecg.chat.collator import EVLECGCollator, example_key, record_name
-from hf_evl_ecg.chat.conversations import ExampleError
+from hf_evl_ecg.chat.collator import EVLECGCollator
+from hf_evl_ecg.chat.examples import example_key, record_name
 from hf_evl_ecg.models.fingerprints import model_fingerprint, processor_fingerprint
-from hf_evl_ecg.models.native import move_batch
 from hf_evl_ecg.qa.grading import candidate_answers, item_kind
 from hf_evl_ecg.qa.groups import Answer
 from hf_evl_ecg.qa.scoring import score_answers
 
-from .generation import generate_answers
-from .likelihood import answer_token_ids, option_log_likelihoods
+from .answer_file import AnswerFile
+from .asking import Asker, EvaluationCollator
 
-__all__ = ["AnswerFileError", "Evaluation", "answer_items", "evaluate_model"]
+__all__ = ["Evaluation", "answer_items", "evaluate_model"]
 
 logger = logging.getLogger(__name__)
-
-
-class AnswerFileError(ValueError):
-    """A file of answers that was written by another model, processor or setting, or is damaged."""
 
 
 @dataclass
@@ -154,7 +146,7 @@ def answer_items(
     settings |= {"system_prompt": system_prompt, "max_length": max_length}
     if path is not None:
         settings |= {"model": model_fingerprint(model), "processor": processor_fingerprint(processor)}
-    store = _AnswerFile(path, settings)
+    store = AnswerFile(path, settings)
     collator = EVLECGCollator(
         processor,
         load_image=load_image,
@@ -162,11 +154,11 @@ def answer_items(
         max_length=max_length,
         on_bad_example=on_bad_example,  # type: ignore[arg-type]
     )
-    ask = _Asker(model, processor, system_prompt, max_new_tokens if generate else None)
+    ask = Asker(model, processor, system_prompt, max_new_tokens if generate else None)
     todo = [item for key, item in by_key.items() if key not in store.answers]
     todo.sort(key=lambda item: len(candidate_answers(item)) if likelihoods else 0)
     skipped: list[str] = []
-    loader: DataLoader = DataLoader(todo, batch_size, collate_fn=_Collate(collator), num_workers=num_workers)  # type: ignore[arg-type]
+    loader: DataLoader = DataLoader(todo, batch_size, collate_fn=EvaluationCollator(collator), num_workers=num_workers)  # type: ignore[arg-type]
     with tqdm(total=len(todo), desc="answers", disable=not progress_bar) as bar:
         for batch in loader:
             asked = batch.pop("asked")
@@ -180,105 +172,3 @@ def answer_items(
         logger.warning("%d questions were left out: %s", len(skipped), "; ".join(skipped[:20]))
     answered = [item for item in items if example_key(item) in store.answers]
     return Evaluation(answered, [store.answers[example_key(item)] for item in answered], skipped)
-
-
-@dataclass
-class _Collate:
-    """The collator, except that a batch without one good example is empty instead of an earlier one."""
-
-    collator: EVLECGCollator
-
-    def __call__(self, examples: list[Mapping[str, Any]]) -> dict[str, Any]:
-        try:
-            batch = self.collator(examples)
-        except ExampleError as error:
-            if self.collator.on_bad_example == "stop":
-                raise
-            return {"keys": [], "skipped": [str(error)], "asked": len(examples)}
-        if not {example_key(example) for example in examples} & set(batch["keys"]):
-            batch = {"keys": [], "skipped": batch["skipped"]}
-        return {**batch, "asked": len(examples)}
-
-
-class _Asker:
-    """One model with its processor: batch → texts and scores."""
-
-    def __init__(self, model: nn.Module, processor: Any, system: str | None, max_new_tokens: int | None) -> None:
-        self.model = model
-        self.processor = processor
-        self.system = system
-        self.max_new_tokens = max_new_tokens
-        self.token_ids: dict[str, list[int]] = {}
-
-    def __call__(
-        self, batch: Mapping[str, Any], candidates: Sequence[tuple[str, ...]]
-    ) -> list[tuple[str | None, tuple[float, ...]]]:
-        moved = move_batch(batch, self.model)
-        texts: list[str | None] = [None] * len(candidates)
-        if self.max_new_tokens is not None:
-            tokenizer = self.processor.tokenizer
-            texts = list(generate_answers(self.model, moved, tokenizer, max_new_tokens=self.max_new_tokens))
-        scores: list[tuple[float, ...]] = [()] * len(candidates)
-        if any(candidates):
-            options = [[self._ids(text) for text in own] for own in candidates]
-            sums = option_log_likelihoods(self.model, moved, options, self.processor.tokenizer.pad_token_id).tolist()
-            scores = [tuple(row[: len(own)]) for row, own in zip(sums, candidates, strict=True)]
-        return list(zip(texts, scores, strict=True))
-
-    def _ids(self, text: str) -> list[int]:
-        if text not in self.token_ids:
-            self.token_ids[text] = answer_token_ids(self.processor, [text], system=self.system)[0]
-        return self.token_ids[text]
-
-
-class _AnswerFile:
-    """Answers by item, in memory and in a jsonl file that survives being killed: a half-written last line is dropped."""
-
-    def __init__(self, path: str | Path | None, settings: Mapping[str, Any]) -> None:
-        self.path = None if path is None else Path(path)
-        self.answers: dict[str, Answer] = {}
-        self.header = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-        if self.path is None:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.is_file() and self.path.stat().st_size:
-            self._read(settings)
-        if not self.path.is_file() or not self.path.stat().st_size:
-            self._append(json.dumps({"settings": dict(settings), "sha256": self.header}) + "\n")
-
-    def add(self, answers: Mapping[str, Answer]) -> None:
-        """Keep answers, on disk too before it returns."""
-        self.answers.update(answers)
-        if self.path is not None:
-            lines = [
-                json.dumps({"key": k, "record": a.record, "text": a.text, "scores": a.scores}, ensure_ascii=False)
-                for k, a in answers.items()
-            ]
-            self._append("".join(f"{line}\n" for line in lines))
-
-    def _append(self, text: str) -> None:
-        assert self.path is not None
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _read(self, settings: Mapping[str, Any]) -> None:
-        assert self.path is not None
-        data = self.path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            os.truncate(self.path, whole)
-        for number, line in enumerate(data[:whole].decode("utf-8").splitlines(), 1):
-            try:
-                entry = json.loads(line)
-                if number > 1:
-                    self.answers[entry["key"]] = Answer(entry["record"], entry["text"], tuple(entry["scores"]))
-                    continue
-                stored = entry["settings"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise AnswerFileError(f"{self.path}, line {number} is no answer: {error}; remove the file") from error
-            if different := sorted(name for name in settings if stored.get(name) != settings[name]):
-                raise AnswerFileError(
-                    f"{self.path} holds answers with other {', '.join(different)}; choose another file or remove it"
-                )

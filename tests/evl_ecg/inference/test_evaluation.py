@@ -11,7 +11,8 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from hf_evl_ecg.chat.collator import EVLECGCollator
 from hf_evl_ecg.chat.conversations import ExampleError
-from hf_evl_ecg.inference.evaluation import AnswerFileError, answer_items, evaluate_model
+from hf_evl_ecg.inference.answer_file import AnswerFileError
+from hf_evl_ecg.inference.evaluation import answer_items, evaluate_model
 from hf_evl_ecg.inference.generation import generate_answers
 from hf_evl_ecg.inference.likelihood import answer_token_ids, label_likelihoods, option_log_likelihoods
 from hf_evl_ecg.qa.evaluate_metric import ECGAnswerMetric

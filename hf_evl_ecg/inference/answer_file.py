@@ -1,0 +1,82 @@
+"""A file of answers, one a line: what was asked already is not asked again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hf_evl_ecg.qa.groups import Answer
+
+__all__ = ["AnswerFile", "AnswerFileError"]
+
+
+class AnswerFileError(ValueError):
+    """A file of answers that was written by another model, processor or setting, or is damaged."""
+
+
+class AnswerFile:
+    """Answers by item, in memory and in a jsonl file that survives being killed: a half-written last line is dropped.
+
+    Args:
+        path: The file; None keeps answers in memory only.
+        settings: What the answers depend on; a file with other settings is refused.
+
+    Attributes:
+        answers: Key of an item → its answer.
+
+    Raises:
+        AnswerFileError: The file was written with other settings, or a line is no answer.
+    """
+
+    def __init__(self, path: str | Path | None, settings: Mapping[str, Any]) -> None:
+        self.path = None if path is None else Path(path)
+        self.answers: dict[str, Answer] = {}
+        self.header = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.is_file() and self.path.stat().st_size:
+            self._read(settings)
+        if not self.path.is_file() or not self.path.stat().st_size:
+            self._append(json.dumps({"settings": dict(settings), "sha256": self.header}) + "\n")
+
+    def add(self, answers: Mapping[str, Answer]) -> None:
+        """Keep answers, on disk too before it returns."""
+        self.answers.update(answers)
+        if self.path is not None:
+            lines = [
+                json.dumps({"key": k, "record": a.record, "text": a.text, "scores": a.scores}, ensure_ascii=False)
+                for k, a in answers.items()
+            ]
+            self._append("".join(f"{line}\n" for line in lines))
+
+    def _append(self, text: str) -> None:
+        assert self.path is not None
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _read(self, settings: Mapping[str, Any]) -> None:
+        assert self.path is not None
+        data = self.path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):  # killed while writing
+            os.truncate(self.path, whole)
+        for number, line in enumerate(data[:whole].decode("utf-8").splitlines(), 1):
+            try:
+                entry = json.loads(line)
+                if number > 1:
+                    self.answers[entry["key"]] = Answer(entry["record"], entry["text"], tuple(entry["scores"]))
+                    continue
+                stored = entry["settings"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise AnswerFileError(f"{self.path}, line {number} is no answer: {error}; remove the file") from error
+            if different := sorted(name for name in settings if stored.get(name) != settings[name]):
+                raise AnswerFileError(
+                    f"{self.path} holds answers with other {', '.join(different)}; choose another file or remove it"
+                )
