@@ -16,11 +16,20 @@ from transformers import TrainerCallback
 from hf_evl_ecg.config import EVLECGConfig
 from hf_evl_ecg.files import new_file
 from hf_evl_ecg.losses import EVLECGLoss
+from hf_evl_ecg.models.features import FeatureRequest
 from hf_evl_ecg.models.native import base_model
 
 from .teacher import TeacherSignal
 
-__all__ = ["SIDE_FILE", "CriterionCallback", "build_criterion", "load_criterion", "save_criterion"]
+__all__ = [
+    "SIDE_FILE",
+    "CriterionCallback",
+    "build_criterion",
+    "load_criterion",
+    "save_criterion",
+    "student_request",
+    "teacher_request",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +46,7 @@ def build_criterion(model: nn.Module, teacher: TeacherSignal | None, args: EVLEC
         ValueError: If a term needs a teacher that is missing, or more of its answer probabilities than it knows.
     """
     width = base_model(model).config.get_text_config().hidden_size
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # every process starts with the same aligner, whatever it drew before
         torch.manual_seed(args.seed)
         criterion = EVLECGLoss(
             width, teacher.hidden_dim if teacher else width, **{name: getattr(args, name) for name in LOSS_OPTIONS}
@@ -59,6 +68,33 @@ def build_criterion(model: nn.Module, teacher: TeacherSignal | None, args: EVLEC
     if teacher is not None and not criterion.needs_teacher:
         logger.warning("every term that reads the teacher has weight zero: the teacher is not run.")
     return criterion
+
+
+def student_request(criterion: EVLECGLoss, args: EVLECGConfig, *, several_processes: bool) -> FeatureRequest:
+    """What the terms of positive weight read of the student.
+
+    DistributedDataParallel waits for the gradient of all that the forward pass returns, so on several processes the
+    student's logits enter the loss even at weight zero.
+    """
+    return FeatureRequest(
+        tokens=args.hidden_tokens,  # type: ignore[arg-type]
+        layer=args.student_layer,
+        visual=criterion.needs_visual,
+        logits=criterion.needs_logits or criterion.weights["ce"] > 0 or several_processes,
+        positions=criterion.needs_visual and args.ot_position_weight > 0,
+    )
+
+
+def teacher_request(criterion: EVLECGLoss, args: EVLECGConfig) -> FeatureRequest:
+    """What the terms of positive weight read of the teacher."""
+    return FeatureRequest(
+        tokens=args.hidden_tokens,  # type: ignore[arg-type]
+        layer=args.teacher_layer,
+        visual=criterion.needs_visual,
+        logits=criterion.needs_logits,
+        visual_pool=args.teacher_visual_pool,
+        positions=criterion.needs_visual and args.ot_position_weight > 0,
+    )
 
 
 def save_criterion(criterion: EVLECGLoss, folder: str | Path) -> None:
@@ -109,10 +145,12 @@ class CriterionCallback(TrainerCallback):
             for p in parameters:  # a process whose batch had no such term counts with zero
                 p.grad = torch.zeros_like(p) if p.grad is None else p.grad
             flat = torch.cat([p.grad.flatten() for p in parameters])  # type: ignore[union-attr]
-            flat = self.accelerator.reduce(flat, "mean")
+            flat = self.accelerator.reduce(flat, "mean")  # one message for all, as small ones cost their latency each
             for p, grad in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
                 p.grad = grad.view_as(p)
-        if args.max_grad_norm and args.max_grad_norm > 0:
+        if (
+            args.max_grad_norm and args.max_grad_norm > 0
+        ):  # apart from the student's: the host clips that by its own norm
             nn.utils.clip_grad_norm_(parameters, args.max_grad_norm)
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from hf_evl_ecg.chat.collator import EVLECGCollator, example_key
+from hf_evl_ecg.chat.collator import EVLECGCollator
+from hf_evl_ecg.chat.examples import example_key
 from hf_evl_ecg.distillation import cache as teacher_cache
 from hf_evl_ecg.distillation.cache import CachedTeacher, CacheLayout, CacheMismatchError, DamagedShardError
 from hf_evl_ecg.distillation.cache_writer import TeacherCacheWriter

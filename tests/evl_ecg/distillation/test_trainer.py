@@ -12,17 +12,19 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, TrainingArguments
 from transformers.trainer_pt_utils import LabelSmoother
 
-from hf_evl_ecg.chat.batches import prompt_inputs
+from hf_evl_ecg.chat.batches import model_inputs, prompt_inputs
 from hf_evl_ecg.chat.collator import EVLECGCollator
 from hf_evl_ecg.chat.conversations import ExampleError, MissingAnswerError
 from hf_evl_ecg.chat.encoding import TruncatedImageError
 from hf_evl_ecg.config import EVLECGConfig
 from hf_evl_ecg.distillation.cache import CachedTeacher, CacheLayout
 from hf_evl_ecg.distillation.cache_writer import TeacherCacheWriter
+from hf_evl_ecg.distillation.criterion import student_request, teacher_request
 from hf_evl_ecg.distillation.teacher import SameModelError
 from hf_evl_ecg.distillation.trainer import EVLECGTrainer
 from hf_evl_ecg.inference.generation import generate_answers
 from hf_evl_ecg.inference.likelihood import answer_token_ids, label_likelihoods
+from hf_evl_ecg.models.features import extract_features
 from hf_evl_ecg.models.native import UnsupportedModelError
 
 
@@ -99,8 +101,9 @@ def test_one_step_is_the_loss_by_hand(build, mode):
     layer = 1 if mode == "paper" else -1
     trainer = build(mhca_mode=mode, max_steps=1, teacher_layer=1, student_layer=layer, lambda_ot=0.5)
     batch = trainer.data_collator(trainer.train_dataset)
-    student = trainer._student_features(trainer.model, batch)
-    teacher = trainer.teacher.features(batch, trainer._request(1, teacher=True))
+    request = student_request(trainer.criterion, trainer.args, several_processes=False)
+    student = extract_features(trainer.model, model_inputs(batch), batch["labels"], request)
+    teacher = trainer.teacher.features(batch, teacher_request(trainer.criterion, trainer.args))
     assert student.answer_logits.shape[-1] == 330
     assert teacher.answer_logits is None, "no term reads the teacher's logits"
     own = {k: v for k, v in batch.items() if k in ("input_ids", "attention_mask", "pixel_values", "labels")}

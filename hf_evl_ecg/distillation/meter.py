@@ -1,0 +1,68 @@
+"""What a step counts, and the means of its terms: over steps or examples, and over processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from hf_evl_ecg.tokens import IGNORE
+
+__all__ = ["TermMeter", "count_answers"]
+
+
+def count_answers(labels: Tensor) -> Tensor:
+    """Answer tokens and examples of a batch.
+
+    Args:
+        labels: -100 outside the answers. Shape: (B, T).
+
+    Returns:
+        Shape: (2,), int64.
+
+    Example:
+        >>> count_answers(torch.tensor([[5, -100, 7], [-100, 8, 9]]))
+        tensor([3, 2])
+    """
+    # The first label has no state before it that could predict it.
+    return torch.stack([(labels[:, 1:] != IGNORE).sum(), torch.tensor(labels.shape[0], device=labels.device)])
+
+
+class TermMeter:
+    """Sums named terms on their device, and gives their means when they are to be reported.
+
+    Args:
+        accelerator: The trainer's; means are over its processes too.
+
+    Attributes:
+        count: What the sums are divided by: optimizer steps while training, examples while evaluating.
+
+    Example:
+        >>> meter = TermMeter(Accelerator(cpu=True))
+        >>> meter.add({"ce": torch.tensor(2.0)})
+        >>> meter.add({"ce": torch.tensor(4.0)})
+        >>> meter.count += 2
+        >>> meter.means()
+        {'ce': 3.0}
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.count = 0
+        self._accelerator = accelerator
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, terms: Mapping[str, Tensor], weight: float | Tensor = 1.0) -> None:
+        """Add one micro-batch; ``weight`` is what its terms count, such as its examples."""
+        for name, value in terms.items():
+            share = value.detach() * weight  # no float(): it would wait for the device at every step
+            self._sums[name] = self._sums[name] + share if name in self._sums else share
+
+    def means(self) -> dict[str, float]:
+        """Mean of each term since the last call; every process must call it, as each term is one message."""
+        count = max(self.count, 1)
+        # In order of names: the processes must send the same term at the same time.
+        found = {n: float(self._accelerator.reduce(v / count, "mean")) for n, v in sorted(self._sums.items())}
+        self._sums, self.count = {}, 0
+        return found
