@@ -14,8 +14,8 @@ from PIL import Image
 from safetensors import safe_open
 from transformers import AutoConfig, AutoProcessor
 
-from hf_evl_ecg.chat.collator import example_key
 from hf_evl_ecg.chat.conversations import Turn, chat_messages
+from hf_evl_ecg.chat.examples import example_key
 from hf_evl_ecg.models.weights import checkpoint_shards
 from hf_evl_ecg.qa.calibration import option_probabilities, reliability_bins
 from hf_evl_ecg.qa.grading import candidate_answers, grade, item_kind, label_family, task_name

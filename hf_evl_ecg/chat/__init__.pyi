@@ -1,6 +1,7 @@
-from .collator import EVLECGCollator, UnreadableImageError
+from .collator import EVLECGCollator
 from .conversations import ChatTemplateError, ExampleError, Turn, chat_messages
-from .token_groups import align_tokens, align_turns, group_answer_tokens
+from .examples import UnreadableImageError
+from .token_groups import align_tokens, align_turns
 
 __all__ = [
     "ChatTemplateError",
@@ -11,5 +12,4 @@ __all__ = [
     "align_tokens",
     "align_turns",
     "chat_messages",
-    "group_answer_tokens",
 ]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from PIL import Image
@@ -19,39 +16,20 @@ from .conversations import (
     ChatTemplateError,
     ChatText,
     ExampleError,
-    Turn,
     chat_messages,
-    read_turns,
     render_chat,
     special_tokens,
 )
-from .encoding import check_processor, encode_chats, image_tokens
-from .token_groups import align_turns, collate_groups, token_bytes
+from .encoding import check_processor, encode_chats
+from .examples import PreparedExample, prepare_example, record_name
+from .spelling import token_bytes
+from .token_groups import align_turns, collate_groups
 
-__all__ = [
-    "EVLECGCollator",
-    "UnreadableImageError",
-    "example_key",
-    "record_name",
-]
+__all__ = ["EVLECGCollator"]
 
 logger = logging.getLogger(__name__)
 
 _PROCESSOR_FAILURES = (ValueError, TypeError, LookupError, ArithmeticError)  # of an odd image or text
-
-
-class UnreadableImageError(ExampleError):
-    """An image or record that cannot be opened, decoded or drawn."""
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """An example that is ready for the processors."""
-
-    record: str
-    key: str
-    turns: tuple[Turn, ...]
-    image: Image.Image
 
 
 class EVLECGCollator:
@@ -117,7 +95,7 @@ class EVLECGCollator:
         self.teacher_max_length = teacher_max_length
         self.padding_side = padding_side
         self.on_bad_example = on_bad_example
-        self._last_good: _Prepared | None = None
+        self._last_good: PreparedExample | None = None
         check_processor(student_processor, system_prompt)
         if teacher_processor is not None:
             check_processor(teacher_processor, teacher_system_prompt)
@@ -128,7 +106,7 @@ class EVLECGCollator:
         Raises:
             ExampleError: For a bad example if ``on_bad_example="stop"``, or if no example so far was good.
         """
-        prepared: list[_Prepared] = []
+        prepared: list[PreparedExample] = []
         skipped: list[str] = []
         for example in examples:
             try:
@@ -167,7 +145,7 @@ class EVLECGCollator:
         self._last_good = prepared[-1]
         return batch
 
-    def _culprit(self, prepared: Sequence[_Prepared], error: Exception) -> ExampleError:
+    def _culprit(self, prepared: Sequence[PreparedExample], error: Exception) -> ExampleError:
         """Which example a processor cannot encode; ``error`` itself is raised if each can be encoded alone."""
         if isinstance(error, ExampleError):
             return error
@@ -184,27 +162,11 @@ class EVLECGCollator:
         logger.warning("skipped %s", error)
         skipped.append(str(error))
 
-    def _prepare(self, example: Mapping[str, Any]) -> _Prepared:
-        """Read the turns and the image of one example."""
-        record = record_name(example)
-        turns = read_turns(example, record)
-        for processor in filter(None, (self.student_processor, self.teacher_processor)):
-            for token in image_tokens(processor):
-                if any(token in text for turn in turns for text in (turn.question, turn.answer)):
-                    raise ExampleError(record, f"its text contains the image token {token!r}; remove it.")
-        key = _key(record, turns)
-        if self.cached_keys is not None and key not in self.cached_keys:
-            raise ExampleError(
-                record,
-                f"the teacher's cache does not hold it (key {key}); write it with the same questions and answers.",
-            )
-        try:
-            image = self.load_image(example)
-        except (OSError, ValueError, KeyError, TypeError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UnreadableImageError(record, f"no image: {type(error).__name__}: {error}") from error
-        return _Prepared(record, key, turns, image)
+    def _prepare(self, example: Mapping[str, Any]) -> PreparedExample:
+        processors = list(filter(None, (self.student_processor, self.teacher_processor)))
+        return prepare_example(example, self.load_image, processors, self.cached_keys)
 
-    def _encode(self, prepared: list[_Prepared]) -> dict[str, Any]:
+    def _encode(self, prepared: list[PreparedExample]) -> dict[str, Any]:
         """Student inputs and labels, teacher inputs and labels, groups of answer tokens."""
         records = [p.record for p in prepared]
         images = [p.image for p in prepared]
@@ -241,31 +203,7 @@ class EVLECGCollator:
         return {**batch, "teacher": teacher, "groups": {"teacher": groups.teacher, "student": groups.student}}
 
 
-def record_name(example: Mapping[str, Any]) -> str:
-    """What an example is called in messages and in a cache: its ``id``, else its record or file name, with its source."""
-    for field in ("id", "record", "image"):
-        if isinstance(example.get(field), str | int | Path):
-            source = example.get("source")
-            return f"{source}:{example[field]}" if source else str(example[field])
-    return "<no id>"
-
-
-def example_key(example: Mapping[str, Any]) -> str:
-    """What a teacher cache knows an example by: 32 hexadecimal digits of its name, questions and answers.
-
-    Raises:
-        MissingAnswerError: If the example has no turns to learn from.
-    """
-    record = record_name(example)
-    return _key(record, read_turns(example, record))
-
-
-def _key(record: str, turns: tuple[Turn, ...]) -> str:
-    text = "\x1f".join(part for turn in turns for part in (turn.question, turn.answer))
-    return hashlib.sha256(f"{record}\x1e{text}".encode()).hexdigest()[:32]
-
-
-def _chats(processor: Any, prepared: Sequence[_Prepared], system: str | None, images: int = 1) -> list[ChatText]:
+def _chats(processor: Any, prepared: Sequence[PreparedExample], system: str | None, images: int = 1) -> list[ChatText]:
     chats = []
     for row, example in enumerate(prepared):
         try:

@@ -1,75 +1,15 @@
 """Which answer tokens of two tokenizers belong together, by the bytes of the text they spell."""
 
-import re
 from bisect import bisect_left
-from collections.abc import Collection, Sequence
-from functools import cache
+from collections.abc import Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from hf_evl_ecg.tokens import AnswerGroups
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-__all__ = [
-    "align_tokens",
-    "align_turns",
-    "collate_groups",
-    "group_answer_tokens",
-    "token_byte_spans",
-    "token_bytes",
-]
-
-_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-
-
-def token_bytes(tokens: Sequence[str], special_tokens: Collection[str] = ()) -> list[bytes]:
-    r"""The UTF-8 bytes each token of a tokenizer stands for, free of the tokenizer's own spelling.
-
-    Understands SentencePiece (``▁`` for a space, ``<0xNN>`` for a byte) and byte-level BPE (``Ġ`` for a space and one
-    printable character per byte).
-
-    Args:
-        tokens: Token strings of one text, as `tokenizer.convert_ids_to_tokens` gives them.
-        special_tokens: Tokens without text, such as the end of the answer: ``b""``.
-
-    Returns:
-        One bytes object per token; joined they are the text.
-
-    Example:
-        >>> token_bytes(["▁sinus", "▁rhy", "thm", "<0xC3>", "<0xA9>", "</s>"], {"</s>"})
-        [b' sinus', b' rhy', b'thm', b'\xc3', b'\xa9', b'']
-        >>> token_bytes(["sinus", "Ġrhythm", "Ã©"])
-        [b'sinus', b' rhythm', b'\xc3\xa9']
-    """
-    plain = [token for token in tokens if token not in special_tokens]
-    decode = _byte_level_bytes if _is_byte_level(plain) else _sentencepiece_bytes
-    return [b"" if token in special_tokens else decode(token) for token in tokens]
-
-
-def token_byte_spans(tokens: Sequence[str], special_tokens: Collection[str] = ()) -> list[tuple[int, int]]:
-    """Start and end byte of each token in the text they spell; see [`token_bytes`].
-
-    Args:
-        tokens: Token strings of one text.
-        special_tokens: Tokens without text; their spans are empty.
-
-    Returns:
-        One ``(start, end)`` per token.
-
-    Example:
-        >>> token_byte_spans(["▁sinus", "▁rhythm"])
-        [(0, 6), (6, 13)]
-    """
-    spans, start = [], 0
-    for piece in token_bytes(tokens, special_tokens):
-        spans.append((start, start + len(piece)))
-        start += len(piece)
-    return spans
+__all__ = ["align_tokens", "align_turns", "collate_groups"]
 
 
 def align_tokens(teacher: Sequence[bytes], student: Sequence[bytes]) -> tuple[list[int], list[int]]:
@@ -80,7 +20,7 @@ def align_tokens(teacher: Sequence[bytes], student: Sequence[bytes]) -> tuple[li
     the answer) forms a last group.
 
     Args:
-        teacher: Bytes of each teacher token, from [`token_bytes`].
+        teacher: Bytes of each teacher token, from `hf_evl_ecg.chat.spelling.token_bytes`.
         student: Bytes of each student token.
 
     Returns:
@@ -102,7 +42,7 @@ def align_tokens(teacher: Sequence[bytes], student: Sequence[bytes]) -> tuple[li
 
 
 def align_turns(teacher: Sequence[Sequence[bytes]], student: Sequence[Sequence[bytes]]) -> tuple[list[int], list[int]]:
-    """[`align_tokens`] of each answer of a conversation, with groups numbered through.
+    """`align_tokens` of each answer of a conversation, with groups numbered through.
 
     Args:
         teacher: Bytes of the teacher's tokens, answer by answer.
@@ -124,32 +64,8 @@ def align_turns(teacher: Sequence[Sequence[bytes]], student: Sequence[Sequence[b
     return groups
 
 
-def group_answer_tokens(
-    teacher_tokenizer: "PreTrainedTokenizerBase",
-    teacher_ids: Sequence[int],
-    student_tokenizer: "PreTrainedTokenizerBase",
-    student_ids: Sequence[int],
-) -> tuple[list[int], list[int]]:
-    """[`align_tokens`] from the answer's token ids and the two tokenizers.
-
-    Args:
-        teacher_tokenizer: Tokenizer that made ``teacher_ids``.
-        teacher_ids: Answer tokens of one sample, without padding.
-        student_tokenizer: Tokenizer that made ``student_ids``.
-        student_ids: Answer tokens of the same text.
-
-    Returns:
-        Group of each teacher token and of each student token, -1 for a token without counterpart.
-    """
-    pieces = [
-        token_bytes(tokenizer.convert_ids_to_tokens(list(ids)), set(tokenizer.all_special_tokens))
-        for tokenizer, ids in ((teacher_tokenizer, teacher_ids), (student_tokenizer, student_ids))
-    ]
-    return align_tokens(*pieces)
-
-
 def collate_groups(groups: Sequence[tuple[Sequence[int], Sequence[int]]]) -> AnswerGroups:
-    """Pad the groups of [`align_tokens`] of several samples on the right with -1.
+    """Pad the groups of `align_tokens` of several samples on the right with -1.
 
     Args:
         groups: One (teacher groups, student groups) per sample.
@@ -191,40 +107,6 @@ def _index_of_end_token(pieces: Sequence[bytes]) -> int | None:
     with_text = [i for i, piece in enumerate(pieces) if piece.strip()]
     start = with_text[-1] + 1 if with_text else 0
     return next((i for i in range(start, len(pieces)) if not pieces[i]), None)
-
-
-@cache
-def _byte_of_character() -> dict[str, int]:
-    """GPT-2's table: printable Latin-1 characters stand for themselves, the other bytes for characters from U+0100 on."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
-
-
-def _is_byte_level(tokens: Sequence[str]) -> bool:
-    text = "".join(tokens)
-    if "▁" in text or any(_BYTE_TOKEN.fullmatch(token) for token in tokens):
-        return False
-    if "Ġ" in text or "Ċ" in text:
-        return True
-    table = _byte_of_character()
-    if not all(character in table for character in text):
-        return False
-    try:
-        bytes(table[character] for character in text).decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _byte_level_bytes(token: str) -> bytes:
-    table = _byte_of_character()
-    return b"".join(bytes([table[c]]) if c in table else c.encode() for c in token)
-
-
-def _sentencepiece_bytes(token: str) -> bytes:
-    match = _BYTE_TOKEN.fullmatch(token)
-    return bytes([int(match[1], 16)]) if match else token.replace("▁", " ").encode()
 
 
 def _pad(rows: Sequence[Sequence[int]]) -> Tensor:

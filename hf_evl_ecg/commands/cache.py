@@ -75,7 +75,8 @@ def main(args: CacheArguments, images: ImageOptions) -> int:
     from torch.utils.data import DataLoader
     from tqdm.auto import tqdm
 
-    from hf_evl_ecg.chat.collator import EVLECGCollator, example_key
+    from hf_evl_ecg.chat.collator import EVLECGCollator
+    from hf_evl_ecg.chat.examples import example_key
     from hf_evl_ecg.distillation.cache import CacheLayout
     from hf_evl_ecg.distillation.cache_writer import TeacherCacheWriter
     from hf_evl_ecg.distillation.teacher import OnlineTeacher

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from hf_evl_ecg.chat.collator import EVLECGCollator, UnreadableImageError
+from hf_evl_ecg.chat.collator import EVLECGCollator
+from hf_evl_ecg.chat.examples import UnreadableImageError
 from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.inference.generation import generate_answers
 from hf_evl_ecg.inference.label_scores import LabelScorer, check_labels

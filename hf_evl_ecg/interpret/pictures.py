@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from hf_evl_ecg.chat.collator import UnreadableImageError
+from hf_evl_ecg.chat.examples import UnreadableImageError
 from hf_evl_ecg.drawing.config import RenderConfig, read_stored_config
 from hf_evl_ecg.drawing.fit import cut_leads
 from hf_evl_ecg.drawing.image_file import upright_rgb

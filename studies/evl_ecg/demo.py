@@ -30,7 +30,7 @@ from matplotlib.figure import Figure
 from small_study import SMOKE, SmallStudy
 from transformers.utils import logging
 
-from hf_evl_ecg.chat.collator import example_key
+from hf_evl_ecg.chat.examples import example_key
 from hf_evl_ecg.commands import prepare
 from hf_evl_ecg.commands.options import ImageOptions, parse_arguments
 from hf_evl_ecg.commands.study import shrink

@@ -14,7 +14,7 @@ from PIL import Image
 
 from hf_evl_ecg.app import parts as html
 from hf_evl_ecg.app import uploads
-from hf_evl_ecg.chat.collator import UnreadableImageError
+from hf_evl_ecg.chat.examples import UnreadableImageError
 from hf_evl_ecg.commands.app import AppArguments
 from hf_evl_ecg.records.header import ECGRecordError
 from hf_evl_ecg.signals.ecg import ECG, STANDARD_LEADS, crop

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_evl_ecg.chat.collator import EVLECGCollator, UnreadableImageError, example_key, record_name
+from hf_evl_ecg.chat.collator import EVLECGCollator
 from hf_evl_ecg.chat.conversations import (
     ChatTemplateError,
     ExampleError,
@@ -19,6 +19,7 @@ from hf_evl_ecg.chat.conversations import (
     render_chat,
 )
 from hf_evl_ecg.chat.encoding import MissingImageTokensError, TruncatedImageError, encode_chats, select_tokens
+from hf_evl_ecg.chat.examples import UnreadableImageError, example_key, record_name
 from hf_evl_ecg.data.questions import question_dataset
 from hf_evl_ecg.data.rendered import RenderedECG
 from hf_evl_ecg.data.simulated import load_simulated

@@ -184,7 +184,7 @@ def test_evaluation_writes_valid_results_and_asks_once(work, tmp_path, monkeypat
     assert "not patients" in table
     with Image.open(tmp_path / "ecg_scores.png") as picture:
         assert len(picture.convert("RGB").getcolors(1 << 24)) > 10
-    monkeypatch.setattr("hf_evl_ecg.inference.evaluation._Asker.__call__", None)
+    monkeypatch.setattr("hf_evl_ecg.inference.asking.Asker.__call__", None)
     assert run("evaluate", *given, "--output_dir", tmp_path, "--min_per_class", 1) == rows
 
 

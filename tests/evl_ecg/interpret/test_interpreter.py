@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, pipeline
 
 from hf_evl_ecg import ECGInterpreter, ECGRecordError, RenderConfig, render
-from hf_evl_ecg.chat.collator import UnreadableImageError
 from hf_evl_ecg.chat.conversations import ChatTemplateError
+from hf_evl_ecg.chat.examples import UnreadableImageError
 from hf_evl_ecg.drawing.image_file import ImageFile, upright_rgb
 from hf_evl_ecg.inference.generation import generate_answers
 from hf_evl_ecg.inference.streaming import stream_answer

@@ -1,0 +1,95 @@
+"""One example for training or evaluation: what it is called, what a cache knows it by, its turns and its image."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from .conversations import ExampleError, Turn, read_turns
+from .encoding import image_tokens
+
+__all__ = ["PreparedExample", "UnreadableImageError", "example_key", "prepare_example", "record_name"]
+
+# what PIL, wfdb and a reader of one's own raise for a damaged file; SyntaxError is PIL's for a broken PNG
+_IMAGE_FAILURES = (OSError, ValueError, KeyError, TypeError, SyntaxError, Image.DecompressionBombError)
+
+
+class UnreadableImageError(ExampleError):
+    """An image or record that cannot be opened, decoded or drawn."""
+
+
+@dataclass(frozen=True)
+class PreparedExample:
+    """An example that is ready for the processors."""
+
+    record: str
+    key: str
+    turns: tuple[Turn, ...]
+    image: Image.Image
+
+
+def record_name(example: Mapping[str, Any]) -> str:
+    """What an example is called in messages and in a cache: its ``id``, else its record or file name, with its source."""
+    for field in ("id", "record", "image"):
+        if isinstance(example.get(field), str | int | Path):
+            source = example.get("source")
+            return f"{source}:{example[field]}" if source else str(example[field])
+    return "<no id>"
+
+
+def example_key(example: Mapping[str, Any]) -> str:
+    """What a teacher cache knows an example by: 32 hexadecimal digits of its name, questions and answers.
+
+    The answer belongs to it because a cache holds the teacher's states at the answer's tokens.
+
+    Raises:
+        MissingAnswerError: If the example has no turns to learn from.
+    """
+    record = record_name(example)
+    return _key(record, read_turns(example, record))
+
+
+def _key(record: str, turns: tuple[Turn, ...]) -> str:
+    text = "\x1f".join(part for turn in turns for part in (turn.question, turn.answer))
+    return hashlib.sha256(f"{record}\x1e{text}".encode()).hexdigest()[:32]
+
+
+def prepare_example(
+    example: Mapping[str, Any],
+    load_image: Callable[[Mapping[str, Any]], Image.Image],
+    processors: Sequence[Any],
+    cached_keys: Container[str] | None,
+) -> PreparedExample:
+    """Read the turns and the image of one example.
+
+    Args:
+        example: See `hf_evl_ecg.chat.collator.EVLECGCollator`.
+        load_image: Example → PIL image.
+        processors: Those that will encode it; their image tokens must not occur in its text.
+        cached_keys: Keys that a teacher cache holds; None: no cache.
+
+    Raises:
+        ExampleError: Naming the record and what is wrong with it.
+    """
+    record = record_name(example)
+    turns = read_turns(example, record)
+    for processor in processors:
+        for token in image_tokens(processor):
+            if any(token in text for turn in turns for text in (turn.question, turn.answer)):
+                raise ExampleError(record, f"its text contains the image token {token!r}; remove it.")
+    key = _key(record, turns)
+    if cached_keys is not None and key not in cached_keys:
+        raise ExampleError(
+            record,
+            f"the teacher's cache does not hold it (key {key}); write it with the same questions and answers.",
+        )
+    try:
+        image = load_image(example)
+    except _IMAGE_FAILURES as error:
+        raise UnreadableImageError(record, f"no image: {type(error).__name__}: {error}") from error
+    return PreparedExample(record, key, turns, image)
