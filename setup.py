@@ -40,6 +40,7 @@ DEV = [
     "ruff>=0.17.5",
     "scikit-learn>=1.4",
     "selenium>=4.20",
+    "setuptools>=65",
     "tensorboard>=2.16.2",
     "types-PyYAML",
 ]
