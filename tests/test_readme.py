@@ -1,5 +1,8 @@
-"""The README's Python blocks run as they stand, but for the encoder, which comes from a package instead of the Hub."""
+"""The README: short, its Python blocks run as they stand (with the encoder of a package), its numbers are those of the results."""
 
+import json
+import re
+import statistics
 import sys
 from pathlib import Path
 
@@ -8,7 +11,29 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import doc_pages
 
-BLOCKS = [block for block in doc_pages.read_blocks(doc_pages.ROOT / "README.md") if block.language == "python"]
+README = doc_pages.ROOT / "README.md"
+BLOCKS = [block for block in doc_pages.read_blocks(README) if block.language == "python"]
+MIC_ROWS = {
+    "plain truncation": ("mic_minilm", "truncation"),
+    "PCA": ("mic_minilm", "pca"),
+    "Matryoshka fine-tuning": ("mic_minilm", "mrl"),
+    "MIC fine-tuning": ("mic_minilm", "mic"),
+    "MIC with self-distillation, mixed": ("mic_minilm", "mic_distill_mixed"),
+    "map of frozen vectors: distillation + SIR": ("mic_adapt", "kl_sir"),
+}
+MIC_COLUMNS = [
+    (task, metric, dim)
+    for task, metric in (("stsb", "spearman"), ("banking77", "accuracy_standardised"))
+    for dim in (16, 32, 64)
+]
+ECG_ROWS = {
+    "axis, yes/no": "axis_closed",
+    "axis, filled in": "axis_fill",
+    "diagnoses, yes/no": "diagnosis_closed",
+    "rhythm, yes/no": "rhythm_closed",
+    "rhythm, filled in": "rhythm_fill",
+}
+ECG_COLUMNS = ("teacher", "sft", "evl_ecg", "uld")
 
 
 def test_there_is_a_block_per_package():
@@ -16,8 +41,50 @@ def test_there_is_a_block_per_package():
     assert any("hf_evl_ecg" in block.code for block in BLOCKS)
 
 
+def test_it_is_short_and_starts_with_the_clone():
+    text = README.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 130
+    assert text.index("git clone") < text.index("make demo")
+    assert len(text[: text.index("git clone")].splitlines()) <= 4
+
+
 @pytest.mark.parametrize("block", BLOCKS, ids=[f"block{i}" for i in range(len(BLOCKS))])
 def test_block_runs(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert doc_pages.run_blocks([block], doc_pages.local_names()) == 1
     assert any(tmp_path.rglob("model.safetensors")) or (tmp_path / "af.png").stat().st_size > 10_000
+
+
+def table(name: str) -> dict[str, list[str]]:
+    """Rows of one marked table: first cell → the others."""
+    part = re.search(rf"<!-- numbers:{name} -->\n(.*?)<!-- /numbers:{name} -->", README.read_text("utf-8"), re.DOTALL)
+    rows = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in part[1].splitlines()[2:]]
+    return {row[0]: row[1:] for row in rows}
+
+
+def mean(study: str, **wanted: object) -> str:
+    """Mean over seeds of one result, as the README prints it."""
+    rows = json.loads((doc_pages.ROOT / "model_cards" / "results" / f"{study}.json").read_text("utf-8"))["rows"]
+    wanted = {"precision": None, **wanted}
+    found = [
+        row["value"]
+        for row in rows
+        if all(row.get(key) in ((value,) if key != "precision" else (None, "float32")) for key, value in wanted.items())
+    ]
+    assert found, wanted
+    return f"{100 * statistics.mean(found):.1f}"
+
+
+def test_mic_numbers_are_those_of_the_results():
+    printed = table("mic")
+    assert set(printed) == set(MIC_ROWS)
+    for name, (study, method) in MIC_ROWS.items():
+        assert printed[name] == [mean(study, method=method, task=t, metric=m, dim=d) for t, m, d in MIC_COLUMNS], name
+
+
+def test_ecg_numbers_are_those_of_the_results():
+    printed = table("ecg")
+    assert set(printed) == set(ECG_ROWS)
+    for name, task in ECG_ROWS.items():
+        expected = [mean("ecg_small", method=m, task=f"real:{task}", metric="balanced_accuracy") for m in ECG_COLUMNS]
+        assert printed[name] == expected, name
