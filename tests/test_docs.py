@@ -19,10 +19,22 @@ from hf_evl_ecg.signals.simulation import simulate
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import doc_pages
 from hub_server import Account, running_hub
+from test_layers import FLOORS
 
 TESTS = Path(__file__).resolve().parent
 DOCS = doc_pages.ROOT / "docs"
-PAGES = ["app", "distil", "evaluate", "index", "interpret", "publish", "results", "train_mic", "truncate_an_index"]
+PAGES = [
+    "app",
+    "architecture",
+    "distil",
+    "evaluate",
+    "index",
+    "interpret",
+    "publish",
+    "results",
+    "train_mic",
+    "truncate_an_index",
+]
 
 
 def pages_with(language: str) -> list:
@@ -79,6 +91,20 @@ def test_links_lead_somewhere():
         targets = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", path.read_text(encoding="utf-8"))
         missing = [target for target in targets if not (path.parent / target).exists()]
         assert not missing, f"{path.name} links to {missing}"
+
+
+def test_the_architecture_names_every_room():
+    """Each room stands in the picture on its floor and in the table; each module of the door in the picture."""
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    for package, part in zip(("hf_mic", "hf_evl_ecg"), text.split("\n## ")[1:3], strict=True):
+        assert part.startswith(package)
+        picture, table = part.split("```")[1], part.split("```")[2]
+        for name, level in FLOORS[package].items():
+            assert re.search(rf"^ floor {level} .*\b{name}\b", picture, re.MULTILINE), name
+            assert re.search(rf"^\| .*`{name}`", table, re.MULTILINE), name
+        door = {path.stem for path in (doc_pages.ROOT / package).glob("*.py")} - {"__init__", "__main__"}
+        missing = [name for name in sorted(door) if not re.search(rf"\b{name}\b", table)]
+        assert missing == []
 
 
 def test_named_files_exist():
@@ -151,6 +177,7 @@ def test_commands_are_read_as_a_shell_reads_them():
     assert rest == [["make", "demo"], ["wait"], ["cat", "-"], ["python", "-m", "hf_mic", "inspect", "M", "--html"]]
     call = doc_pages.as_call(rest[-1])
     assert call == doc_pages.Call(("python",), ("-m", "hf_mic", "inspect"), ("M", "--html"))
+    assert doc_pages.as_call(["hf-mic", *rest[-1][3:]]) == call
     assert doc_pages.as_call(rest[0]) is None
     assert doc_pages.as_call(["cp", "a", "b.py"]) is None
     assert doc_pages.option_names(["--a", "-b", "--c=1", "-1"]) == ["--a", "--c"]
