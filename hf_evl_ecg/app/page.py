@@ -112,22 +112,7 @@ def build_page(
         given = gr.State(None, time_to_live=SESSION_S)
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=320):
-                with gr.Tabs():
-                    with gr.Tab("Upload"):
-                        files = gr.File(
-                            label=f"WFDB record or picture, at most {limits.max_upload_mb:g} MB",
-                            file_count="multiple",
-                            height=150,
-                            elem_id="files",
-                        )
-                        gr.HTML('<p class="hint">A record: its .hea and its .dat or .mat, both at once.</p>')
-                        with gr.Accordion("If the header's gain is wrong", open=False):
-                            gain = gr.Number(None, label="Stored units per mV, set before uploading", elem_id="gain")
-                    with gr.Tab("Simulate"):
-                        choices = [(f"{label_text(label)} ({label})", label) for label in LABELS]
-                        label = gr.Dropdown(choices, value=LABELS[0], label="Class", elem_id="label")
-                        seed = gr.Number(0, label="Heart no.", precision=0, minimum=0, elem_id="seed")
-                        draw = gr.Button("Simulate", elem_id="simulate")
+                files, gain, label, seed, draw = _inputs(limits)
                 question = gr.Textbox(
                     REPORT_QUESTION, label="Question", lines=2, max_length=MAX_QUESTION, elem_id="question"
                 )
@@ -159,3 +144,24 @@ def build_page(
         draw.click(None, **ends).then(desk.simulate, [label, seed], loaded, **shows)
         stop.click(None, **ends).then(lambda: message("Stopped."), None, status, **shows)
     return page
+
+
+def _inputs(limits: Limits) -> tuple[gr.File, gr.Number, gr.Dropdown, gr.Number, gr.Button]:
+    """Where an ECG comes from: files and the gain of a wrong header, or a class, a heart and the button that simulates it."""
+    with gr.Tabs():
+        with gr.Tab("Upload"):
+            files = gr.File(
+                label=f"WFDB record or picture, at most {limits.max_upload_mb:g} MB",
+                file_count="multiple",
+                height=150,
+                elem_id="files",
+            )
+            gr.HTML('<p class="hint">A record: its .hea and its .dat or .mat, both at once.</p>')
+            with gr.Accordion("If the header's gain is wrong", open=False):
+                gain = gr.Number(None, label="Stored units per mV, set before uploading", elem_id="gain")
+        with gr.Tab("Simulate"):
+            choices = [(f"{label_text(label)} ({label})", label) for label in LABELS]
+            label = gr.Dropdown(choices, value=LABELS[0], label="Class", elem_id="label")
+            seed = gr.Number(0, label="Heart no.", precision=0, minimum=0, elem_id="seed")
+            draw = gr.Button("Simulate", elem_id="simulate")
+    return files, gain, label, seed, draw

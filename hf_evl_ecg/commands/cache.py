@@ -86,7 +86,7 @@ def main(args: CacheArguments, images: ImageOptions) -> int:
 
     state = PartialState()
     model, processor = load_model(args.teacher, args.teacher_dtype)
-    draw = images.renderer(train=True)
+    draw = images.renderer(train=True)  # with the artefacts that the student will see
     made_from = fingerprint(processor, draw, args.system_prompt, args.max_length)
     layout = CacheLayout(
         layers=tuple(args.layers),
@@ -108,6 +108,7 @@ def main(args: CacheArguments, images: ImageOptions) -> int:
             rank=state.process_index,
         )
     questions = load_questions(args.data, args.split, args.train_records)
+    # Each process takes every n-th question, so that all have about the same of each source.
     own = questions.select(range(state.process_index, len(questions), state.num_processes))
     todo = own.select([i for i, item in enumerate(own) if example_key(item) not in writer.done])
     collator = EVLECGCollator(processor, load_image=draw, system_prompt=args.system_prompt, max_length=args.max_length)

@@ -18,14 +18,14 @@ over records and the level of chance. Image options must be those of training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .options import ImageOptions, parse_arguments
 
-__all__ = ["EvaluateArguments", "command", "main"]
+__all__ = ["EvaluateArguments", "command", "main", "score_models"]
 
 
 @dataclass
@@ -70,35 +70,64 @@ def main(args: EvaluateArguments, images: ImageOptions) -> list[dict[str, Any]]:
     Returns:
         Rows of the results json.
     """
-    from hf_evl_ecg.scores.models import score_model
     from hf_evl_ecg.scores.report import write_report
+
+    output = Path(args.output_dir)
+    split_names = (model.partition("=") for model in args.models)
+    models = {method: (method, args.seed, path) for method, _, path in split_names}
+    own = ("models", "output_dir", "study", "seed")
+    options = {name: value for name, value in asdict(args).items() if name not in own}
+    rows = score_models(models, images, output, **options)
+    text = write_report(output, args.study, {"evaluate": asdict(args), "images": asdict(images)}, rows)
+    print(f"\n{text}\nWritten: {output / args.study}.json, .md, .png")
+    return rows
+
+
+def score_models(
+    models: Mapping[str, tuple[str, int | None, str]],
+    images: ImageOptions,
+    output: Path,
+    *,
+    data: str,
+    split: str = "test",
+    records: int | None = None,
+    dtype: str = "auto",
+    device: str = "cpu",
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """Score models one after the other on the same questions.
+
+    Args:
+        models: Name of its file of answers → method, training seed and folder of a model.
+        images: How ECGs are drawn.
+        output: Folder for the files of answers.
+        data: Question dataset.
+        split: Split to score.
+        records: Use only this many records; None: all.
+        dtype: Precision of the weights.
+        device: Where the models run.
+        options: Further options of `hf_evl_ecg.scores.models.score_model`.
+
+    Returns:
+        Rows of the results json.
+    """
+    from hf_evl_ecg.scores.models import score_model
 
     from .training import load_model, load_questions
 
-    output = Path(args.output_dir)
-    questions = load_questions(args.data, args.split, args.records)
+    questions = load_questions(data, split, records)
     rows: list[dict[str, Any]] = []
-    for model in args.models:
-        method, _, path = model.partition("=")
-        network, processor = load_model(path, args.dtype)
+    for name, (method, seed, path) in models.items():
+        model, processor = load_model(path, dtype)
         scored, _ = score_model(
-            network.to(args.device).eval(),
+            model.to(device).eval(),
             processor,
             questions,
-            images.renderer(),
+            images.renderer(),  # clean pages: artefacts are for training
             method=method,
-            seed=args.seed,
-            answers=output / f"answers_{method}_{args.split}.jsonl",
-            n_bootstrap=args.n_bootstrap,
-            min_per_class=args.min_per_class,
-            generate=args.generate,
-            likelihoods=args.likelihoods,
-            max_new_tokens=args.max_new_tokens,
-            system_prompt=args.system_prompt,
-            batch_size=args.batch_size,
-            num_workers=args.num_workers,
+            seed=seed,
+            answers=output / f"answers_{name}_{split}.jsonl",
+            **options,
         )
         rows += scored
-    text = write_report(output, args.study, {"evaluate": asdict(args), "images": asdict(images)}, rows)
-    print(f"\n{text}\nWritten: {output / args.study}.json, .md, .png")
     return rows

@@ -132,11 +132,12 @@ def main(args: PrepareArguments) -> DatasetDict:
         parts.append(_make_questions(args, rows, report.source))
         reports.append(report)
     if not parts:
-        raise ValueError("No records: name --ptbxl, --ptbxl_filtered, --ludb, --cinc, --folder or --simulated_train.")
+        raise ValueError("no records: name ptbxl, ptbxl_filtered, ludb, cinc, folder or simulated_train")
     questions = concatenate_datasets(parts)
     kept = {name: [i for i, split in enumerate(questions["split"]) if split == name] for name in SPLITS}
     data = DatasetDict({name: questions.select(index).flatten_indices() for name, index in kept.items() if index})
     summary = _summarise(args, data, reports)
+    # Counts above are of single questions, which is what is learnt and scored.
     if args.turns > 1 and "train" in data:
         data["train"] = conversation_dataset(data["train"], args.turns, seed=args.seed)
     output = Path(args.output_dir)

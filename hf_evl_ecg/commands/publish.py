@@ -122,7 +122,7 @@ def _publish_student(args: PublishArguments, images: ImageOptions) -> Push:
     card = None if args.card is None else Path(args.card)
     if card is not None and card.suffix in (".yaml", ".yml"):
         write_card(card, folder / "README.md", folder)
-        card = None
+        card = None  # the export has its card now
     report = publish_student(folder, args.repo_id, card=card, provenance=provenance, **args.where())
     print(f"{_describe(report.push)}\nLogits differ by at most {report.difference:.2g} of the largest.")
     return report.push
@@ -154,6 +154,7 @@ def publish_trained(
     from hf_evl_ecg.hub.export import export_student
     from hf_evl_ecg.hub.publish import publish_student
 
+    # Beside the checkpoints, where there is room for a model; a temporary folder may be on a small disk.
     with tempfile.TemporaryDirectory(dir=trainer.args.output_dir, prefix=".export.") as scratch:
         folder = Path(scratch) / "student"
         export_student(trainer.student, folder, processor=processor, provenance=provenance)

@@ -34,7 +34,7 @@ import yaml
 
 from hf_evl_ecg.files import write_text
 
-from . import cache, distil, prepare, teach
+from . import cache, distil, evaluate, prepare, teach
 from .options import ImageOptions, option_tokens, parse_arguments
 
 __all__ = ["Stage", "Study", "StudyArguments", "command", "main", "shrink"]
@@ -120,6 +120,7 @@ class Stage:
             print(f"[{self.folder.name}] is done already", flush=True)
             return
         print(f"[{self.folder.name}]", flush=True)
+        # Settings are written before the work: what was begun with others must not be gone on with.
         started = time.monotonic()
         write_text(begun, json.dumps(self.record, indent=1, default=str) + "\n")
         work()
@@ -216,37 +217,22 @@ class Study:
 
     def evaluate(self) -> list[dict[str, Any]]:
         """Score teacher and students on the same questions; write results."""
-        from hf_evl_ecg.scores.models import score_model
         from hf_evl_ecg.scores.report import write_report
 
-        from .training import load_model, load_questions
-
-        options = dict(self.config.get("evaluate", {}))
-        split, records = options.pop("split", "test"), options.pop("records", None)
-        device = options.pop("device", "cpu")
-        questions = load_questions(self.path("questions"), split, records)
-        draw, rows = ImageOptions(**self.images).renderer(), []
-        for (method, seed), folder in self.models().items():
-            model, processor = load_model(folder, options.get("dtype", "auto"))
-            answers = self.output / f"answers_{'teacher' if method == 'teacher' else Path(folder).name}_{split}.jsonl"
-            given = {name: value for name, value in options.items() if name != "dtype"}
-            model = model.to(device).eval()
-            scored, _ = score_model(
-                model, processor, questions, draw, method=method, seed=seed, answers=answers, **given
-            )
-            rows += scored
+        images, options = ImageOptions(**self.images), self.config.get("evaluate", {})
+        rows = evaluate.score_models(self.models(), images, self.output, data=self.path("questions"), **options)
         text = write_report(self.output, self.config["study"], self._described(), rows)
         print(f"\n{text}\nWritten: {self.output / self.config['study']}.json, .md, .png")
         return rows
 
-    def models(self) -> dict[tuple[str, int | None], str]:
-        """Method and seed of every model that is scored → its folder."""
+    def models(self) -> dict[str, tuple[str, int | None, str]]:
+        """Name → method, training seed and folder of every model that is scored."""
         given = self.config["teacher"]
-        found: dict[tuple[str, int | None], str] = {}
-        found["teacher", None if isinstance(given, str) else given.get("seed", 0)] = self.teacher()
+        found: dict[str, tuple[str, int | None, str]] = {}
+        found["teacher"] = ("teacher", None if isinstance(given, str) else given.get("seed", 0), self.teacher())
         for method in self.config["methods"]:
             for seed in self.seeds(method):
-                found[method, seed] = self.path(f"{method}_{seed}")
+                found[f"{method}_{seed}"] = (method, seed, self.path(f"{method}_{seed}"))
         return found
 
     def teacher(self) -> str:
@@ -277,6 +263,7 @@ class Study:
 
     def _described(self) -> dict[str, Any]:
         """The settings for the results json, with the report of the questions, and no folder of one machine."""
+        # The file's own folders stand in for those that prepare read, which name places of this machine.
         report = json.loads((self.output / "questions" / "report.json").read_text(encoding="utf-8"))
         given = {name: self.config["questions"].get(name) for name in SOURCES}
         return {**self.config, "questions_report": {**report, "config": {**report["config"], **given}}}
@@ -294,6 +281,7 @@ def shrink(config: Mapping[str, Any], smoke: Mapping[str, Mapping[str, Any]] = S
 
 
 def _training(options: Mapping[str, Any]) -> dict[str, Any]:
+    # "last": a stage that was interrupted goes on; in a new folder there is no checkpoint and it starts.
     return {"report_to": "none", "resume_from_checkpoint": "last", **options}
 
 

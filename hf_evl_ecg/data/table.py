@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from datasets import Dataset, Features, List, Value
+from tqdm.auto import tqdm
 
 from hf_evl_ecg.qa.labels import unknown_labels
 from hf_evl_ecg.records.header import ECGRecordError
@@ -19,6 +20,7 @@ __all__ = ["FEATURES", "SPLITS", "LoadReport", "collect_rows", "make_row", "spli
 
 logger = logging.getLogger(__name__)
 
+BAR_AFTER_S = 3.0  # no bar for what is done by then
 SPLITS = ("train", "validation", "test")
 FEATURES = Features(
     {
@@ -119,7 +121,7 @@ def collect_rows(
     report = LoadReport(source, notes=list(notes))
     good: list[dict[str, Any]] = []
     splits: dict[str, str] = {}
-    for record, make in makers:
+    for record, make in tqdm(makers, desc=source, unit=" records", delay=BAR_AFTER_S, leave=False):
         try:
             row = make()
         except ECGRecordError as error:

@@ -73,7 +73,8 @@ def test_the_stages_get_the_options_of_their_sections(config, tmp_path, monkeypa
     assert seen["evl_ecg_4"]["teacher_cache"] == str(tmp_path / "cache")
     assert (seen["evl_ecg_4"]["alpha"], seen["evl_ecg_4"]["seed"]) == (0.3, 4)
     assert "seeds" not in seen["evl_ecg_4"]
-    assert study.models()["teacher", 5] == str(tmp_path / "teacher")
+    assert study.models()["teacher"] == ("teacher", 5, str(tmp_path / "teacher"))
+    assert study.models()["evl_ecg_3"] == ("evl_ecg", 3, str(tmp_path / "evl_ecg_3"))
 
 
 def test_wrong_files_are_refused(config, tmp_path):

@@ -36,7 +36,7 @@ def test_wrong_options_are_refused(work, tmp_path):
         run("evaluate", "--models", "folder", "--data", "q", "--output_dir", tmp_path)
     with pytest.raises(ValueError, match="split='holdout'"):
         load_questions(work / "questions", "holdout")
-    with pytest.raises(ValueError, match="No records"):
+    with pytest.raises(ValueError, match="no records: name"):
         run("prepare", "--output_dir", tmp_path / "none")
 
 
