@@ -43,17 +43,32 @@ def find_source(name: str, extra: Mapping[str, DataSource] | None = None) -> Dat
 
 
 def method_name(method: str) -> str:
-    """Name of a method for readers."""
+    """Name of a method for readers.
+
+    Example:
+        >>> method_name("sft")
+        'fine-tuning without teacher'
+    """
     return _names()["methods"].get(method, method)
 
 
 def metric_name(metric: str) -> str:
-    """Name of a metric for readers."""
+    """Name of a metric for readers.
+
+    Example:
+        >>> metric_name("macro_auc"), metric_name("balanced_accuracy")
+        ('macro AUC', 'balanced accuracy')
+    """
     return _names()["metrics"].get(metric, metric.replace("_", " "))
 
 
 def group_name(source: str) -> str:
-    """Name of a source of rows for readers: a data set, or a group of records."""
+    """Name of a source of rows for readers: a data set, or a group of records.
+
+    Example:
+        >>> group_name("real"), group_name("ludb")
+        ('all real records', 'ludb')
+    """
     return _names()["groups"].get(source, source)
 
 

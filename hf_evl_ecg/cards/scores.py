@@ -158,12 +158,22 @@ def calibration_rows(rows: Sequence[Row], run: Run) -> list[tuple[str, Row]]:
 
 
 def value_text(value: float | None, metric: str) -> str:
-    """A value as cards show it: × 100, or in its unit, with one decimal; a dash for none."""
+    """A value as cards show it: × 100, or in its unit, with one decimal; a dash for none.
+
+    Example:
+        >>> value_text(0.7234, "auc"), value_text(8.406, "mean_absolute_error"), value_text(None, "auc")
+        ('72.3', '8.4', '–')
+    """
     return "–" if value is None else f"{value if metric in _IN_UNIT else 100 * value:.1f}"
 
 
 def score_text(row: Row | None) -> str:
-    """Value and interval of a row, bold where it is above chance."""
+    """Value and interval of a row, bold where it is above chance.
+
+    Example:
+        >>> score_text({"metric": "auc", "value": 0.7, "ci_low": 0.65, "ci_high": 0.75, "above_chance": True})
+        '**70.0 [65.0, 75.0]**'
+    """
     if row is None:
         return "–"
     low, value, high = (value_text(row[key], row["metric"]) for key in ("ci_low", "value", "ci_high"))

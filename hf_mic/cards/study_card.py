@@ -10,8 +10,7 @@ The first writes ``mic_minilm.md`` beside the file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,73 +27,12 @@ from .card import PLACE, TAGS
 from .loss_text import describe_mic, loss_settings
 from .markdown import fill_template
 from .scores import COMPARED_METRICS, compare_methods, model_index_results, own_rows, rows_by_dim
+from .spec import CardSpec, MissingResultsError, read_spec
 
 __all__ = ["CardSpec", "MissingResultsError", "read_spec", "render_card", "write_card"]
 
 MIC_TAGS = ("mic", "arxiv:2605.29987")
 GEOMETRY = "geometry"
-_KINDS = {
-    "single": "each sentence with itself under another dropout (SimCSE)",
-    "pairs": "pairs of sentences",
-    "triplets": "triplets of sentences",
-}
-
-
-class MissingResultsError(FileNotFoundError):
-    """A card was asked for whose results are not there."""
-
-
-@dataclass(frozen=True)
-class CardSpec:
-    """What a card is about: everything that cannot be measured.
-
-    Attributes:
-        name: Title of the card.
-        method: Method in the results that is this model.
-        seed: Its seed, if the results hold several.
-        summary: What the model is, one paragraph.
-        base_model: Encoder on the Hub that training started from.
-        license: Licence of the weights, as the Hub names it.
-        model_id: Name on the Hub, for the code.
-        baselines: Methods to compare with, in this order.
-        truncate_dim: Dimension in the example.
-        data: Training file, as the study's settings name it → name, licence, cite and url.
-        benchmarks: Scores for ``.eval_results``: task, metric, dim, dataset_id, task_id.
-        limits: Further limits, a sentence each.
-        command: What makes the results.
-    """
-
-    name: str
-    method: str
-    seed: int | None = None
-    summary: str = ""
-    base_model: str | None = None
-    license: str = "apache-2.0"
-    model_id: str | None = None
-    baselines: Sequence[str] = ("truncation", "pca")
-    truncate_dim: int = 32
-    data: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    benchmarks: Sequence[Mapping[str, Any]] = ()
-    limits: Sequence[str] = ()
-    command: str = ""
-
-
-def read_spec(path: str | Path) -> tuple[CardSpec, Path]:
-    """Read a YAML file with the fields of :class:`CardSpec`, and ``results``, a results json relative to the file.
-
-    Raises:
-        ValueError: If a field is unknown, or name, method or results are missing.
-    """
-    path = Path(path)
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    known = {f.name for f in fields(CardSpec)}
-    unknown, missing = set(values) - known - {"results"}, {"name", "method", "results"} - set(values)
-    if unknown or missing:
-        raise ValueError(
-            f"{path}: unknown fields {sorted(unknown)}, missing fields {sorted(missing)}; known are {sorted(known)} and results"
-        )
-    results = path.parent / values.pop("results")
-    return CardSpec(**values), results
 
 
 def render_card(results: Mapping[str, Any], spec: CardSpec, *, picture: str | None = None) -> str:
@@ -118,7 +56,6 @@ def render_card(results: Mapping[str, Any], spec: CardSpec, *, picture: str | No
         raise ValueError(
             f"baselines={absent}: the results hold no row of them; methods are {sorted({row['method'] for row in rows})}"
         )
-    plan = next((m for m in results["config"].get("methods", ()) if m["name"] == spec.method), None)
     methods = (*spec.baselines, spec.method)
     shown = sorted((r for r in rows if r["method"] in methods), key=lambda row: methods.index(row["method"]))
     facts = {
@@ -135,19 +72,18 @@ def render_card(results: Mapping[str, Any], spec: CardSpec, *, picture: str | No
         "compared": compare_methods(shown, spec.method, spec.baselines),
         "report": markdown_report({"rows": shown}, COMPARED_METRICS),
         "train_seconds": results["config"].get("runs", {}).get(f"{spec.method}-{seed}", {}).get("train_seconds"),
-        "lengths": results["config"].get("max_seq_length", {}),
+        "config": results["config"],
         "one_seed": len({row["seed"] for row in rows if row["method"] == spec.method}) == 1,
         "bibtex": MIC_BIBTEX,
-        **_training_facts(results["config"], plan, max(row["dim"] for row in own)),
+        **_training_facts(results["config"], spec.method, max(row["dim"] for row in own)),
     }
     given: dict[str, Any] = {"base_model": spec.base_model} if spec.base_model else {}
-    is_mic = plan is not None and plan["method"] == "mic"
     data = ModelCardData(
         language="en",
         license=spec.license,
         library_name="sentence-transformers",
         pipeline_tag="sentence-similarity",
-        tags=["sentence-transformers", "feature-extraction", *TAGS, *(MIC_TAGS if is_mic else ())],
+        tags=["sentence-transformers", "feature-extraction", *TAGS, *(MIC_TAGS if facts["options"] else ())],
         model_name=spec.name,
         eval_results=model_index_results(rows, spec.method, seed),
         **given,
@@ -212,27 +148,17 @@ def write_card(path: str | Path, output: str | Path | None = None) -> Path:
     return output
 
 
-def _training_facts(config: Mapping[str, Any], plan: Mapping[str, Any] | None, width: int) -> dict[str, Any]:
-    """What the template says of data and training; ``plan`` are the settings of the method, None if they are not known."""
+def _training_facts(config: Mapping[str, Any], method: str, width: int) -> dict[str, Any]:
+    """What the template says of data and training; nothing where the settings do not hold the method."""
+    plan = next((plan for plan in config.get("methods", ()) if plan["name"] == method), None)
     if plan is None:
         return {"plan": None, "options": None}
     settings = {**config["training"], **plan.get("training", {})}
-    sources = config["data"][plan.get("data", "unsupervised")]
-    kinds = {source["kind"] for source in sources}
-    named = {
-        "per_device_train_batch_size": "batch size",
-        "learning_rate": "learning rate",
-        "weight_decay": "weight decay",
-    }
-    steps = [f"{settings['max_steps']:,} steps"] if "max_steps" in settings else []
     options = loss_settings(settings, width) if plan["method"] == "mic" else None
     return {
         "plan": plan,
-        "sources": sources,
-        "pairs": [text for kind, text in _KINDS.items() if kind in kinds],
-        "settings": [*steps, *(f"{text} {settings[key]:g}" for key, text in named.items() if key in settings)],
-        "head": config.get("head"),
-        "head_learning_rate": config.get("head_learning_rate"),
+        "sources": config["data"][plan.get("data", "unsupervised")],
+        "settings": settings,
         "options": options,
         "loss": describe_mic(options) if options else None,
     }

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from dataclasses import replace
 from statistics import mean, stdev
 
 import pytest
@@ -157,6 +158,8 @@ def test_the_text_says_what_is_right():
     assert MIC_BIBTEX in text
     assert "| [Banking77](https://example.org) | CC BY 4.0 | – |" in text
     assert "unused" not in text
+    wild = {"banking77/train.csv": {"name": "a|b\n# c"}}
+    assert r"| a\|b # c | – | – |" in render_card(RESULTS, replace(SPEC, data=wild)), "a name cannot break the table"
     other = render_card(RESULTS, CardSpec("MRL", "mrl", seed=1, baselines=["truncation"]))
     assert "Contrastive, on pairs of sentences: 357 steps" in other
     assert "| a | – | – |" in other, "nothing is known of that file"
