@@ -45,11 +45,11 @@ DOORS = {"__init__", "__main__"}  # they may open any room
 FORBIDDEN = {"hf_mic": {"wfdb", "ot", "PIL", "hf_evl_ecg"}, "hf_evl_ecg": {"sentence_transformers", "hf_mic"}}
 LIGHT = [  # what is imported → what it must not load
     ("hf_evl_ecg", {"torch", "numpy", "transformers", "pandas"}),
-    ("hf_evl_ecg.signals.ecg", {"torch", "transformers", "pandas", "wfdb", "datasets"}),
+    ("hf_evl_ecg.signals.ecg", {"torch", "transformers", "pandas", "wfdb", "datasets", "scipy"}),
     ("hf_evl_ecg.signals.simulation", {"torch", "transformers", "pandas", "wfdb", "datasets"}),
     ("hf_evl_ecg.qa.scoring", {"torch", "transformers", "pandas", "datasets"}),
     ("hf_evl_ecg.records.reader", {"torch", "transformers", "datasets"}),
-    ("hf_evl_ecg.drawing.rendering", {"torch", "transformers", "pandas", "wfdb"}),
+    ("hf_evl_ecg.drawing.rendering", {"torch", "transformers", "pandas", "wfdb", "scipy"}),
     ("hf_evl_ecg.ot", {"transformers", "pandas", "ot"}),
     ("hf_evl_ecg.relations", {"transformers", "pandas"}),
     ("hf_evl_ecg.losses", {"transformers", "pandas"}),

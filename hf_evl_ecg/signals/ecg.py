@@ -12,7 +12,6 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from scipy.signal import resample_poly
 
 __all__ = [
     "DERIVED_LEADS",
@@ -197,6 +196,10 @@ def resample(ecg: ECG, fs_hz: float) -> ECG:
     if not math.isclose(float(ratio), fs_hz / ecg.fs_hz, rel_tol=1e-6):
         raise ValueError(f"no simple ratio between {ecg.fs_hz:g} and {fs_hz:g} Hz; choose a rounder fs_hz")
     up, down = ratio.as_integer_ratio()
+    from scipy.signal import (
+        resample_poly,  # takes longer to import than all else here, and most records keep their rate
+    )
+
     signal = resample_poly(ecg.signal_mv.astype(np.float64), up, down, axis=0, padtype="line")
     return replace(ecg, signal_mv=signal, fs_hz=fs_hz)
 
