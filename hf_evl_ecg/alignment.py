@@ -65,13 +65,13 @@ class CrossAttentionAligner(nn.Module):
         teacher_mask = teacher_mask.to(torch.bool)
         dtype = self.query.weight.dtype
         teacher = promote(zero_padding(teacher, teacher_mask))
-        teacher = F.layer_norm(teacher, teacher.shape[-1:]).to(dtype)
+        teacher = F.layer_norm(teacher, teacher.shape[-1:]).to(dtype)  # normalise in float32, then the parameters' type
         empty = ~teacher_mask.any(1)
         attended = F.scaled_dot_product_attention(
             self._split(self.query(student.to(dtype))),
             self._split(self.key(teacher)),
             self._split(self.value(teacher)),
-            attn_mask=(teacher_mask | empty.unsqueeze(1))[:, None, None, :],
+            attn_mask=(teacher_mask | empty.unsqueeze(1))[:, None, None, :],  # softmax over no key at all would be NaN
         )
         aligned = self.output(attended.transpose(1, 2).flatten(2))
         return promote(aligned).masked_fill(empty[:, None, None], 0)
@@ -97,7 +97,7 @@ class StudentToTeacherProjector(nn.Linear):
 
     def __init__(self, student_dim: int, teacher_dim: int):
         super().__init__(student_dim, teacher_dim, bias=False)
-        nn.init.orthogonal_(self.weight)
+        nn.init.orthogonal_(self.weight)  # keeps the angles between tokens, which the transport plan is made of
 
     def forward(self, student: Tensor) -> Tensor:
         """Map ``(B, N, student_dim)`` to ``(B, N, teacher_dim)``, at least float32."""
@@ -122,7 +122,7 @@ def alignment_loss(student: Tensor, target: Tensor, mask: Tensor, *, channel_mea
         >>> alignment_loss(torch.zeros(1, 1, 2), torch.ones(1, 1, 2), mask, channel_mean=False)
         tensor(2.)
     """
-    with torch.autocast(student.device.type, enabled=False):
+    with torch.autocast(student.device.type, enabled=False):  # last hidden states have channels whose square overflows
         difference = zero_padding(promote(student) - promote(target), mask)
         per_token = difference.square().mean(2) if channel_mean else difference.square().sum(2)
         return mean_over_samples(per_token.sum(1), mask.sum(1))
@@ -148,12 +148,13 @@ def anchor_loss(aligned: Tensor, answer_index: Tensor, answer_ids: Tensor, lm_he
         raise ValueError("No answer token is among the covered hidden states; cover the answer (tokens='all').")
     sample, token = valid.nonzero(as_tuple=True)
     states = aligned[sample, answer_index[sample, token]]
+    # Detached: with a gradient into its head the student could fit the aligner instead of the aligner the answers.
     if isinstance(lm_head, Tensor):
         logits = F.linear(states.to(lm_head.dtype), lm_head.detach())
     else:
         frozen = {name: parameter.detach() for name, parameter in lm_head.named_parameters()}
         dtype = next(iter(frozen.values())).dtype
-        logits = torch.func.functional_call(lm_head, frozen, (states.to(dtype),))
+        logits = torch.func.functional_call(lm_head, frozen, (states.to(dtype),))  # heads with bias or adapters too
     per_token = F.cross_entropy(promote(logits), answer_ids[sample, token], reduction="none")
     total = per_token.new_zeros(len(valid)).index_add(0, sample, per_token)
     return mean_over_samples(total, valid.sum(1))

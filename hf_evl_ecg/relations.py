@@ -53,8 +53,8 @@ def relation_loss(
     mask = mask.to(torch.bool)
     if detach_target:
         target = target.detach()
-    with torch.autocast(student.device.type, enabled=False):
-        if mask.shape[1] > max_tokens:
+    with torch.autocast(student.device.type, enabled=False):  # distances are differences of large squares
+        if mask.shape[1] > max_tokens:  # memory grows with the square of the tokens
             index, mask = _draw_subset(mask, max_tokens, subset, generator)
             target, student = take_tokens(target, index, mask), take_tokens(student, index, mask)
         target, student = zero_padding(promote(target), mask), zero_padding(promote(student), mask)
@@ -91,8 +91,9 @@ def distance_relations(tokens: Tensor, mask: Tensor) -> Tensor:
     squared = scale - 2 * torch.bmm(centred, centred.mT)
     pairs = mask.unsqueeze(2) & mask.unsqueeze(1)
     pairs &= ~torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
+    # |x|^2 + |y|^2 - 2xy cancels to noise between close tokens, and the root's gradient there would be that noise's
     pairs &= squared.detach() > 16 * torch.finfo(tokens.dtype).eps * scale.detach()
-    distances = torch.where(pairs, squared, 1).sqrt() * pairs
+    distances = torch.where(pairs, squared, 1).sqrt() * pairs  # where, not a product: sqrt'(0) is infinite, times 0 NaN
     mean = distances.sum((1, 2)) / (count * (count - 1)).clamp(min=1)
     return distances / mean.clamp(min=torch.finfo(tokens.dtype).tiny)[:, None, None]
 

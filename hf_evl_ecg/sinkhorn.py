@@ -63,7 +63,7 @@ def sinkhorn(
     _check_problem(cost, a, b, epsilon, max_iter, tol, chunk_size)
     if backend not in BACKENDS:
         raise ValueError(f"backend={backend!r}: choose one of {', '.join(map(repr, BACKENDS))}.")
-    with torch.no_grad(), torch.autocast(cost.device.type, enabled=False):
+    with torch.no_grad(), torch.autocast(cost.device.type, enabled=False):  # bmm would run in half precision
         dtype = torch.promote_types(cost.dtype, torch.float32)  # of the plan; the cost itself is not copied
         a, b = a.to(cost.device, dtype), b.to(cost.device, dtype)
         _check_masses(a, b)

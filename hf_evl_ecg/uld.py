@@ -72,6 +72,7 @@ def uld_loss(
         t_pick, t_slot, _ = _pick_rows(number.teacher, merge)
         s_pick, s_slot, sample = _pick_rows(number.student, merge)
         t_norm = None if teacher_logsumexp is None else teacher_logsumexp.detach()[t_pick]
+        # only the rows that are compared are sorted, each as wide as a vocabulary
         t_ranks = _ranked_probabilities(teacher_logits.detach()[t_pick], temperature, top_k, t_norm)
         s_ranks = _ranked_probabilities(student_logits[s_pick], temperature, top_k, None)
         per_group = _rank_distance(_merge(t_ranks, t_slot), _merge(s_ranks, s_slot), has_tail=top_k is not None)
@@ -102,7 +103,7 @@ def _pick_rows(numbers: Tensor, merge: str) -> tuple[tuple[Tensor, Tensor], Tens
     first = torch.ones_like(slot, dtype=torch.bool)
     first[1:] = slot[1:] != slot[:-1]
     sample = rows[first]
-    if merge == "first":
+    if merge == "first":  # later tokens of a group have read text that the other model has not
         return (sample, tokens[first]), slot[first], sample
     return (rows, tokens), slot, sample
 
@@ -117,6 +118,7 @@ def _ranked_probabilities(logits: Tensor, temperature: float, top_k: int | None,
     if top_k is None:
         return probabilities.sort(1, descending=True).values
     top = probabilities.topk(min(top_k, probabilities.shape[1]), dim=1).values
+    # |sum of differences| <= sum of |differences|: the tail as one number makes a lower bound
     return torch.cat([F.pad(top, (0, top_k - top.shape[1])), 1 - top.sum(1, keepdim=True)], dim=1)
 
 

@@ -120,7 +120,7 @@ class EVLECGCollator:
                 raise ExampleError(", ".join(record_name(e) for e in examples), f"no usable example: {skipped}")
             try:
                 batch = self._encode(prepared)
-            except _PROCESSOR_FAILURES as error:
+            except _PROCESSOR_FAILURES as error:  # of the whole batch, without saying which example is to blame
                 culprit = self._culprit(prepared, error)
                 assert culprit.row is not None
                 del prepared[culprit.row]

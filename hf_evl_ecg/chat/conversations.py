@@ -24,7 +24,7 @@ __all__ = [
 
 IMAGE_TAG = "<image>"  # how LLaVA-style records mark the image inside the question
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
-_SLOT = "ANSWER{}SLOT"
+_SLOT = "ANSWER{}SLOT"  # letters and digits only: templates trim, escape or split at anything else
 
 
 class ExampleError(ValueError):
@@ -158,6 +158,7 @@ def _locate(text: str, pieces: list[str], answers: list[str], name: str) -> tupl
     starts, ends, at = [], [], len(pieces[0])
     fits = text.startswith(pieces[0])
     for answer, after in zip(answers, pieces[1:], strict=True):
+        # with what follows it, as one answer may be the beginning of another text
         shown = next((a for a in (answer, answer.strip()) if text.startswith(a + after, at)), None)
         if shown is None or not fits:
             raise ChatTemplateError(
@@ -174,6 +175,7 @@ def _close_turns(
     text: str, pieces: list[str], starts: list[int], ends: list[int], tokenizer: PreTrainedTokenizerBase
 ) -> ChatText:
     """Extend the spans by the end-of-turn token: the special token that follows the last answer."""
+    # the longest first, as one token's text may begin another's
     special = sorted(map(re.escape, special_tokens(tokenizer)), key=len, reverse=True)
     closing = re.match(rf"\s*({'|'.join(special)})", pieces[-1]) if special else None
     if closing is not None:

@@ -98,7 +98,7 @@ def select_tokens(
         padding_side: ``"right"`` or ``"left"``.
     """
     length = int(keep.sum(1).max())
-    order = keep.int().argsort(dim=1, descending=padding_side == "right", stable=True)
+    order = keep.int().argsort(dim=1, descending=padding_side == "right", stable=True)  # kept tokens stay in order
     index = order[:, :length] if padding_side == "right" else order[:, order.shape[1] - length :]
     valid = keep.gather(1, index)
     fill = {"input_ids": pad_token_id, "labels": IGNORE}
@@ -192,12 +192,12 @@ def check_processor(processor: Any, system: str | None = None) -> None:
     if processor.tokenizer.pad_token_id is None:
         raise ChatTemplateError(f"the tokenizer of {name} has no padding token; set tokenizer.pad_token.")
     turns = (Turn("Is the rhythm regular?", "yes"), Turn("And the rate?", "72 per minute"))
-    for number in (1, 2):
+    for number in (1, 2):  # some templates treat the last answer otherwise than those before it
         chat = render_chat(processor, chat_messages(turns[:number], system=system, images=0))
         labels = encode_chats(processor, [chat], None, records=["test"])["labels"][0]
         found = processor.tokenizer.decode(labels[labels != IGNORE], skip_special_tokens=True)
         expected = "".join(turn.answer for turn in turns[:number])
-        if re.sub(r"\s", "", found) != re.sub(r"\s", "", expected):
+        if re.sub(r"\s", "", found) != re.sub(r"\s", "", expected):  # tokenizers add a space before a word, or drop one
             raise ChatTemplateError(
                 f"{name} encodes a chat so that its answer {expected!r} reads {found!r} from the labels; its chat "
                 "template and tokenizer do not fit together."

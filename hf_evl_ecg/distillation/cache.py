@@ -36,7 +36,7 @@ __all__ = [
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 FORMAT = 2
-_OPEN_SHARDS = 64
+_OPEN_SHARDS = 64  # memory maps at once: systems limit the files a process may hold open
 
 
 class CacheMismatchError(ValueError):
@@ -134,7 +134,7 @@ class CachedTeacher:
 
     @property
     def keys(self) -> frozenset[str]:
-        """Keys of the examples."""
+        """Keys of the examples, so that a collator leaves out what is not there instead of failing at that step."""
         return frozenset(self._place)
 
     def __len__(self) -> int:
@@ -160,6 +160,7 @@ class CachedTeacher:
         logits, normaliser = None, None
         if request.logits:
             logits, _ = _pad([row["top_log_probs"] for row in rows])
+            # log-probabilities are normalised already: the log of their whole vocabulary's sum is zero
             normaliser = None if self.exact_ranks is None else torch.zeros_like(logits[..., 0])
         return TokenFeatures(
             hidden=hidden,

@@ -93,7 +93,7 @@ class TeacherCacheWriter:
             if all(key in self.done or key in self._pending for key in batch["keys"]):
                 continue
             for key, tensors in self._compute(batch).items():
-                if key not in self.done:
+                if key not in self.done:  # a collator repeats an earlier example where a batch had no good one
                     self._pending[key] = tensors
             while len(self._pending) >= self.shard_size:
                 self._flush()
@@ -121,9 +121,11 @@ class TeacherCacheWriter:
             tensors["answer_ids"] = first.answer_ids[row][answer].int()
             if layout.top_k:
                 assert first.answer_logits is not None
+                # log-probabilities: the largest logits alone would not tell the sum over the whole vocabulary
                 log_probs = first.answer_logits[row][answer].float().log_softmax(-1)
                 top = log_probs.topk(min(layout.top_k, log_probs.shape[-1]))
                 tensors |= {"top_log_probs": top.values, "top_ids": top.indices.int()}
+            # some models have hidden channels beyond float16's 65504
             finite = all(bool(t.isfinite().all()) for t in tensors.values())
             if not finite:
                 raise ValueError(f"features of example {key} are not finite in {layout.dtype}; use dtype='bfloat16'.")

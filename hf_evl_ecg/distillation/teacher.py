@@ -53,7 +53,7 @@ class OnlineTeacher:
 
     def __init__(self, model: nn.Module) -> None:
         image_token_id(model)
-        self.model = model.eval().requires_grad_(False)
+        self.model = model.eval().requires_grad_(False)  # with dropout the target would change from step to step
 
     @property
     def hidden_dim(self) -> int:
@@ -74,7 +74,9 @@ class OnlineTeacher:
         if "teacher" not in batch:
             raise ValueError("the batch holds no teacher inputs; give EVLECGCollator the teacher's processor.")
         device = batch["input_ids"].device
-        if base_model(self.model).device != device:
+        if (
+            base_model(self.model).device != device
+        ):  # the trainer places the student only; the teacher follows the batch
             self.model.to(device)
         inputs, labels = self.inputs(batch)
         with torch.no_grad():
@@ -95,7 +97,7 @@ def check_not_same_model(student: nn.Module, teacher: nn.Module) -> None:
     names = [base_model(model).config._name_or_path for model in (student, teacher)]
     if base_model(student) is base_model(teacher):
         raise SameModelError("teacher and student are the same object; load the teacher by itself.")
-    if names[0] and names[0] == names[1]:
+    if names[0] and names[0] == names[1]:  # a model that was built from a config has an empty name
         raise SameModelError(
             f"teacher and student were both loaded from {names[0]!r}; there is nothing to distil. Give another teacher."
         )

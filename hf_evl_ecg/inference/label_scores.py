@@ -179,6 +179,7 @@ def answers_after_image(
     for token in dict.fromkeys(question[0] for question in questions):
         prompt = {**batch, "input_ids": torch.where(first, token, ids), "labels": labels}
         own = [number for number, question in enumerate(questions) if question[0] == token]
+        # The question alone is an option as well: its likelihood is taken off those of question and answer together.
         options = [[*questions[i][1:], *answer] for i in own for answer in ((), *answers[i])]
         sums = option_log_likelihoods(model, prompt, [options] * len(ids), pad_token_id)
         grouped = sums.double().view(len(ids), len(own), -1)

@@ -139,7 +139,9 @@ def _read(model: nn.Module, prompt: Mapping[str, Any]) -> tuple[Any, Tensor | No
 
     handle = base_model(model).get_decoder().register_forward_pre_hook(before, with_kwargs=True)
     try:
-        output = model(**prompt, use_cache=True, logits_to_keep=1)
+        output = model(
+            **prompt, use_cache=True, logits_to_keep=1
+        )  # left-padded: the last position is everyone's prompt end
     finally:
         handle.remove()
     return output, None if positions[0] is None else positions[0][..., -1:]

@@ -54,11 +54,12 @@ def _stream(model: nn.Module, batch: Mapping[str, Any], tokenizer: Any, max_new_
                 streamer=tokens,
                 stopping_criteria=StoppingCriteriaList([stop]),
             )
-        except BaseException as error:
+        except BaseException as error:  # raised again where the pieces are read, else that side would wait for ever
             tokens.queue.put(error)
         else:
             tokens.queue.put(None)
 
+    # daemon: an iterator that nobody closes must not keep the interpreter from ending
     thread = threading.Thread(target=run, name="stream_answer", daemon=True)
     thread.start()
     try:

@@ -95,7 +95,7 @@ def write_weights(source: Path, vision: Path, config: Any, folder: Path, max_sha
     Raises:
         CheckpointKeyError: Weights that are unknown, missing or of another shape, all named.
     """
-    with torch.device("meta"):
+    with torch.device("meta"):  # names and shapes without memory for the weights
         needed = {n: p.shape for n, p in LlavaNextForConditionalGeneration(config).state_dict().items()}
     if config.tie_word_embeddings:
         needed.pop("lm_head.weight")
@@ -132,7 +132,7 @@ def add_mean_rows(weight: Tensor, rows: int) -> Tensor:
                 [3.],
                 [2.]])
     """
-    mean = weight.float().mean(0, keepdim=True).to(weight.dtype)
+    mean = weight.float().mean(0, keepdim=True).to(weight.dtype)  # in float32: a sum over a vocabulary of rows
     return torch.cat([weight, mean.expand(rows - len(weight), -1)])
 
 

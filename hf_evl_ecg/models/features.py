@@ -28,6 +28,7 @@ __all__ = ["FeatureRequest", "TokenScope", "extract_features", "extract_layers"]
 
 TokenScope = Literal["all", "visual", "answer"]
 
+# Older hosts cut all samples at the same positions: they get the union, and each sample picks its own from it.
 LOGITS_PER_SAMPLE = Version(transformers.__version__) >= Version("5.21")
 """Whether ``logits_to_keep`` takes positions per sample, (B, A); before, one list of positions for the whole batch."""
 
@@ -103,15 +104,15 @@ def extract_layers(
         One entry per layer; visual tokens and logits are the same tensors in each.
     """
     positions, answer_mask, answer_ids = _answer_positions(inputs["input_ids"], labels)
-    inner = any(layer not in (-1, 0) for layer in layers)
-    wanted = positions if request.logits else positions[:, :1]
+    inner = any(layer not in (-1, 0) for layer in layers)  # the hooks see first and last; the others cost all layers
+    wanted = positions if request.logits else positions[:, :1]  # hosts have no "none": 0 means every position
     kept, place = (wanted, None) if LOGITS_PER_SAMPLE else wanted.unique(return_inverse=True)
     with _decoder_taps(base_model(model).get_decoder()) as taps:
         output = (model if forward is None else forward)(
             **inputs,
             **({"output_hidden_states": True} if inner else {}),
             logits_to_keep=kept,
-            use_cache=False,
+            use_cache=False,  # a cache would hold keys and values of thousands of image tokens for nothing
         )
     _check_decoder(base_model(model), taps, inputs["input_ids"])
     if output.logits.shape[1] != kept.shape[-1]:
@@ -150,10 +151,10 @@ def _decoder_taps(decoder: nn.Module) -> Iterator[dict[str, Any]]:
     taps: dict[str, Any] = {}
 
     def before(_module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        taps["input"] = kwargs.get("inputs_embeds")
+        taps["input"] = kwargs.get("inputs_embeds")  # the host has put the projector's outputs in already
 
     def after(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-        taps["output"] = output[0]
+        taps["output"] = output[0]  # the last hidden state, after the final norm
 
     handles = [decoder.register_forward_pre_hook(before, with_kwargs=True), decoder.register_forward_hook(after)]
     try:
@@ -179,8 +180,8 @@ def _answer_positions(input_ids: Tensor, labels: Tensor | None) -> tuple[Tensor,
     """Index of the state that predicts each answer token, the mask, and the tokens; at least one column."""
     if labels is None:
         labels = torch.full_like(input_ids, IGNORE)
-    index, mask = kept_positions(labels[:, 1:] != IGNORE)
-    if index.shape[1] == 0:
+    index, mask = kept_positions(labels[:, 1:] != IGNORE)  # the state at t predicts the token at t + 1
+    if index.shape[1] == 0:  # a host cannot keep logits at no position at all
         index = input_ids.new_zeros(input_ids.shape[0], 1)
         mask = torch.zeros_like(index, dtype=torch.bool)
     ids = labels[:, 1:].gather(1, index).masked_fill(~mask, IGNORE)

@@ -22,6 +22,7 @@ def base_model(model: nn.Module) -> PreTrainedModel:
     Raises:
         UnsupportedModelError: If there is no transformers model inside.
     """
+    # get_base_model is PEFT's; what has neither it nor a transformers model inside is refused below
     inner: Any = model if isinstance(model, PreTrainedModel) else getattr(model, "get_base_model", lambda: model)()
     if not isinstance(inner, PreTrainedModel):
         raise UnsupportedModelError(

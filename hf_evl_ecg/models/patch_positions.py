@@ -84,10 +84,11 @@ def _coarse_and_fine(model: Any, size: Tensor) -> Tensor:
         [torch.cat([tile.unsqueeze(0), fine])],
         [size],
         vision_feature_select_strategy=model.config.vision_feature_select_strategy,
-        image_newline=torch.full((2,), math.nan),
+        image_newline=torch.full((2,), math.nan),  # marks where the model puts its newline tokens
     )
     fine = packed[0][side * side :]
     newline = fine.isnan().any(1)
+    # The model has dropped the padding of the canvas: what is left spans the image, half a patch beyond its centres.
     low, high = fine[~newline].amin(0) - 0.5, fine[~newline].amax(0) + 0.5
     scaled = (fine - low) / (high - low)
     at = newline.nonzero().flatten()
