@@ -77,7 +77,7 @@ def main(args: CacheArguments, images: ImageOptions) -> int:
 
     from hf_evl_ecg.chat.collator import EVLECGCollator
     from hf_evl_ecg.chat.examples import example_key
-    from hf_evl_ecg.distillation.cache import CacheLayout
+    from hf_evl_ecg.distillation.cache_files import CacheLayout
     from hf_evl_ecg.distillation.cache_writer import TeacherCacheWriter
     from hf_evl_ecg.distillation.teacher import OnlineTeacher
     from hf_evl_ecg.models.fingerprints import model_fingerprint

@@ -1,4 +1,5 @@
-from .cache import CachedTeacher, CacheLayout, CacheMismatchError, DamagedShardError
+from .cache import CachedTeacher
+from .cache_files import CacheLayout, CacheMismatchError, DamagedShardError
 from .cache_writer import TeacherCacheWriter
 from .criterion import load_criterion, save_criterion
 from .teacher import OnlineTeacher, SameModelError

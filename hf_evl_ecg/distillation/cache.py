@@ -1,17 +1,12 @@
-"""Teacher features on disk: safetensors shards, memory-mapped, checked, written so that a kill loses one shard at most.
+"""A teacher that answers from a cache on disk: memory-mapped shards, each example checked when it is first read.
 
-A cache is a folder with ``cache.json`` (what the features are and what they were computed from) and, for each shard,
-``NNN-NNNNN-XXXXXXXX.safetensors`` and a ``.json`` beside it that lists the examples and the SHA-256 of each. The
-``.json`` is written last: a shard without one does not count. An example is checked when it is first read, so that
-nothing else of its shard has to be.
+Nothing else of its shard has to be read then. See `hf_evl_ecg.distillation.cache_files` for what lies in the folder.
 """
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,75 +19,11 @@ from hf_evl_ecg.models.features import FeatureRequest
 from hf_evl_ecg.models.fingerprints import tensors_sha256
 from hf_evl_ecg.tokens import IGNORE, TokenFeatures
 
-__all__ = [
-    "CacheLayout",
-    "CacheMismatchError",
-    "CachedTeacher",
-    "DamagedShardError",
-    "compare_headers",
-    "read_header",
-    "read_shards",
-]
+from .cache_files import CacheLayout, CacheMismatchError, compare_headers, damaged_shard, read_header, read_shards
 
-DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-FORMAT = 2
+__all__ = ["CachedTeacher"]
+
 _OPEN_SHARDS = 64  # memory maps at once: systems limit the files a process may hold open
-
-
-class CacheMismatchError(ValueError):
-    """A cache that was made from something else, or does not hold what is asked for."""
-
-
-class DamagedShardError(ValueError):
-    """A shard that is missing, cut short or altered."""
-
-
-@dataclass(frozen=True)
-class CacheLayout:
-    """What a cache holds for each example.
-
-    Attributes:
-        layers: Hidden states to keep; -1 is the last one, after the final norm.
-        tokens: Tokens they cover: ``"all"``, ``"visual"`` or ``"answer"``.
-        visual: Keep the projector's outputs.
-        visual_pool: Average this many consecutive image tokens into one.
-        positions: Keep where on the image each visual token lies.
-        top_k: Answer log-probabilities to keep per token; 0 keeps none.
-        dtype: ``"float16"``, ``"bfloat16"`` or ``"float32"``; log-probabilities are always float32.
-    """
-
-    layers: tuple[int, ...] = (-1,)
-    tokens: str = "all"
-    visual: bool = True
-    visual_pool: int = 1
-    top_k: int = 64
-    dtype: str = "bfloat16"
-    positions: bool = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", tuple(self.layers))
-        if not self.layers or self.top_k < 0 or self.dtype not in DTYPES:
-            raise ValueError(f"{self}: at least one layer, top_k >= 0 and a dtype of {sorted(DTYPES)} are needed.")
-        self.request(self.layers[0])
-
-    def tensors(self) -> list[str]:
-        """Names of the tensors of an example."""
-        names = [f"hidden.{layer}" for layer in self.layers] + ["answer_ids", "answer_index"]
-        names += ["visual"] if self.visual else []
-        names += ["visual_positions"] if self.positions else []
-        names += ["top_log_probs", "top_ids"] if self.top_k else []
-        return names
-
-    def request(self, layer: int) -> FeatureRequest:
-        """The request that a cache of this layout answers."""
-        return FeatureRequest(
-            tokens=self.tokens,  # type: ignore[arg-type]
-            layer=layer,
-            visual=self.visual,
-            logits=self.top_k > 0,
-            visual_pool=self.visual_pool,
-            positions=self.positions,
-        )
 
 
 class CachedTeacher:
@@ -210,10 +141,10 @@ class CachedTeacher:
         try:
             tensors = {n: shard.get_tensor(f"{key}/{n}") for n in (self.layout.tensors() if check else names)}
         except SafetensorError as error:
-            raise _damaged(self.folder / name, str(error)) from error
+            raise damaged_shard(self.folder / name, str(error)) from error
         if check:
             if tensors_sha256(tensors) != digest:
-                raise _damaged(self.folder / name, f"the SHA-256 of example {key} differs")
+                raise damaged_shard(self.folder / name, f"the SHA-256 of example {key} differs")
             self._verified.add(key)
         return {n: tensors[n].to(device) for n in names}
 
@@ -225,7 +156,7 @@ class CachedTeacher:
         try:
             self._open[name] = safe_open(self.folder / name, framework="pt")
         except (SafetensorError, OSError) as error:
-            raise _damaged(self.folder / name, str(error)) from error
+            raise damaged_shard(self.folder / name, str(error)) from error
         if len(self._open) > _OPEN_SHARDS:
             self._open.popitem(last=False)
         return self._open[name]
@@ -238,52 +169,3 @@ def _pad(rows: Sequence[Tensor], value: float = 0.0) -> tuple[Tensor, Tensor]:
         padded = padded.new_full((padded.shape[0], 1, *padded.shape[2:]), value)
     lengths = torch.tensor([len(row) for row in rows], device=padded.device)
     return padded, torch.arange(padded.shape[1], device=padded.device) < lengths.unsqueeze(1)
-
-
-def compare_headers(cached: Mapping[str, Any], expected: Mapping[str, Any], folder: Path) -> None:
-    """Raise `CacheMismatchError` on the first expected entry that a cache does not have."""
-    for name, value in expected.items():
-        held = cached.get(name)
-        if isinstance(value, Mapping) and isinstance(held, Mapping):
-            compare_headers(held, value, folder)
-        elif held != value:
-            raise CacheMismatchError(
-                f"the cache {folder} was made with {name}={held!r}, expected is {value!r}; use another folder or write "
-                "the cache anew."
-            )
-
-
-def read_header(folder: Path) -> dict[str, Any]:
-    """``cache.json`` of a cache."""
-    path = folder / "cache.json"
-    try:
-        header = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CacheMismatchError(f"{folder} holds no readable teacher cache: {error}") from error
-    if header.get("format") != FORMAT:
-        raise CacheMismatchError(
-            f"{path} has format {header.get('format')!r}; this version reads format {FORMAT}: write the cache anew."
-        )
-    return header
-
-
-def read_shards(folder: Path) -> list[dict[str, Any]]:
-    """The lists of examples of all complete shards; a file name must be the list's own."""
-    shards = []
-    for path in sorted(folder.glob("[0-9]*-[0-9]*-*.json")):
-        try:
-            shard = json.loads(path.read_text(encoding="utf-8"))
-            complete = shard["file"] == path.with_suffix(".safetensors").name and dict(shard["examples"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise _damaged(path, str(error)) from error
-        if not complete:
-            raise _damaged(path, "it lists another file or nothing")
-        shards.append(shard)
-    return shards
-
-
-def _damaged(path: Path, why: str) -> DamagedShardError:
-    stem = path.with_suffix("")
-    return DamagedShardError(
-        f"shard {path} is damaged ({why}); delete {stem}.safetensors and {stem}.json and run the writer again."
-    )

@@ -18,7 +18,7 @@ from hf_evl_ecg.models.fingerprints import tensors_sha256
 from hf_evl_ecg.models.native import base_model
 from hf_evl_ecg.tokens import TokenFeatures
 
-from .cache import DTYPES, FORMAT, CacheLayout, compare_headers, read_header, read_shards
+from .cache_files import DTYPES, FORMAT, CacheLayout, compare_headers, read_header, read_shards
 from .teacher import OnlineTeacher
 
 __all__ = ["TeacherCacheWriter"]

@@ -41,12 +41,7 @@ def answer_token_ids(processor: Any, answers: Sequence[str], *, system: str | No
 
 
 def label_likelihoods(
-    model: nn.Module,
-    batch: Mapping[str, Any],
-    candidates: Sequence[Sequence[int]],
-    pad_token_id: int,
-    *,
-    per_token: bool = False,
+    model: nn.Module, batch: Mapping[str, Any], candidates: Sequence[Sequence[int]], pad_token_id: int
 ) -> Tensor:
     """Log-likelihood of each candidate as the first answer of each sample, in nats; one forward pass per candidate.
 
@@ -55,10 +50,9 @@ def label_likelihoods(
         batch: From `EVLECGCollator`.
         candidates: Token ids, from `answer_token_ids`.
         pad_token_id: The padding token.
-        per_token: Mean over the candidate's tokens instead of their sum, so that long labels are no worse off.
 
     Returns:
-        Shape: (B, number of candidates), float32. Its softmax is a distribution over the candidates.
+        Sum over a candidate's tokens. Shape: (B, number of candidates), float32. Its softmax is a distribution over the candidates.
     """
     prompt = move_batch(prompt_inputs(batch, pad_token_id), model)
     columns = []
@@ -67,8 +61,7 @@ def label_likelihoods(
             inputs, labels = _with_answer(prompt, candidate)
             features = extract_features(model, inputs, labels, FeatureRequest(visual=False))
             assert features.answer_logits is not None
-            scores = _log_probabilities(features.answer_logits, labels[:, -len(candidate) :])
-            columns.append(scores.mean(1) if per_token else scores.sum(1))
+            columns.append(_log_probabilities(features.answer_logits, labels[:, -len(candidate) :]).sum(1))
     return torch.stack(columns, 1)
 
 

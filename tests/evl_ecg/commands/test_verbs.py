@@ -12,7 +12,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hf_evl_ecg.commands.distil import DistillArguments
 from hf_evl_ecg.commands.training import TeacherConfig, load_model, load_questions
-from hf_evl_ecg.distillation.cache import CacheMismatchError
+from hf_evl_ecg.distillation.cache_files import CacheMismatchError
 from hf_evl_ecg.records.header import ECGRecordError
 from hf_evl_ecg.results import read_results
 from hf_evl_ecg.signals.ecg import STANDARD_LEADS

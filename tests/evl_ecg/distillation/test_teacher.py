@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 from hf_evl_ecg.chat.collator import EVLECGCollator
 from hf_evl_ecg.chat.examples import example_key
 from hf_evl_ecg.distillation import cache as teacher_cache
-from hf_evl_ecg.distillation.cache import CachedTeacher, CacheLayout, CacheMismatchError, DamagedShardError
+from hf_evl_ecg.distillation.cache import CachedTeacher
+from hf_evl_ecg.distillation.cache_files import CacheLayout, CacheMismatchError, DamagedShardError
 from hf_evl_ecg.distillation.cache_writer import TeacherCacheWriter
 from hf_evl_ecg.distillation.teacher import OnlineTeacher, SameModelError, check_not_same_model
 from hf_evl_ecg.losses import EVLECGLoss
