@@ -24,7 +24,7 @@ $(VENV)/.installed: setup.py $(CONSTRAINTS)
 demo: demo-mic demo-ecg
 
 demo-mic: install
-	$(BIN)/python examples/mic/demo.py --output_dir outputs/demo_mic
+	$(BIN)/python studies/mic/demo.py --output_dir outputs/demo_mic
 
 demo-ecg: install
 	$(BIN)/python studies/evl_ecg/demo.py --output_dir outputs/demo_ecg

@@ -13,6 +13,7 @@ VERBS = {
     "adapt": "make existing vectors, or an encoder, truncatable: no labels, seconds on one CPU core",
     "train": "fine-tune an encoder so that its embeddings can be truncated",
     "evaluate": "score encoders at each dimension and per byte, with intervals",
+    "study": "train methods from one encoder with several seeds, score and compare them",
     "card": "render a model card from the results of a study",
     "publish": "send an encoder with its card to the Hub, and check what the Hub returns",
     "report": "fill a section of a markdown file with the tables of a results json",

@@ -1,4 +1,4 @@
-"""examples/mic/demo.py and its corpus: sound statements, honest hold-out, a complete result from a tiny encoder."""
+"""studies/mic/demo.py and its corpus: sound statements, honest hold-out, a complete result from a tiny encoder."""
 
 import importlib.util
 import re
@@ -16,7 +16,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-FOLDER = Path(__file__).resolve().parents[2] / "examples" / "mic"
+FOLDER = Path(__file__).resolve().parents[3] / "studies" / "mic"
 
 
 def load(name: str, monkeypatch):

