@@ -1,11 +1,16 @@
-"""The command of this package: ``hf-evl-ecg VERB …``, or ``python -m hf_evl_ecg VERB …``."""
+"""The command of this package: ``hf-evl-ecg VERB …``, or ``python -m hf_evl_ecg VERB …``.
+
+Wrong input gives a message without the lines of code that it came through; the scripts of examples/evl_ecg show those too.
+"""
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 from collections.abc import Sequence
 
+# In the order of a first visit: ask a model, train one's own, hand it on.
 VERBS = (
     *("interpret", "app"),
     *("prepare", "teach", "cache", "distil", "evaluate", "study"),
@@ -27,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_overview())
         return 0
     if given[0] not in VERBS:
-        print(f"{given[0]}: no such verb\n\n{_overview()}", file=sys.stderr)
+        meant = difflib.get_close_matches(given[0], VERBS, 1)
+        hint = f" (did you mean {meant[0]}?)" if meant else ""
+        print(f"{given[0]}: no such verb{hint}\n\n{_overview()}", file=sys.stderr)
         return 2
     verb = importlib.import_module(f"hf_evl_ecg.commands.{given[0]}")
     try:

@@ -116,13 +116,10 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         text, default = (action.help or "").replace("%", "%%"), action.default  # argparse fills in %(names)s
         if action.required:
             return f"{text} (required)"
-        if (
-            default is None
-            or default is False
-            or default is argparse.SUPPRESS
-            or default in ("", [])
-            or action.nargs == 0
-        ):
+        if default is True:
+            return f"{text} (default: True; --no_{action.dest}: False)"
+        unsaid: tuple[Any, ...] = (None, "", [], argparse.SUPPRESS)
+        if default is False or any(default == nothing for nothing in unsaid) or action.nargs == 0:
             return text
         shown = " ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
         return f"{text} (default: {shown.replace('%', '%%')})"

@@ -23,7 +23,7 @@ class Inside:
     rate: float = field(default=0.5, metadata={"help": "A share, 100 % at most."})
     name: str | None = None
     limit: int | None = None
-    draw: bool = True
+    draw: bool = field(default=True, metadata={"help": "Draw it."})
     fast: bool = False
     layers: list[int] = field(default_factory=lambda: [-1], metadata={"help": "Of 100 %."})
     labels: list[str] | None = field(default=None, metadata={"help": "About 1 %."})
@@ -148,6 +148,7 @@ def test_help_says_what_matters(capsys):
     assert "A folder. (required)" in text
     assert "100 % at most. (default: 0.5)" in text
     assert "(default: -1)" in text
+    assert "Draw it. (default: True; --no_draw: False)" in " ".join(text.split())
     assert "None" not in text
     assert "One of each kind" in text
 
@@ -165,6 +166,8 @@ def test_without_words_it_names_the_verbs(capsys):
     err = capsys.readouterr().err
     assert "explain: no such verb" in err
     assert all(verb in err for verb in VERBS)
+    assert main(["distill"]) == 2
+    assert "did you mean distil?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", VERBS)
