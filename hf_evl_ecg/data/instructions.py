@@ -9,6 +9,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,8 +26,8 @@ __all__ = ["INSTRUCT_FEATURES", "iterate_json", "load_instructions"]
 
 logger = logging.getLogger(__name__)
 
-CHUNK = 1 << 20
-MAX_RECORD_CHARACTERS = 1 << 24
+CHUNK = 1 << 20  # characters held at once; ECGInstruct has a million records
+MAX_RECORD_CHARACTERS = 1 << 24  # a file that is no list of records must not be read into memory whole
 INSTRUCT_FEATURES = Features(
     {
         "id": Value("string"),
@@ -78,35 +79,12 @@ def load_instructions(
     """
     path, root = Path(path), Path(root).resolve()
     if split not in SPLITS or on_bad not in ("skip", "raise"):
-        raise ValueError(f"split={split!r}, on_bad={on_bad!r}; allowed: {SPLITS}; 'skip' or 'raise'")
+        raise ValueError(f"split={split!r}, on_bad={on_bad!r}: allowed are {SPLITS}, and 'skip' or 'raise'")
     if not path.is_file():
-        raise ValueError(f"{path} is missing; give the json file of conversations")
+        raise ValueError(f"{path}: missing (give the json file of conversations)")
     report = LoadReport(path.stem, notes=["splits as published: one file is one split"])
 
-    def rows() -> Iterator[dict[str, Any]]:
-        report.n_rows = 0
-        report.skipped.clear()
-        for position, item in enumerate(iterate_json(path)):
-            try:
-                turns, target = _check_item(item, path, position, root, draw, check)
-            except ECGRecordError as error:
-                if on_bad == "raise":
-                    raise
-                report.skipped.append(
-                    (str(item.get("id", position)) if isinstance(item, dict) else str(position), str(error))
-                )
-                continue
-            report.n_rows += 1
-            yield target | {
-                "id": str(item.get("id", position)),
-                "source": path.stem,
-                "root": str(root),
-                "split": split,
-                "question": turns[0]["value"],
-                "answer": turns[1]["value"],
-                "conversations": turns,
-            }
-
+    rows = partial(_rows, path, root, report, split=split, draw=draw, on_bad=on_bad, check=check)
     if streaming:
         return IterableDataset.from_generator(rows, features=INSTRUCT_FEATURES), report
     columns: dict[str, list[Any]] = {name: [] for name in INSTRUCT_FEATURES}
@@ -118,6 +96,33 @@ def load_instructions(
     if not report.n_rows:
         raise ValueError(f"{path}: no usable record; {report}")
     return Dataset.from_dict(columns, features=INSTRUCT_FEATURES), report
+
+
+def _rows(
+    path: Path, root: Path, report: LoadReport, *, split: str, draw: bool, on_bad: str, check: bool
+) -> Iterator[dict[str, Any]]:
+    """Rows of the good records; the report is filled anew by each pass over a streamed dataset."""
+    report.n_rows = 0
+    report.skipped.clear()
+    for position, item in enumerate(iterate_json(path)):
+        name = str(item.get("id", position)) if isinstance(item, dict) else str(position)
+        try:
+            turns, target = _check_item(item, path, position, root, draw, check)
+        except ECGRecordError as error:
+            if on_bad == "raise":
+                raise
+            report.skipped.append((name, str(error)))
+            continue
+        report.n_rows += 1
+        yield target | {
+            "id": name,
+            "source": path.stem,
+            "root": str(root),
+            "split": split,
+            "question": turns[0]["value"],
+            "answer": turns[1]["value"],
+            "conversations": turns,
+        }
 
 
 def iterate_json(path: str | os.PathLike[str]) -> Iterator[Any]:

@@ -82,13 +82,15 @@ def make_row(record: str, source: str, root: str | os.PathLike[str], split: str,
         ValueError: Unknown split, column or label.
     """
     if split not in SPLITS:
-        raise ValueError(f"record {record!r}: split is {split!r}; allowed: {SPLITS}")
-    strangers = sorted(set(known) - set(FEATURES))
-    if strangers:
-        raise ValueError(f"unknown columns {strangers}; allowed: {list(FEATURES)}")
-    unknown = unknown_labels([*known.get("labels", ()), *known.get("known_labels", ())])
+        raise ValueError(f"record {record!r}: split={split!r}: allowed are {SPLITS}")
+    surplus = sorted(set(known) - set(FEATURES))
+    if surplus:
+        raise ValueError(f"unknown columns {surplus}: allowed are {list(FEATURES)}")
+    unknown = unknown_labels(list(dict.fromkeys([*known.get("labels", ()), *known.get("known_labels", ())])))
     if unknown:
-        raise ValueError(f"record {record!r}: unknown labels {unknown}; see hf_evl_ecg.qa.labels.LABELS")
+        raise ValueError(
+            f"record {record!r}: unknown labels {unknown}: allowed are those of hf_evl_ecg.qa.labels.LABELS"
+        )
     row: dict[str, Any] = dict.fromkeys(FEATURES)
     row.update(storage="wfdb", labels=[], known_labels=[], diagnoses=[])
     return row | known | {"record": record, "source": source, "root": os.fspath(root), "split": split}
@@ -131,13 +133,13 @@ def collect_rows(
             continue
         if row["patient"] is not None and splits.setdefault(row["patient"], row["split"]) != row["split"]:
             both = f"{splits[row['patient']]} and {row['split']}"
-            raise ValueError(f"{source}: patient {row['patient']} is in {both}; a patient belongs to one split")
+            raise ValueError(f"{source}: patient {row['patient']} is in {both}: a patient belongs to one split")
         good.append(row)
     if report.skipped:
         names = ", ".join(record for record, _ in report.skipped[:10])
         logger.warning("%s: skipped %d bad records (%s)", source, len(report.skipped), names)
     if not good:
-        raise ValueError(f"{source}: no readable record; {report}")
+        raise ValueError(f"{source}: no readable record, {report}")
     report.n_rows = len(good)
     return Dataset.from_list(good, features=FEATURES), report
 
@@ -163,7 +165,7 @@ def split_by_group(
         ['train', 'test', 'train']
     """
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise ValueError(f"fractions are {fractions}; allowed: three shares for {SPLITS}, 0 or more, summing to 1")
+        raise ValueError(f"fractions={fractions}: three shares for {SPLITS} are needed, 0 or more, summing to 1")
     # A hash, not a shuffle: a record that is added or left out moves hardly any other into another split.
     names = sorted(set(groups), key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
     cuts = [round(fractions[0] * len(names)), round((fractions[0] + fractions[1]) * len(names))]
