@@ -22,6 +22,7 @@ from .wfdb_records import check_wfdb
 __all__ = ["SNOMED_LABELS", "cpsc_labels", "load_cinc", "read_dx_mapping"]
 
 SINUS_RHYTHM = "426783006"
+# Codes that mean the same finding share a label, as bundle branch blocks and premature beats do in the Challenge's own scoring.
 SNOMED_LABELS = {
     **{"164889003": "AF", "270492004": "I-AVB", "195042002": "II-AVB", "27885002": "III-AVB"},
     **{"164909002": "LBBB", "733534002": "LBBB", "59118001": "RBBB", "713427006": "RBBB", "251120003": "ILBBB"},
@@ -93,7 +94,7 @@ def load_cinc(
     wanted = [name for name in found if name != "ptb-xl"] if sources is None else list(sources)
     absent = [name for name in wanted if name not in found]
     if absent or not wanted:
-        raise ValueError(f"{root} has no records of {absent or 'any source'}; it has {sorted(found)}")
+        raise ValueError(f"{root}: no records of {absent or 'any source'}, it has {sorted(found)}")
     records = [(source, record) for source in wanted for record in found[source]]
     splits = split_by_group([record for _, record in records], fractions=fractions, seed=seed)
     makers = [

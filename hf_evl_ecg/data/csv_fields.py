@@ -14,16 +14,16 @@ def read_table(path: Path, needed: Sequence[str]) -> Iterator[dict[str, str]]:
         ValueError: The file is missing or damaged, or lacks a needed column.
     """
     if not path.is_file():
-        raise ValueError(f"{path} is missing; give the folder that holds it")
+        raise ValueError(f"{path}: missing (give the folder that holds it)")
     with path.open(newline="", encoding="utf-8-sig") as file:
         try:
             reader = csv.DictReader(file, restval="")
             missing = [name for name in needed if name not in (reader.fieldnames or ())]
             if missing:
-                raise ValueError(f"{path} has no columns {missing}; it has {reader.fieldnames}")
+                raise ValueError(f"{path}: no columns {missing}, it has {reader.fieldnames}")
             yield from reader
         except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not a CSV file in UTF-8: {error}") from error
+            raise ValueError(f"{path}: not a CSV file in UTF-8, {error}") from error
 
 
 def number(text: str | None) -> float | None:

@@ -85,7 +85,7 @@ def load_ludb(
     folder = root / "data" if (root / "data").is_dir() else root
     names = sorted((path.stem for path in folder.glob("*.hea")), key=lambda name: (len(name), name))
     if not names:
-        raise ValueError(f"{folder} holds no .hea file; give LUDB's folder")
+        raise ValueError(f"{folder}: no .hea file in it (give LUDB's folder)")
     splits = split_by_group(names, fractions=fractions, seed=seed)
     records = [str((folder / name).relative_to(root)) for name in names]
     makers = [

@@ -76,7 +76,7 @@ def load_ptbxl(
         ECGRecordError: A bad record, with `on_bad="raise"`.
     """
     if sampling_rate not in (500, 100):
-        raise ValueError(f"sampling_rate is {sampling_rate}; allowed: 500, 100")
+        raise ValueError(f"sampling_rate={sampling_rate}: allowed are 500 and 100")
     root = Path(root).resolve()
     classes = _diagnostic_classes(root / "scp_statements.csv")
     column = "filename_hr" if sampling_rate == 500 else "filename_lr"
@@ -121,6 +121,7 @@ def load_ptbxl_filtered(
     ]
     splits = split_by_group(groups, fractions=fractions, seed=seed)
     folds = [number(entry.get("strat_fold")) for entry in entries]
+    # Folds 9 and 10 keep their official split: what is tested on PTB-XL must not have been trained on here.
     splits = [_fold_split(f"{fold}") if (fold or 0) > 8 else split for fold, split in zip(folds, splits, strict=True)]
 
     makers = [
@@ -225,7 +226,7 @@ def _array_record(entry: Mapping[str, str]) -> str:
 def _diagnostic_classes(path: Path) -> dict[str, str]:
     entries = list(read_table(path, ("diagnostic_class",)))
     if not entries:
-        raise ValueError(f"{path} is empty")
+        raise ValueError(f"{path}: no rows")
     code = next(iter(entries[0]))  # the first column has no name in the published file
     return {entry[code]: entry["diagnostic_class"] for entry in entries if entry["diagnostic_class"]}
 
@@ -233,5 +234,5 @@ def _diagnostic_classes(path: Path) -> dict[str, str]:
 def _fold_split(text: str) -> str:
     fold = number(text)
     if fold is None or not 1 <= fold <= 10:
-        raise ValueError(f"strat_fold is {text!r}; allowed: 1 to 10")
+        raise ValueError(f"strat_fold={text!r}: allowed are 1 to 10")
     return "train" if fold <= 8 else ("validation" if fold == 9 else "test")

@@ -83,18 +83,19 @@ def question_dataset(
     unknown = [name for name in formats if name not in FORMATS] + [name for name in tasks if name not in TASKS]
     if unknown or report_text not in ("labels", "original") or (per_record is not None and per_record < 1):
         raise ValueError(
-            f"unknown {unknown}, report_text={report_text!r}, per_record={per_record}; allowed: formats {FORMATS}, "
+            f"unknown {unknown}, report_text={report_text!r}, per_record={per_record}: allowed are formats {FORMATS}, "
             f"tasks {TASKS}, report_text 'labels' or 'original', per_record 1 or more"
         )
     if balanced and per_record is not None:
         raise ValueError(
-            f"balanced and per_record={per_record}: leaving questions out record by record would undo the balance; "
-            "give one of them"
+            f"balanced and per_record={per_record}: leaving questions out record by record would undo the balance "
+            "(give one of them)"
         )
     counts = Counter(label for labels in rows["labels"] for label in labels)
     values_of = {task: [value for value in rows[task] if value is not None] for task in MEASUREMENTS}
     made: list[dict[str, Any]] = []
     for row in rows:
+        # By name, so that a record's choices do not depend on which come before it.
         rng = random.Random(f"{seed}:{row['source']}:{row['record']}")
         items = questions_of_row(row, rng, counts, values_of, formats, tasks, report_text, every_label=balanced)
         if classes is not None and set(classes) <= set(row["known_labels"]):
@@ -105,7 +106,7 @@ def question_dataset(
     if balanced:
         made = _balance(made, random.Random(f"{seed}:balance"))
     if not made:
-        raise ValueError(f"no question of formats {list(formats)} and tasks {list(tasks)} can be made from these rows")
+        raise ValueError(f"formats={list(formats)}, tasks={list(tasks)}: no such question can be made from these rows")
     return Dataset.from_dict({name: [item[name] for item in made] for name in QUESTION_FEATURES}, QUESTION_FEATURES)
 
 
@@ -131,7 +132,7 @@ def conversation_dataset(questions: Dataset, turns: int, *, seed: int = 0) -> Da
         [{'from': 'human', 'value': 'What is the rhythm?'}, {'from': 'gpt', 'value': 'sinus rhythm'}]
     """
     if turns < 1:
-        raise ValueError(f"turns={turns}; it must be at least 1")
+        raise ValueError(f"turns={turns}: it must be at least 1")
     of_record: defaultdict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for item in questions:
         of_record[tuple(item[name] for name in LOCATION)].append(item)

@@ -46,6 +46,7 @@ class RenderedECG:
         if self.augment is None:
             return render(ecg, self.config).convert("RGB")
         seed = int(torch.randint(2**31, ())) if self.seed is None else self.seed
+        # Not hash(): Python salts it, and every worker would draw other artefacts.
         name = zlib.crc32(str(example["record"]).encode())
         return render_augmented(ecg, self.config, self.augment, (seed, name)).convert("RGB")
 
@@ -56,7 +57,7 @@ class RenderedECG:
             ValueError: If the images are drawn anew each time, so that cached features would belong to others.
         """
         if self.augment is not None and self.seed is None:
-            raise ValueError("artefacts that are new each time cannot be cached; give RenderedECG a seed.")
+            raise ValueError("seed=None: artefacts that are new each time cannot be cached (give RenderedECG a seed)")
         augment = None if self.augment is None else asdict(self.augment)
         parts = [self.config.fingerprint(), augment, self.seed if augment else None]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

@@ -52,13 +52,14 @@ def restore_millivolts(z: np.ndarray) -> tuple[np.ndarray, bool]:
         False
     """
     if z.ndim != 2 or z.shape[1] != len(STANDARD_LEADS) or not len(z):
-        raise ValueError(f"z has shape {z.shape}; allowed: (T, 12)")
+        raise ValueError(f"z of shape {z.shape}: (T, 12) is needed")
     z = z.astype(np.float64)
     typical = np.array(TYPICAL_STD_MV)
     limb = z[:, :6]
     moments = limb.T @ limb / len(z)
     values, vectors = np.linalg.eigh((_LIMB_LAWS.T @ _LIMB_LAWS) * moments)
     scales = vectors[:, 0] * np.sign(vectors[:, 0].sum())
+    # All six scales positive, and the laws met by them and by no second set.
     solved = bool(scales.min() > 0.01 and values[1] > 1e-6 and values[0] < 0.01 * values[1])
     if solved:
         scale = typical.copy()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .config import TRACE_RANGE_MM
 from .palettes import PALETTES
 
 __all__ = ["AugmentConfig", "Augmentation", "Crease", "sample_augmentation"]
@@ -55,11 +56,11 @@ class AugmentConfig:
         object.__setattr__(self, "palettes", tuple(self.palettes))
         unknown = sorted(set(self.palettes) - set(PALETTES))
         if unknown:
-            raise ValueError(f"palettes={unknown}: known are {sorted(PALETTES)}")
+            raise ValueError(f"palettes={unknown}: allowed are {sorted(PALETTES)}")
         if self.trace_mm is not None:
-            low, high = self.trace_mm
-            if not 0.05 <= low <= high <= 3.0:
-                raise ValueError(f"trace_mm={self.trace_mm}: give (thinnest, thickest) within 0.05 to 3 mm")
+            (low, high), (least, most) = self.trace_mm, TRACE_RANGE_MM
+            if not least <= low <= high <= most:
+                raise ValueError(f"trace_mm={self.trace_mm}: give (thinnest, thickest) within {least:g} to {most:g} mm")
             object.__setattr__(self, "trace_mm", (float(low), float(high)))
 
 

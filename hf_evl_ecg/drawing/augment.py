@@ -42,7 +42,7 @@ def augment(image: Image.Image, augmentation: Augmentation) -> Image.Image:
         ValueError: Another image mode.
     """
     if image.mode not in ("RGB", "L"):
-        raise ValueError(f"image has mode {image.mode!r}: convert it to 'RGB' or 'L' first")
+        raise ValueError(f"image of mode {image.mode!r}: 'RGB' or 'L' is needed (convert it first)")
     rng = np.random.default_rng(augmentation.seed)
     image = image.copy()
     if augmentation.yellowing or augmentation.creases:

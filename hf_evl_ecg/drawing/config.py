@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,11 +14,12 @@ from .layouts import LAYOUTS, Layout
 from .page import Page
 from .palettes import PALETTES, Palette
 
-__all__ = ["RenderConfig", "read_stored_config"]
+__all__ = ["TRACE_RANGE_MM", "RenderConfig", "read_stored_config"]
 
 _DRAWING_VERSION = (
     1  # raised when the same configuration gives other pixels, so that old caches are not taken for new ones
 )
+TRACE_RANGE_MM = (0.05, 3.0)  # from the finest pen to one that hides an R wave
 _GRIDS = ("full", "thick", "none")
 _OVERFLOWS = ("overlap", "clamp")
 _MODES = ("RGB", "L")
@@ -85,10 +85,10 @@ class RenderConfig:
         for name, allowed in (("grid", _GRIDS), ("overflow", _OVERFLOWS), ("mode", _MODES)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r}: allowed are {list(allowed)}")
-        if not (math.isfinite(self.trace_mm) and 0.05 <= self.trace_mm <= 3.0):
-            raise ValueError(f"trace_mm={self.trace_mm}: give a width from 0.05 to 3 mm")
+        if not TRACE_RANGE_MM[0] <= self.trace_mm <= TRACE_RANGE_MM[1]:
+            raise ValueError(f"trace_mm={self.trace_mm}: allowed are {TRACE_RANGE_MM[0]:g} to {TRACE_RANGE_MM[1]:g} mm")
         if self.header.count("\n") > 2:
-            raise ValueError(f"header={self.header!r} has more than three lines")
+            raise ValueError(f"header={self.header!r}: at most three lines are allowed")
         header_fields(self.header)
         self.page()  # a layout larger than the paper is refused here, not at the first record
 
@@ -163,7 +163,7 @@ def _named(what: str, value: Any, known: Mapping[str, Any], kind: type) -> Any:
     """A `Layout` or `Palette` from itself, its name, or its fields."""
     if isinstance(value, str):
         if value not in known:
-            raise ValueError(f"{what}={value!r}: known are {sorted(known)}; or give a {kind.__name__}")
+            raise ValueError(f"{what}={value!r}: allowed are {sorted(known)}, or a {kind.__name__}")
         return known[value]
     if isinstance(value, Mapping):
         try:
@@ -171,5 +171,5 @@ def _named(what: str, value: Any, known: Mapping[str, Any], kind: type) -> Any:
         except TypeError as error:
             raise ValueError(f"{what}={dict(value)!r}: {error}") from error
     if not isinstance(value, kind):
-        raise ValueError(f"{what}={value!r}: give a name from {sorted(known)} or a {kind.__name__}")
+        raise ValueError(f"{what}={value!r}: allowed are {sorted(known)}, or a {kind.__name__}")
     return value

@@ -23,10 +23,10 @@ def header_fields(template: str) -> list[str]:
     try:
         fields = [field for _, field, _, _ in Formatter().parse(template) if field is not None]
     except ValueError as error:
-        raise ValueError(f"header={template!r} cannot be read: {error}") from error
+        raise ValueError(f"header={template!r}: it cannot be read, {error}") from error
     # Templates come from configuration files; str.format would follow "{x.__class__}" into Python's inside.
     if not all(field.isidentifier() for field in fields):
-        raise ValueError(f"header={template!r} has the fields {fields}: use plain names such as {{record_name}}")
+        raise ValueError(f"header={template!r}: its fields {fields} must be plain names such as {{record_name}}")
     return fields
 
 

@@ -25,12 +25,12 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         (255, 255, 255)
     """
     if image.format == "TIFF" and (pages := getattr(image, "n_frames", 1)) > 1:
-        raise ValueError(f"{pages} pages; give one page")
+        raise ValueError(f"{pages} pages: one is needed")
     upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith(("I", "F")):
+    if upright.mode.startswith(("I", "F")):  # Pillow's own conversion to 8 bits cuts off at 255
         values = np.asarray(upright)
         if upright.mode == "F" or values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"pixels of mode {upright.mode!r}; give 8 bits per colour, or 16 bits of grey")
+            raise ValueError(f"pixels of mode {upright.mode!r}: 8 bits per colour or 16 bits of grey are needed")
         return Image.fromarray(np.rint(values / 257).astype(np.uint8)).convert("RGB")
     if not upright.has_transparency_data:
         return upright.convert("RGB")
@@ -54,11 +54,11 @@ class ImageFile:
         if isinstance(image, Image.Image):
             return upright_rgb(image)
         if not isinstance(image, str | Path):
-            raise ValueError(f"'image' is {type(image).__name__}; a PIL image or a file name is needed.")
+            raise ValueError(f"image={type(image).__name__}: a PIL image or a file name is needed")
         if self.root is None:
-            raise ValueError(f"'image' is the file name {str(image)!r}; name its folder with ImageFile(root=…).")
+            raise ValueError(f"image={str(image)!r}: a file name needs a folder (ImageFile(root=…))")
         path = (Path(self.root) / image).resolve()
         if not path.is_relative_to(Path(self.root).resolve()):
-            raise ValueError(f"the file name {str(image)!r} leads out of {self.root}.")
+            raise ValueError(f"image={str(image)!r}: it leads out of {self.root}")
         with Image.open(path) as opened:
             return upright_rgb(opened)

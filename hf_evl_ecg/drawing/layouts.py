@@ -39,14 +39,14 @@ class Layout:
         object.__setattr__(self, "duration_s", float(self.duration_s))
         if not self.rows or not all(self.rows):
             raise ValueError(
-                f"layout {self.name!r} has {self.rows!r}: give at least one row, and at least one lead per row"
+                f"layout {self.name!r}: rows={self.rows!r}: at least one row is needed, and one lead in each"
             )
         unknown = [lead for row in self.rows for lead in row if lead not in STANDARD_LEADS]
         if unknown:
-            raise ValueError(f"layout {self.name!r} names the leads {unknown}: allowed are {list(STANDARD_LEADS)}")
+            raise ValueError(f"layout {self.name!r}: leads={unknown}: allowed are {list(STANDARD_LEADS)}")
         if not (math.isfinite(self.duration_s) and self.duration_s > 0):
             raise ValueError(
-                f"layout {self.name!r} has duration_s={self.duration_s}: give a positive number of seconds"
+                f"layout {self.name!r}: duration_s={self.duration_s}: a positive number of seconds is needed"
             )
 
     def strip_duration_s(self, row: int) -> float:

@@ -26,9 +26,9 @@ __all__ = ["render"]
 
 _THIN_MM = 0.12
 _THICK_MM = 0.25
-_LEAST_TRACE_PX = 1.0
-_LEAST_TEXT_PX = 7.0
-_LEAST_INK = 1.0 / 512.0
+_LEAST_TRACE_PX = 1.0  # a thinner line would fade into grey
+_LEAST_TEXT_PX = 7.0  # smaller letters cannot be read
+_LEAST_INK = 1.0 / 512.0  # less changes no 8-bit colour
 
 
 def render(ecg: ECG, config: RenderConfig | None = None) -> Image.Image:
@@ -67,7 +67,7 @@ def _trace(ecg: ECG, strip: Strip, page: Page, config: RenderConfig) -> Coverage
     height = ecg.lead(strip.lead)[begin:stop] * -page.scale.px_per_mv
     if config.overflow == "clamp":
         height = np.clip(height, -page.pitch_px / 2, page.pitch_px / 2)
-    return stroke_coverage(
+    return stroke_coverage(  # in float64: at the far end of a page of 20,000 px, float32 resolves 0.002 px only
         height.astype(np.float64) + strip.baseline_px,
         first=first - begin,
         last=first - begin + strip.duration_s * ecg.fs_hz,
@@ -87,6 +87,7 @@ def _pen_px(page: Page, config: RenderConfig) -> float:
 def _paper(config: RenderConfig, simulated: bool) -> tuple[Page, np.ndarray]:
     """The page and all that is the same for every record. Shape: (height, width, channels), uint8, read-only."""
     page = config.page()
+    # Augmented pages differ in the pen's width each time; with it taken out, they share the grid, which is slow to draw.
     canvas = _grid(replace(config, trace_mm=RenderConfig.trace_mm)).copy()
     pen = _pen_px(page, config) / 2
     ink = _colour(config, "ink")
@@ -142,7 +143,7 @@ def _union(parts: list[Coverage]) -> Coverage:
 
 def _ink(canvas: np.ndarray, coverage: Coverage, colour: tuple[int, ...]) -> None:
     """Lay ink over the covered pixels, in place."""
-    inked = np.flatnonzero(coverage.area > _LEAST_INK)
+    inked = np.flatnonzero(coverage.area > _LEAST_INK)  # a stroke covers few pixels of the rectangle it lies in
     share = coverage.area.ravel()[inked, None]
     row, column = np.divmod(inked, coverage.area.shape[1])
     pixels = canvas.reshape(-1, canvas.shape[-1])

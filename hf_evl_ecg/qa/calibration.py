@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 def option_probabilities(log_likelihoods: ArrayLike, temperature: float = 1.0) -> Array:
     """Softmax over the options of each item; options that an item does not have are -inf. Shape: (n, K)."""
     if temperature <= 0:
-        raise ValueError(f"temperature is {temperature}; it must be above 0")
+        raise ValueError(f"temperature={temperature}: it must be above 0")
     logits = np.asarray(log_likelihoods, np.float64) / temperature
     shifted = np.exp(logits - logits.max(1, keepdims=True))
     return shifted / shifted.sum(1, keepdims=True)
@@ -38,12 +38,14 @@ def fit_temperature(log_likelihoods: ArrayLike, target: ArrayLike) -> float:
     """
     scores, target = np.asarray(log_likelihoods, np.float64), np.asarray(target, int)
     if scores.ndim != 2 or len(scores) != len(target) or not len(target):
-        raise ValueError(f"log-likelihoods of shape {scores.shape} for {target.shape} targets; needed: (n, K), (n,)")
+        raise ValueError(
+            f"log_likelihoods of shape {scores.shape}, target of {target.shape}: (n, K) and (n,) are needed"
+        )
     rows = np.arange(len(target))
 
     def loss(log_temperature: float) -> float:
         probability = option_probabilities(scores, float(np.exp(log_temperature)))[rows, target]
-        return float(-np.log(np.maximum(probability, 1e-300)).mean())
+        return float(-np.log(np.maximum(probability, 1e-300)).mean())  # log 0 would end the search
 
     found = minimize_scalar(loss, bounds=(np.log(0.01), np.log(100)), method="bounded", options={"xatol": 1e-6})
     return float(np.exp(found.x))
@@ -127,8 +129,8 @@ def _binned(confidence: ArrayLike, correct: ArrayLike, n_bins: int) -> tuple[Arr
     confidence, correct = np.asarray(confidence, np.float64), np.asarray(correct, np.float64)
     if n_bins < 1 or confidence.shape != correct.shape or confidence.ndim != 1:
         raise ValueError(
-            f"{n_bins} bins, shapes {confidence.shape} and {correct.shape}; needed: at least 1 bin, (n,) twice"
+            f"n_bins={n_bins}, shapes {confidence.shape} and {correct.shape}: at least 1 bin and (n,) twice are needed"
         )
     if len(confidence) and not (confidence.min() >= 0 and confidence.max() <= 1 + 1e-9):
-        raise ValueError(f"confidences from {confidence.min()} to {confidence.max()}; allowed: 0 to 1")
+        raise ValueError(f"confidence from {confidence.min()} to {confidence.max()}: 0 to 1 is allowed")
     return confidence, correct, np.minimum((confidence * n_bins).astype(int), n_bins - 1)

@@ -129,14 +129,16 @@ def compat_scores(
         ValueError: An unknown subset, lists of unequal length, or a wrong number of answers.
     """
     if subset not in SUBSETS:
-        raise ValueError(f"unknown test set {subset!r}; allowed: {sorted(SUBSETS)}")
+        raise ValueError(f"subset={subset!r}: allowed are {sorted(SUBSETS)}")
     if not len(questions) == len(answers) == len(references) or not answers:
         raise ValueError(
-            f"{len(questions)} questions, {len(answers)} answers, {len(references)} references; give one each"
+            f"{len(questions)} questions, {len(answers)} answers, {len(references)} references: one of each is needed per question"
         )
     spec = SUBSETS[subset]
     if len(answers) != spec.size and not allow_partial:
-        raise ValueError(f"{subset} has {spec.size} questions, got {len(answers)}; set allow_partial to score a part")
+        raise ValueError(
+            f"{len(answers)} answers: {subset} has {spec.size} questions (set allow_partial to score a part)"
+        )
     if spec.kind == "labels":
         return _label_scores(
             [compat_labels(text, subset) for text in answers],
@@ -156,7 +158,7 @@ def _label_scores(predicted: Sequence[tuple[str, ...]], truth: Sequence[tuple[st
     """Scores over the classes that occur in the references; other predicted labels are ignored."""
     classes = sorted({label for labels in truth for label in labels})
     if not classes:
-        raise ValueError("no reference holds a label of this test set")
+        raise ValueError("references: none holds a label of this test set")
     y_true = np.array([[label in labels for label in classes] for labels in truth])
     y_pred = np.array([[label in labels for label in classes] for labels in predicted])
     aucs = [float(roc_auc(y_true[:, i], y_pred[:, i])) for i in range(len(classes))]
@@ -170,5 +172,5 @@ def _label_scores(predicted: Sequence[tuple[str, ...]], truth: Sequence[tuple[st
 def _subset(name: str, kind: str) -> Subset:
     if name not in SUBSETS or SUBSETS[name].kind != kind:
         allowed = [known for known, spec in SUBSETS.items() if spec.kind == kind]
-        raise ValueError(f"test set {name!r}; allowed: {allowed}")
+        raise ValueError(f"subset={name!r}: allowed are {allowed}")
     return SUBSETS[name]

@@ -52,7 +52,7 @@ def item_kind(item: Mapping[str, Any]) -> str:
     if form is None:
         return "text"
     if form not in FORMATS:
-        raise ValueError(f"record {item.get('record')!r}: format is {form!r}; allowed: {FORMATS}")
+        raise ValueError(f"record {item.get('record')!r}: format={form!r}: allowed are {FORMATS}")
     if form == "closed":
         return _need(item, "yes_no", str(item["answer"]).lower() in (YES, NO), f"an answer of {YES!r} or {NO!r}")
     if form == "choice":
@@ -156,7 +156,9 @@ def label_matrix(sets: Sequence[frozenset[str] | None], classes: Sequence[str]) 
 def _right_option(item: Mapping[str, Any]) -> int:
     index = parse_option(item["answer"], item["options"])
     if index is None:
-        raise ValueError(f"record {item.get('record')!r}: answer {item['answer']!r} is none of {list(item['options'])}")
+        raise ValueError(
+            f"record {item.get('record')!r}: answer={item['answer']!r}: it is none of {list(item['options'])}"
+        )
     return index
 
 
@@ -164,7 +166,7 @@ def _need(item: Mapping[str, Any], kind: str, there: bool, what: str) -> str:
     if not there:
         raise ValueError(
             f"record {item.get('record')!r}: a question of format {item['format']!r} and task {item.get('task')!r} needs "
-            f"{what}; build items with hf_evl_ecg.qa.items"
+            f"{what} (build items with hf_evl_ecg.qa.items)"
         )
     return kind
 

@@ -47,10 +47,10 @@ def qa_item(record: str, question: str, answer: str, format: str, task: str, **d
     """
     if format not in FORMATS or task not in TASKS or not set(details) <= set(QA_KEYS):
         raise ValueError(
-            f"format={format!r}, task={task!r}, details={sorted(details)}; allowed: {FORMATS}, {TASKS}, {QA_KEYS[5:]}"
+            f"format={format!r}, task={task!r}, details={sorted(details)}: allowed are {FORMATS}, {TASKS}, {QA_KEYS[5:]}"
         )
     if not question.strip() or not answer.strip():
-        raise ValueError(f"record {record!r}: a question needs an answer; got {question!r} and {answer!r}")
+        raise ValueError(f"record {record!r}: question={question!r}, answer={answer!r}: neither may be empty")
     item: dict[str, Any] = dict.fromkeys(QA_KEYS)
     return item | {"record": record, "question": question, "answer": answer, "format": format, "task": task} | details
 
@@ -90,7 +90,7 @@ def choice_question(
         ValueError: No distractor, more options than letters, or the correct label among the distractors.
     """
     if correct in distractors:
-        raise ValueError(f"{correct} is given as correct and as a distractor")
+        raise ValueError(f"correct={correct!r}: it is among the distractors too")
     texts = [label_text(label) for label in (correct, *distractors)]
     question = rng.choice(QUESTIONS["choice", task])
     return _choice_item(record, task, question, texts, rng, labels=[correct])
@@ -102,9 +102,9 @@ def class_list_question(record: str, classes: Sequence[str], present: Sequence[s
     Raises:
         ValueError: A present label is not among the classes.
     """
-    strangers = sorted(set(present) - set(classes))
-    if strangers:
-        raise ValueError(f"labels {strangers} are not among the classes asked about; allowed: {list(classes)}")
+    unknown = sorted(set(present) - set(classes))
+    if unknown:
+        raise ValueError(f"present={unknown}: not among the classes asked about, {list(classes)}")
     found = [label for label in classes if label in present]
     question = CLASS_LIST.format(classes=", ".join(map(label_text, classes)), nothing=NOTHING_FOUND)
     answer = ", ".join(map(label_text, found)) or NOTHING_FOUND
@@ -135,11 +135,11 @@ def measurement_question(
         '72 beats per minute'
     """
     if task not in MEASUREMENTS or format not in FORMATS[:4]:
-        raise ValueError(f"task={task!r}, format={format!r}; allowed: {sorted(MEASUREMENTS)}, {FORMATS[:4]}")
+        raise ValueError(f"task={task!r}, format={format!r}: allowed are {sorted(MEASUREMENTS)}, {FORMATS[:4]}")
     kind = MEASUREMENTS[task]
     if not kind.plausible[0] <= value <= kind.plausible[1]:
         raise ValueError(
-            f"{record}: {task} of {value:g} {kind.unit}; allowed: {kind.plausible[0]:g} to {kind.plausible[1]:g}"
+            f"{record}: {task}={value:g}: allowed are {kind.plausible[0]:g} to {kind.plausible[1]:g} {kind.unit}"
         )
     question = rng.choice(QUESTIONS[format, "measurement"])
     details = {"value": float(value), "tolerance": kind.tolerance, "unit": kind.unit}
@@ -208,7 +208,7 @@ def _choice_item(
 ) -> dict[str, Any]:
     """Shuffle the options, of which the first is right, and letter them."""
     if not 2 <= len(texts) <= len(CHOICE_LETTERS):
-        raise ValueError(f"{len(texts)} options; allowed: 2 to {len(CHOICE_LETTERS)}")
+        raise ValueError(f"{len(texts)} options: 2 to {len(CHOICE_LETTERS)} are allowed")
     options = list(texts)
     rng.shuffle(options)
     lettered = [f"{letter}. {text}" for letter, text in zip(CHOICE_LETTERS, options, strict=False)]

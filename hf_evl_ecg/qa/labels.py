@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 __all__ = [
     "AXIS_LABELS",
-    "CODE15_CLASSES",
     "CPSC_CLASSES",
     "FINDING_LABELS",
     "LABELS",
@@ -80,7 +79,6 @@ _TABLE = (
 LABELS: dict[str, Label] = {label.code: label for label in _TABLE}
 PTBXL_SUPERCLASSES = ("NORM", "MI", "STTC", "CD", "HYP")
 CPSC_CLASSES = ("NORM", "AF", "I-AVB", "LBBB", "RBBB", "PAC", "PVC", "STD", "STE")
-CODE15_CLASSES = ("I-AVB", "RBBB", "LBBB", "SBRAD", "STACH", "AF")
 RHYTHM_LABELS = ("SR", "SBRAD", "STACH", "SARRH", "AF", "AFLT", "SVTAC", "PACE")
 AXIS_LABELS = ("AXN", "LAD", "RAD")
 FINDING_LABELS = tuple(code for code in LABELS if code not in (*PTBXL_SUPERCLASSES, *RHYTHM_LABELS, *AXIS_LABELS))
@@ -97,7 +95,7 @@ def label_text(code: str) -> str:
         'first-degree AV block'
     """
     if code not in LABELS:
-        raise ValueError(f"unknown label {code!r}; allowed: {sorted(LABELS)}")
+        raise ValueError(f"unknown label {code!r}: allowed are {sorted(LABELS)}")
     return LABELS[code].text
 
 

@@ -71,7 +71,7 @@ def bootstrap_weights(groups: ArrayLike, n_resamples: int, seed: int = 0) -> Arr
     names, index = np.unique(np.asarray(groups), return_inverse=True)
     if index.ndim != 1 or not len(index) or n_resamples < 1:
         raise ValueError(
-            f"groups of shape {np.shape(groups)}, {n_resamples} resamples; needed: (n,), at least 1 of each"
+            f"groups of shape {np.shape(groups)}, {n_resamples} resamples: (n,) and at least 1 of each are needed"
         )
     rng = np.random.default_rng(seed)
     counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_resamples)
@@ -191,7 +191,9 @@ def roc_auc(truth: ArrayLike, scores: ArrayLike, weights: Array | None = None) -
     """
     truth, scores = np.asarray(truth, bool), np.asarray(scores, np.float64)
     if not np.isfinite(scores).all():
-        raise ValueError(f"{int((~np.isfinite(scores)).sum())} of {scores.size} scores are not finite")
+        raise ValueError(
+            f"{int((~np.isfinite(scores)).sum())} of {scores.size} scores are not finite (a ranking needs every one)"
+        )
     order = np.argsort(scores, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) > 0])
     w = _rows(weights, len(truth))[:, order]
@@ -239,7 +241,7 @@ def _rows(weights: Array | None, n: int) -> Array:
     if weights is None:
         return np.ones((1, n))
     if weights.ndim != 2 or weights.shape[1] != n:
-        raise ValueError(f"weights of shape {weights.shape} for {n} items; needed: (R, {n})")
+        raise ValueError(f"weights of shape {weights.shape} for {n} items: (R, {n}) is needed")
     return weights
 
 

@@ -74,7 +74,7 @@ def parse_labels(text: str, codes: Sequence[str]) -> LabelAnswer:
         False
     """
     if unknown := unknown_labels(codes):
-        raise ValueError(f"unknown labels {unknown}; allowed: {sorted(LABELS)}")
+        raise ValueError(f"unknown labels {unknown}: allowed are {sorted(LABELS)}")
     asserted: set[str] = set()
     denied: set[str] = set()
     for start, end, code in _mentions(text):
@@ -130,7 +130,7 @@ def parse_option(text: str, options: Sequence[str]) -> int | None:
         (1, 0, None)
     """
     if not 1 <= len(options) <= len(CHOICE_LETTERS):
-        raise ValueError(f"{len(options)} options; allowed: 1 to {len(CHOICE_LETTERS)}")
+        raise ValueError(f"{len(options)} options: 1 to {len(CHOICE_LETTERS)} are allowed")
     letters = _letters(text, options)
     texts = _named_options(text, options)
     chosen = letters & texts if letters and texts else letters | texts
@@ -159,7 +159,7 @@ def parse_number(text: str, unit: str) -> float | None:
     """
     factors = _factors(unit)
     names = "|".join(re.escape(name) for name in sorted(factors, key=len, reverse=True))
-    if re.search(
+    if re.search(  # a range is no value, not even its middle
         rf"{_NUMBER}\s*(?:-|\u2013|\bto\b|\band\b|\bor\b)\s*\d+(?:[.,]\d+)*\s*(?:{names})?(?![\w/])",
         text,
         re.IGNORECASE,
@@ -169,7 +169,7 @@ def parse_number(text: str, unit: str) -> float | None:
     for match in re.finditer(rf"({_NUMBER})[\s-]*({names})(?![\w/])", text, re.IGNORECASE):
         with_unit.add(_value(match.group(1)) * factors[match.group(2).lower()])
     bare = {_value(m.group()) for m in re.finditer(rf"{_NUMBER}(?!\s*-?[A-Za-z/%\u00b0\u00b5])", text)}
-    values = with_unit or bare
+    values = with_unit or bare  # "72 bpm in lead 2": what has the unit is meant
     return values.pop() if len(values) == 1 else None
 
 
@@ -185,13 +185,13 @@ def convert_to_unit(value: float, given: str, unit: str) -> float:
     """
     factors = _factors(unit)
     if given not in factors:
-        raise ValueError(f"{given!r} cannot be converted to {unit}; allowed: {sorted(factors)}")
+        raise ValueError(f"given={given!r}: it cannot be converted to {unit}, allowed are {sorted(factors)}")
     return value * factors[given]
 
 
 def _factors(unit: str) -> dict[str, int]:
     if unit not in _UNITS:
-        raise ValueError(f"unknown unit {unit!r}; allowed: {sorted(_UNITS)}")
+        raise ValueError(f"unknown unit {unit!r}: allowed are {sorted(_UNITS)}")
     return _UNITS[unit]
 
 

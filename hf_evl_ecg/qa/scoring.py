@@ -54,7 +54,7 @@ def score_answers(
     """
     if not items or len(items) != len(answers):
         raise ValueError(
-            f"{len(items)} items and {len(answers)} answers; give one answer for each of at least one item"
+            f"{len(items)} items, {len(answers)} answers: one answer is needed for each of at least one item"
         )
     rows = []
     for group in group_by_task(items, answers, n_bootstrap, bootstrap_seed):

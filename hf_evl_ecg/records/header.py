@@ -15,7 +15,7 @@ from hf_evl_ecg.signals.ecg import FS_RANGE_HZ, canonical_lead
 
 __all__ = ["ECGRecordError", "ECGRecordWarning", "Header", "SignalLine", "parse_header", "parse_header_text"]
 
-UNITS_IN_MV = {
+UNITS_IN_MV = {  # in lower case; there are two characters for micro, U+00B5 and the Greek letter U+03BC
     "mv": 1.0,
     "uv": 1e-3,
     "µv": 1e-3,
@@ -26,6 +26,7 @@ UNITS_IN_MV = {
     "microvolt": 1e-3,
     "volt": 1e3,
 }
+# Far beyond any ECG: a header is text from anywhere, and memory is taken by what it says.
 MAX_HEADER_BYTES = 1 << 20
 MAX_SIGNALS = 1024
 MAX_SAMPLES_PER_FRAME = 1024
@@ -157,7 +158,7 @@ def parse_header(path: Path) -> Header:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
-        text = raw.decode("latin-1")
+        text = raw.decode("latin-1")  # headers of before UTF-8; every byte is a character there
     return parse_header_text(text, path)
 
 
@@ -242,6 +243,7 @@ def _signal_line(line: str, path: Path) -> SignalLine:
         baseline=adc_zero if baseline is None else baseline,
         units=units,
         initial_value=numbers[2] if len(numbers) > 2 else 0,
+        # Written as a signed number of 16 bits by some, as an unsigned one by others.
         checksum=numbers[3] % 65536 if len(numbers) > 3 else None,
         name=name,
         lead=canonical_lead(name),

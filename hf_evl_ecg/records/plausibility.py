@@ -12,8 +12,11 @@ from .samples import DEFAULT_GAIN
 
 __all__ = ["ImplausibleAmplitudeWarning", "amplitude_mv", "warn_about_scale"]
 
-PLAUSIBLE_AMPLITUDE_MV = (0.5, 8.0)
-USUAL_GAINS = (1000.0, 200.0, 4880.0, 2000.0)
+PLAUSIBLE_AMPLITUDE_MV = (
+    0.5,
+    8.0,
+)  # 268 real records of LUDB, the 2021 Challenge, PTB and PTB-XL lie within 1.2 to 7.2
+USUAL_GAINS = (1000.0, 200.0, 4880.0, 2000.0)  # per mV: PTB-XL and Challenge 2021, WFDB's default, Challenge 2020, PTB
 LIMB_ERROR_MV, LIMB_ERROR_SHARE = 0.1, 0.05  # filters of the leads that differ slightly
 ROUNDING_STEPS = 2  # by which three rounded leads can miss Einthoven's law, in stored units
 
@@ -108,4 +111,4 @@ def _scaled_lead_by_lead(ecg: ECG, lines: Mapping[str, SignalLine]) -> bool:
     millivolts = np.stack([ecg.lead(name) for name in ("I", "II", "III")]).astype(np.float64)
     stored = millivolts * np.array(gains)[:, None] + np.array([line.baseline for line in limb])[:, None]
     errors = [float(np.abs(x[2] - (x[1] - x[0])).max() / np.ptp(x)) for x in (stored, millivolts)]
-    return errors[0] < 0.005 and errors[1] > 0.05
+    return errors[0] < 0.005 and errors[1] > 0.05  # rounding of stored numbers; more than filters make of true voltages

@@ -67,9 +67,9 @@ def read_record(
     """
     order = canonical_leads(lead_order)
     if nan not in ("raise", "interpolate"):
-        raise ValueError(f"nan is {nan!r}; allowed: 'raise', 'interpolate'")
+        raise ValueError(f"nan={nan!r}: allowed are 'raise' and 'interpolate'")
     if gain_per_mv is not None and not 0 < gain_per_mv < math.inf:
-        raise ValueError(f"gain_per_mv is {gain_per_mv}; allowed: a positive number of stored units per mV, or None")
+        raise ValueError(f"gain_per_mv={gain_per_mv}: allowed is a positive number of stored units per mV, or None")
     header = read_header(path, root=root)
     said = read_comments(header.comments)
     metadata: dict[str, Any] = {"age": said.age, "sex": said.sex}

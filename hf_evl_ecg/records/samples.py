@@ -25,8 +25,9 @@ BLOCKS = {  # bytes that 0, 1, ... samples need, up to a whole block
 }
 FLAC_BITS = {"508": 8, "516": 16, "524": 24}
 SUBTYPE_BITS = {"PCM_S8": 8, "PCM_16": 16, "PCM_24": 24}
+_CALLER = 6  # frames from here to who called read_record or check_record
 MAX_FLAC_EXPANSION = 256  # samples per byte; real ECGs stay below 10
-DEFAULT_GAIN = 200.0
+DEFAULT_GAIN = 200.0  # stored units per mV where a header is silent (WFDB_DEFGAIN)
 
 
 def check_sizes(header: Header, files: dict[str, Path]) -> int:
@@ -66,7 +67,7 @@ def check_sizes(header: Header, files: dict[str, Path]) -> int:
                 f"{header.path}: the header describes {header.n_samples} frames of {per_frame} samples in format {first.fmt}, "
                 f"and {path.name} holds {capacity}; header and signal file may not belong together"
             )
-            warnings.warn(text, ECGRecordWarning, stacklevel=4)
+            warnings.warn(text, ECGRecordWarning, stacklevel=_CALLER)
         capacities.append(capacity)
     n_frames = min(capacities) if header.n_samples is None else header.n_samples
     if not n_frames:
@@ -110,7 +111,7 @@ def read_physical(header: Header, files: dict[str, Path], n_frames: int) -> list
             f"{header.path}: samples of {', '.join(wrong)} do not add up to the header's checksums; the signal file is damaged or "
             "belongs to another record"
         )
-        warnings.warn(text, ECGRecordWarning, stacklevel=4)
+        warnings.warn(text, ECGRecordWarning, stacklevel=_CALLER)
     return signals
 
 
@@ -182,6 +183,7 @@ def _read_file(path: Path, lines: list[SignalLine], n_frames: int) -> wfdb.Recor
     for line in lines:
         layout = f"{fmt}x{line.samples_per_frame}+{line.byte_offset}"
         text.append(f"signals.dat {layout} 1(0)/mV 16 0 {line.initial_value} 0 0")
+    # wfdb opens what a header names: it gets this one, beside a link to the one file that was checked, and nothing else.
     with tempfile.TemporaryDirectory(prefix="wfdb_") as folder:
         record_path = os.path.join(folder, "record")
         Path(f"{record_path}.hea").write_text("\n".join(text), encoding="ascii")
@@ -192,7 +194,7 @@ def _read_file(path: Path, lines: list[SignalLine], n_frames: int) -> wfdb.Recor
                 record = wfdb.rdrecord(record_path, physical=fmt == "61", smooth_frames=False, ignore_skew=True)
         except MemoryError:
             raise
-        except Exception as error:
+        except Exception as error:  # whatever wfdb stumbles over in damaged bytes
             field = "FLAC stream" if fmt in FLAC_BITS else "signal bytes"
             allowed = f"{n_frames} frames of {len(lines)} signals in format {fmt}, readable by wfdb"
             raise ECGRecordError(path, field, f"{type(error).__name__}: {error}", allowed) from error

@@ -30,8 +30,8 @@ __all__ = [
 STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 INDEPENDENT_LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
 DERIVED_LEADS = ("III", "aVR", "aVL", "aVF")
-FS_RANGE_HZ = (25.0, 20_000.0)
-FLAT_RANGE_MV = 0.001
+FS_RANGE_HZ = (25.0, 20_000.0)  # below, a QRS complex falls between two samples; above, no recorder works
+FLAT_RANGE_MV = 0.001  # a step of most converters
 
 _PREFIX = re.compile(r"^(MDC)?(ECG)?(LEAD)?")
 _SPELLINGS = {
@@ -63,17 +63,19 @@ def canonical_leads(names: Sequence[str]) -> tuple[str, ...]:
     """Check that the names are the 12 standard leads, each once, and return their standard spelling in the given order.
 
     Raises:
-        ValueError: A name is unknown, doubled or missing; the message lists them.
+        ValueError: A name is unknown, given twice or missing; the message lists them.
     """
     leads = [canonical_lead(name) for name in names]
     unknown = [name for name, lead in zip(names, leads, strict=True) if lead is None]
     if unknown:
-        raise ValueError(f"unknown leads {unknown}; allowed: {list(STANDARD_LEADS)}")
+        raise ValueError(f"unknown leads {unknown}: allowed are {list(STANDARD_LEADS)}")
     known = [lead for lead in leads if lead is not None]
-    doubled = sorted({lead for lead in known if known.count(lead) > 1})
+    repeated = sorted({lead for lead in known if known.count(lead) > 1})
     missing = [lead for lead in STANDARD_LEADS if lead not in known]
-    if doubled or missing:
-        raise ValueError(f"the 12 standard leads are needed, each once; missing: {missing}, given twice: {doubled}")
+    if repeated or missing:
+        raise ValueError(
+            f"leads: the 12 standard leads are needed, each once (missing: {missing}, given twice: {repeated})"
+        )
     return tuple(known)
 
 
@@ -110,18 +112,14 @@ class ECG:
     def __post_init__(self) -> None:
         signal = np.array(self.signal_mv, dtype=np.float32)
         if signal.ndim != 2 or signal.shape[1] != len(STANDARD_LEADS) or not len(signal):
-            raise ValueError(f"signal_mv has shape {signal.shape}; allowed: (T, 12) with T >= 1, one column per lead")
-        low, high = FS_RANGE_HZ
+            raise ValueError(f"signal_mv of shape {signal.shape}: (T, 12) is needed with T >= 1, one column per lead")
         fs_hz = float(self.fs_hz)
-        if not low <= fs_hz <= high:
-            raise ValueError(f"fs_hz is {self.fs_hz}; allowed: {low:g} to {high:g} Hz")
+        _check_rate(fs_hz)
         leads = canonical_leads(self.leads)
         finite = np.isfinite(signal)
         if not finite.all():
             bad = {lead: int(n) for lead, n in zip(leads, (~finite).sum(0), strict=True) if n}
-            raise ValueError(
-                f"signal_mv has values that are not finite (samples per lead: {bad}); fill or drop them first"
-            )
+            raise ValueError(f"signal_mv: not every value is finite, samples per lead: {bad} (fill or drop them first)")
         signal.setflags(write=False)
         object.__setattr__(self, "signal_mv", signal)
         object.__setattr__(self, "fs_hz", fs_hz)
@@ -158,7 +156,7 @@ class ECG:
         """
         lead = canonical_lead(name)
         if lead is None:
-            raise ValueError(f"unknown lead {name!r}; allowed: {list(STANDARD_LEADS)}")
+            raise ValueError(f"lead={name!r}: allowed are {list(STANDARD_LEADS)}")
         return self.signal_mv[:, self.leads.index(lead)]
 
     def reordered(self, leads: Sequence[str]) -> "ECG":
@@ -189,19 +187,23 @@ def resample(ecg: ECG, fs_hz: float) -> ECG:
     """
     if fs_hz == ecg.fs_hz:
         return ecg
-    low, high = FS_RANGE_HZ
-    if not low <= fs_hz <= high:
-        raise ValueError(f"fs_hz is {fs_hz}; allowed: {low:g} to {high:g} Hz")
+    _check_rate(fs_hz)  # before the filter is built: its length grows with the ratio
     ratio = (Fraction(fs_hz) / Fraction(ecg.fs_hz)).limit_denominator(10_000)
     if not math.isclose(float(ratio), fs_hz / ecg.fs_hz, rel_tol=1e-6):
-        raise ValueError(f"no simple ratio between {ecg.fs_hz:g} and {fs_hz:g} Hz; choose a rounder fs_hz")
+        raise ValueError(f"fs_hz={fs_hz:g}: it has no simple ratio to {ecg.fs_hz:g} Hz (choose a rounder rate)")
     up, down = ratio.as_integer_ratio()
-    from scipy.signal import (
-        resample_poly,  # takes longer to import than all else here, and most records keep their rate
-    )
+    # Imported here: it takes longer than all else in this module, and most records keep their rate.
+    from scipy.signal import resample_poly
 
+    # float64, as the filter adds up in the precision that it is given
     signal = resample_poly(ecg.signal_mv.astype(np.float64), up, down, axis=0, padtype="line")
     return replace(ecg, signal_mv=signal, fs_hz=fs_hz)
+
+
+def _check_rate(fs_hz: float) -> None:
+    low, high = FS_RANGE_HZ
+    if not low <= fs_hz <= high:
+        raise ValueError(f"fs_hz={fs_hz:g}: allowed are {low:g} to {high:g} Hz")
 
 
 def crop(ecg: ECG, start_s: float = 0.0, duration_s: float | None = None) -> ECG:
@@ -223,8 +225,8 @@ def crop(ecg: ECG, start_s: float = 0.0, duration_s: float | None = None) -> ECG
     stop = len(ecg) if duration_s is None else start + round(duration_s * ecg.fs_hz)
     if not 0 <= start < stop <= len(ecg):
         raise ValueError(
-            f"start_s={start_s:g}, duration_s={duration_s} asks for samples {start} to {stop}; "
-            f"allowed: a stretch within 0 to {ecg.duration_s:g} s ({len(ecg)} samples)"
+            f"start_s={start_s:g}, duration_s={duration_s}: samples {start} to {stop} do not lie within the recording's "
+            f"{len(ecg)} ({ecg.duration_s:g} s)"
         )
     return replace(ecg, signal_mv=ecg.signal_mv[start:stop])
 

@@ -45,7 +45,7 @@ DOWER.setflags(write=False)
 EDGE = 0.05
 """A wave begins and ends where its vector's length crosses this fraction of its maximum."""
 
-_GRID = np.linspace(-1.0, 2.0, 3001)
+_GRID = np.linspace(-1.0, 2.0, 3001)  # a template spans about [0, 1]; a thousandth of a QRS complex is 0.1 ms
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def span(waves: tuple[Wave, ...]) -> tuple[float, float]:
     inside = np.flatnonzero(length > level)
     first, last = int(inside[0]), int(inside[-1])
     if first == 0 or last == len(_GRID) - 1:
-        raise ValueError("the waves reach beyond [-1, 2]: give them in units of their common duration")
+        raise ValueError("waves: they reach beyond [-1, 2] (give them in units of their common duration)")
     begin = np.interp(level, length[first - 1 : first + 1], _GRID[first - 1 : first + 1])
     end = np.interp(-level, -length[last : last + 2], _GRID[last : last + 2])
     return float(begin), float(end)

@@ -114,7 +114,7 @@ def test_bad_page_is_refused(changes, message):
     ("rows", "duration_s", "message"),
     [
         ((), 10.0, "at least one row"),
-        ((("I",), ()), 10.0, "at least one lead"),
+        ((("I",), ()), 10.0, "one lead in each"),
         ((("X",),), 10.0, "'X'"),
         ((("I",),), 0.0, "positive"),
     ],

@@ -239,12 +239,12 @@ def test_reports_texts_and_mistakes(items):
     assert grade(text, "  because") == grade(text, "Because.")
     with pytest.raises(ValueError, match="needs unit and tolerance"):
         grade({**items[5], "unit": None}, "70")
-    with pytest.raises(ValueError, match="format is 'essay'"):
+    with pytest.raises(ValueError, match="format='essay': allowed are"):
         grade({**items[5], "format": "essay"}, "70")
     two = [class_list_question("a", CLASSES, []), class_list_question("b", CLASSES[:2], [])]
     with pytest.raises(ValueError, match="different lists of classes"):
         score_answers(two, [Answer("a", ""), Answer("b", "")], method="x")
-    with pytest.raises(ValueError, match="one answer for each"):
+    with pytest.raises(ValueError, match="one answer is needed for each"):
         score_answers(items, [], method="x")
 
 

@@ -71,7 +71,7 @@ def test_what_the_command_line_refuses(ecg_student, ecg_records, tmp_path, capsy
         (["interpret", str(ecg_records[0]), "--model", str(tmp_path / "absent")], "no folder"),
         (["interpret", str(ecg_records[0]), *model, "--layout", "5x5"], "known are"),
         (["interpret", str(ecg_records[0]), *model, "--labels", "XX"], "unknown label"),
-        (["interpret", str(ecg_records[0]), *model, "--missing", "guess"], "nan is 'guess'"),
+        (["interpret", str(ecg_records[0]), *model, "--missing", "guess"], "nan='guess'"),
         (["interpret", str(tmp_path), *model], "a folder"),
         (["interpret", "scan.png", *model, "--gain_per_mv", "1000"], "is a picture"),
         (["interpret", "r", "--model", "never/loaded", "--labels", "XX"], "unknown label"),

@@ -53,8 +53,8 @@ def test_lead_lists_name_what_is_wrong():
         ({"signal_mv": np.zeros((10, 11))}, r"\(10, 11\)"),
         ({"signal_mv": np.zeros((0, 12))}, r"T >= 1"),
         ({"signal_mv": np.zeros(12)}, "shape"),
-        ({"fs_hz": 0}, "fs_hz is 0"),
-        ({"fs_hz": float("nan")}, "fs_hz is nan"),
+        ({"fs_hz": 0}, "fs_hz=0: "),
+        ({"fs_hz": float("nan")}, "fs_hz=nan: "),
         ({"fs_hz": 1e6}, "20000"),
         ({"leads": STANDARD_LEADS[:11]}, "missing"),
     ],
@@ -134,7 +134,7 @@ def test_resampling_removes_what_would_alias():
 
 
 def test_resampling_refuses_odd_rates():
-    with pytest.raises(ValueError, match="allowed: 25"):
+    with pytest.raises(ValueError, match="allowed are 25"):
         resample(sine_ecg(500), 5)
     with pytest.raises(ValueError, match="rounder"):
         resample(sine_ecg(500), 500.02)
@@ -148,7 +148,7 @@ def test_crop():
     assert (part.signal_mv[0, 0], part.signal_mv[-1, 0], part.duration_s) == (1250, 2499, 2.5)
     assert len(crop(ecg, 9.0)) == 500
     for start, length in [(-0.1, 1), (9.5, 1), (0, 0), (10, None)]:
-        with pytest.raises(ValueError, match="within 0 to 10 s"):
+        with pytest.raises(ValueError, match="do not lie within"):
             crop(ecg, start, length)
 
 
