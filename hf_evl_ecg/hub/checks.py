@@ -15,8 +15,12 @@ from hf_evl_ecg.files import write_text
 __all__ = ["check_card", "check_files", "check_repo_id", "write_card"]
 
 
-def check_repo_id(repo_id: str) -> None:
+def check_repo_id(repo_id: str, option: str = "repo_id") -> None:
     """Check that a repository is named ``namespace/name``.
+
+    Args:
+        repo_id: The name.
+        option: What the user calls it, for the error.
 
     Raises:
         ValueError: It is not, or holds what the Hub allows in no name.
@@ -25,7 +29,7 @@ def check_repo_id(repo_id: str) -> None:
         >>> check_repo_id("heart-lab/ecg-student")
     """
     if "/" not in repo_id:  # the Hub would take the account of whoever is logged in
-        raise ValueError(f"repo_id={repo_id!r}: give namespace/name, as in 'heart-lab/ecg-student'")
+        raise ValueError(f"{option}={repo_id!r}: give namespace/name, as in 'heart-lab/ecg-student'")
     validate_repo_id(repo_id)
 
 

@@ -139,7 +139,7 @@ def take_hub_arguments(training: TrainingArguments) -> dict[str, Any] | None:
     """
     if not training.push_to_hub:
         return None
-    check_repo_id(training.hub_model_id or "")  # now, not after hours of training
+    check_repo_id(training.hub_model_id or "", "hub_model_id")  # now, not after hours of training
     training.push_to_hub = False
     private, revision = training.hub_private_repo is not False, training.hub_revision or "main"
     api = HfApi(token=training.hub_token)

@@ -41,8 +41,8 @@ def complete_model_card(
     """Turn the README.md that sentence-transformers wrote beside a model into a complete card.
 
     Adds how to truncate, how the model was trained, the scores at each dimension with a picture, and limits; enters the
-    scores of this model into the metadata (``model-index``); removes the template's comments and placeholders. Nothing is
-    fetched, each file is replaced in one step, and a second call gives the same card.
+    scores of this model into the metadata (``model-index``); removes the template's comments and placeholders, and its
+    title, which is the name of a class. Nothing is fetched, each file is replaced in one step, and a second call gives the same card.
 
     Args:
         folder: Folder of the saved model.

@@ -228,7 +228,7 @@ def test_publishing_is_taken_over_from_a_trainer(tmp_path):
     assert taken == {"repo_id": REPO, "private": True, "revision": "next"}
     public = TrainingArguments(**options, push_to_hub=True, hub_model_id=REPO, hub_private_repo=False)
     assert not take_hub_arguments(public)["private"]
-    with pytest.raises(ValueError, match="give namespace/name"):
+    with pytest.raises(ValueError, match="hub_model_id='': give namespace/name"):
         take_hub_arguments(TrainingArguments(**options, push_to_hub=True))
 
 
