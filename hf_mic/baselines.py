@@ -113,11 +113,13 @@ def ese_loss(
         [1.0, 0.591, 0.477]
     """
     dims = sorted(matryoshka_dims, reverse=True)
+    # The longest prefix counts most, as in ESE (arXiv 2402.14776); MRL (arXiv 2205.13147) weighs all alike.
     weights = [1 / (1 + math.log(i + 1)) for i in range(len(dims))]
     return AdaptiveLayerLoss(
         model,
         MatryoshkaLoss(model, loss, dims, weights, n_dims_per_step),
         n_layers_per_step=1,
+        # ESE (arXiv 2402.14776) aligns layers by a divergence; the variant that MIC is compared with has none.
         kl_temperature=0,
         layer_weighting=_distance_from_top(transformer_of(model).config.get_text_config().num_hidden_layers),
     )
@@ -182,6 +184,7 @@ class MatryoshkaGORLoss(nn.Module):
             matryoshka = self.loss(features, labels)
         columns = columns_of(passes.embeddings, len(features), features)
         terms: list[Mapping[str, Tensor]] = [
+            # GOR by itself would encode once more; here it sees the pass of the base loss, once per prefix.
             self.gor.compute_loss_from_embeddings([column[:, :dim] for column in columns])
             for dim in self.loss.matryoshka_dims
         ]

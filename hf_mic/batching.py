@@ -95,6 +95,7 @@ class EpochOrder(TrainerCallback):
         batches = kwargs["train_dataloader"].batch_sampler
         while isinstance(batches, BatchSamplerShard | SkipBatchSampler):
             batches = batches.batch_sampler
+        # The epoch is a float: after a resume within an epoch it may be 1.9999999 for 2.
         _set_epoch(batches, int((state.epoch or 0) + 1e-6))
 
 

@@ -88,6 +88,7 @@ def encoder_passes(model: SentenceTransformer, layers: Sequence[int] = ()) -> It
         for layer in layers:
             passes.hidden_states[layer].append(states[layer])
 
+    # After the last module, at full width: MatryoshkaLoss truncates what it returns.
     handles = [model[-1].register_forward_hook(record_embeddings)]
     config = None
     try:
@@ -96,6 +97,7 @@ def encoder_passes(model: SentenceTransformer, layers: Sequence[int] = ()) -> It
             handles.append(transformer.register_forward_hook(record_states))
             config = transformer.auto_model.config
             previous = config.output_hidden_states
+            # In the config, since SentenceTransformer.forward hands no such argument on to the model.
             config.output_hidden_states = True
         yield passes
     finally:
@@ -128,6 +130,6 @@ def _without_prompt(mask: Tensor, features: Mapping[str, Any]) -> Tensor:
     """Take the prompt's tokens, which follow any left padding, out of a copy of the mask."""
     length = features["prompt_length"]
     length = int(length.flatten()[0]) if isinstance(length, Tensor) else int(length)
-    first = mask.to(torch.int32).argmax(dim=1, keepdim=True)
+    first = mask.to(torch.int32).argmax(dim=1, keepdim=True)  # of the first 1 in each row: padding may be on the left
     positions = torch.arange(mask.size(1), device=mask.device)
     return mask.masked_fill(positions < first + length, 0)

@@ -64,17 +64,22 @@ def soft_collapse_from_statistics(
     check_tau(tau)
     with full_precision(statistics.correlation_sum):
         num_sequences = statistics.num_sequences.clamp(min=1)
+        # Correlations of N independent tokens scatter by about 1 / sqrt(N) around 0; "auto" tolerates two of these.
         threshold = 2.0 / statistics.num_tokens.clamp(min=1).sqrt() if tau == "auto" else tau
+        # The hinge of L_corr in MIC (arXiv 2605.29987): a correlation below tau is taken for noise, not for repetition.
         excess = torch.relu((statistics.correlation_sum / num_sequences).abs() - threshold).square()
         std = statistics.std_sum / num_sequences
 
         prefix = _prefix_membership(dims, width, std)  # (len(dims), D), 1 inside the prefix
         prefix_size = prefix.sum(dim=1)
         residual_size = width - prefix_size
+        # Row k of the product, outside of the prefix, adds up the block [:d_k, d_k:]: all prefixes in one product.
         corr = ((prefix @ excess) * (1 - prefix)).sum(dim=1) / (prefix_size * residual_size)
         prefix_std = (prefix @ std) / prefix_size
         residual_std = ((1 - prefix) @ std) / residual_size
+        # L_var in MIC (arXiv 2605.29987): the residual's floor counts half.
         var = torch.relu(1 - prefix_std) + 0.5 * torch.relu(1 - residual_std)
+        # Times 0, not a new zero: in a distributed run every parameter must get a gradient in each step.
         return (corr + var_weight * var) * (statistics.num_sequences > 0)
 
 
@@ -185,6 +190,7 @@ def spectral_isotropy_loss(
             cv = _eigenvalue_cv(z, dims, eps)
         similarity = prefix_cosine(z, dims, eps)
         diagonal = torch.eye(batch_size, dtype=torch.bool, device=z.device)
+        # L_unif is over pairs i != j, and exp(-inf) = 0; the logarithm of the sum is taken without leaving the exponents.
         exponent = (-2.0 * t * (1.0 - similarity)).masked_fill(diagonal, -torch.inf)
         uniformity = torch.logsumexp(exponent.flatten(1), dim=1) - math.log(batch_size * (batch_size - 1))
         return 0.5 * (cv + uniformity)
@@ -240,13 +246,16 @@ def similarity_distillation_loss(
         )
     with full_precision(embeddings):
         z = at_least_float32(embeddings)
-        if z.size(0) < 3:
+        if z.size(0) < 3:  # with a single other member each softmax is 1, whatever the embeddings are
             return z.sum() * 0.0 + z.new_zeros(len(dims))
+        # Softmax over the others only: a sentence is always most similar to itself, which would teach nothing.
         diagonal = torch.eye(z.size(0), dtype=torch.bool, device=z.device)
+        # Detached: the full width is the target, else it would move towards its own prefixes.
         reference = prefix_cosine(at_least_float32(teacher.detach()), [teacher.size(1)], eps)[0]
         target = (reference / teacher_temperature).masked_fill(diagonal, -torch.inf).log_softmax(dim=-1)
         student = prefix_cosine(z, dims, eps) / student_temperature
         log_ratio = target - student.masked_fill(diagonal, -torch.inf).log_softmax(dim=-1)
+        # The diagonal is -inf minus -inf, NaN, in value and gradient, unless it is replaced before the product.
         return (target.exp() * log_ratio.masked_fill(diagonal, 0.0)).sum(dim=-1).mean(dim=-1)
 
 
@@ -257,16 +266,18 @@ def _diagonal_cv(z: Tensor, dims: Sequence[int], eps: float) -> Tensor:
     for dim in dims:
         mean = variances[:dim].mean()
         relative = variances[:dim] / (mean + eps)
-        values.append((relative.var(correction=0) + eps**2).sqrt())
+        values.append((relative.var(correction=0) + eps**2).sqrt())  # the square root has no derivative at 0
     return torch.stack(values)
 
 
 def _eigenvalue_cv(z: Tensor, dims: Sequence[int], eps: float) -> Tensor:
     """Coefficient of variation of the eigenvalues of each prefix's covariance matrix, from Gram matrices."""
+    # tr(C) and ||C||_F of the (d, d) covariance are those of the (B, B) Gram matrix: no eigenvalues, and B is small.
     gram = prefix_gram(z - z.mean(dim=0), dims) / z.size(0)
     trace = gram.diagonal(dim1=1, dim2=2).sum(dim=1)
     relative = gram / (trace + eps).view(-1, 1, 1)
     size = torch.tensor(dims, device=z.device, dtype=z.dtype)
+    # Rounding may take an isotropic cloud below 0; eps^2 keeps the derivative of the square root finite there.
     return (torch.relu(size * relative.square().sum(dim=(1, 2)) - 1.0) + eps**2).sqrt()
 
 

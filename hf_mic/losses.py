@@ -149,6 +149,7 @@ class MICLoss(nn.Module):
         """Return the weighted terms for the tokenised columns of a batch."""
         features = list(sentence_features)
         with self.loss.loss.register_forward_hook(_sum_components):
+            # Nothing to add: not even a hook, so that the result is MatryoshkaLoss bit for bit.
             if not (self.gamma or self.distill):
                 return self._ordered(self.loss(features, labels), {})
             if self.cached:
@@ -167,9 +168,10 @@ class MICLoss(nn.Module):
             for name, term in self._pooled_terms([torch.cat(mini_batches) for mini_batches in reps]).items():
                 if torch.is_grad_enabled():
                     term.backward()
-                terms[name] = term.detach()
+                terms[name] = term.detach()  # its gradient already lies in the leaves; the value is logged
             return value
 
+        # GradCache (arXiv 2101.06983) embeds without a graph and calls this method with leaves; sentence-transformers offers no other place.
         inner.calculate_loss = calculate_loss
         try:
             matryoshka = self.loss(features, labels)
@@ -197,6 +199,7 @@ class MICLoss(nn.Module):
         scr, sir = [], []
         for embeddings in columns if self.gamma else []:
             if self.scr_weight:
+                # The batch stands in for the tokens of a single sequence.
                 every = embeddings.new_ones(1, embeddings.size(0))
                 statistics = token_statistics(embeddings.unsqueeze(0), every, dims=self.reg_dims)
                 scr.append(self._soft_collapse(statistics, self.reg_dims))
@@ -218,6 +221,7 @@ class MICLoss(nn.Module):
 
     def _terms(self, scr: list[Tensor], sir: list[Tensor], distilled: list[Tensor]) -> dict[str, Tensor]:
         """Average over columns, layers and prefix lengths, and weight."""
+        # Evaluation takes the whole gamma, so that losses of different steps can be compared.
         gamma = self.gamma * (self.gamma_scale if unwrap(self.model).training else 1.0)
         terms = {}
         if scr:
@@ -230,6 +234,7 @@ class MICLoss(nn.Module):
         return terms
 
     def _ordered(self, matryoshka: Tensor, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        # Terms that are off are logged as 0: the trainer averages over the same names in each step.
         zero = matryoshka.detach().new_zeros(())
         return {"matryoshka": matryoshka, "scr": zero, "sir": zero} | terms
 

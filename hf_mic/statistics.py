@@ -89,7 +89,7 @@ def token_statistics(
     with full_precision(hidden_states):
         valid = attention_mask.to(torch.bool)
         counts = valid.sum(dim=1)
-        used = counts >= 2
+        used = counts >= 2  # one token has no deviation from its own mean, and so no correlation
         valid = (valid & used.unsqueeze(1)).unsqueeze(-1)
 
         states = at_least_float32(hidden_states).masked_fill(~valid, 0.0)
@@ -97,10 +97,12 @@ def token_statistics(
         mean = states.sum(dim=1, keepdim=True) / lengths
         centred = torch.addcmul(states, valid.to(states.dtype), mean, value=-1)  # padding stays 0
         std = (centred.square().sum(dim=1, keepdim=True) / lengths + eps).sqrt()
+        # With 1 / sqrt(N_i) in the rows, one product over all tokens is the sum of all sequences' correlations, C of MIC (2605.29987).
         scaled = centred * (std * lengths.sqrt()).reciprocal()
         return TokenStatistics(
             correlation_sum=feature_gram(scaled.flatten(0, 1), dims),
             std_sum=(std.squeeze(1) * used.unsqueeze(1)).sum(dim=0),
+            # Counts as floats: processes add up all sums in one message.
             num_sequences=used.sum().to(states.dtype),
             num_tokens=counts[used].sum().to(states.dtype),
         )

@@ -66,6 +66,7 @@ class MICTrainer(AtomicCheckpointTrainer):
     ) -> None:
         self.method, self.finish_card = method, finish_card
         super().__init__(*args, **kwargs)
+        # A loss that gathers waits for all processes: batches of other sizes or data sets would hang or mix statistics.
         gathering = any(loss.gather_across_devices for loss in _mic_losses(self.loss))
         if gathering and not self.args.gather_across_devices and self.accelerator.num_processes > 1:
             raise ValueError(
@@ -151,6 +152,7 @@ class GammaWarmup(TrainerCallback):
     ) -> None:
         """Set the scale of gamma for the step that begins."""
         warmup = self.trainer.args.gamma_warmup_steps
+        # As transformers reads warmup_steps: below 1 it is a share of all steps.
         steps = math.ceil(warmup * state.max_steps) if warmup < 1 else warmup
         for loss in _mic_losses(self.trainer.loss):
             loss.gamma_scale = min(1.0, state.global_step / steps)

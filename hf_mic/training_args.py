@@ -32,6 +32,7 @@ class MICTrainingArguments(MICOptions, SentenceTransformerTrainingArguments):
     def __post_init__(self) -> None:
         MICOptions.__post_init__(self)
         if self.gather_across_devices:
+            # Embeddings are gathered into one tensor, so the batches of all processes must be equally large.
             self.dataloader_drop_last = True
         SentenceTransformerTrainingArguments.__post_init__(self)
         config = self.accelerator_config

@@ -75,6 +75,7 @@ def bootstrap_counts(n: int, n_bootstrap: int, seed: int = 0) -> NDArray[np.int6
         Counts; each row sums to ``n``. Shape: (n_bootstrap, n).
     """
     picks = np.random.default_rng(seed).integers(n, size=(n_bootstrap, n))
+    # One bincount for all resamples: item i of resample r has the number r n + i.
     picks += n * np.arange(n_bootstrap)[:, None]
     return np.bincount(picks.ravel(), minlength=n_bootstrap * n).reshape(n_bootstrap, n)
 

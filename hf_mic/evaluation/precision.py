@@ -46,7 +46,9 @@ def quantize(vectors: Vectors, precision: str, calibration: Vectors) -> Vectors:
     if precision == "binary":
         packed = np.asarray(quantize_embeddings(vectors, "ubinary"))
         bits = np.unpackbits(packed, axis=1, count=vectors.shape[1])
+        # As +-1, so that a cosine counts equal bits exactly.
         return 2 * bits.astype(np.float32) - 1
     ranges = np.vstack([calibration.min(axis=0), calibration.max(axis=0)])
     codes = np.asarray(quantize_embeddings(vectors, "int8", ranges=ranges)).astype(np.float32)
+    # Codes are -128 to 127; + 128.5 is the middle of a step, which halves the largest error of decoding.
     return ranges[0] + (codes + 128.5) * (ranges[1] - ranges[0]) / 255

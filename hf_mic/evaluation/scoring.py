@@ -110,6 +110,7 @@ def _score_sts(task: STSTask, view: TextView, counts: NDArray | None) -> list[Sc
     calibration = task.calibration_texts or [*task.sentences1, *task.sentences2]
     first, second = (view.texts(side, calibration) for side in (task.sentences1, task.sentences2))
     similarity = _cosine(first, second, view.precision)
+    # A collapsed model gives all pairs one similarity, of which no rank correlation is defined: it scores 0.
     value = float(np.nan_to_num(metrics.spearman(similarity, task.scores)[0]))
     interval = None
     if counts is not None:

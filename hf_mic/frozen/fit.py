@@ -69,6 +69,7 @@ def fit_map(embeddings: NDArray | Tensor, config: AdaptConfig | None = None, *, 
     losses = _train(current, rows, config, progress)
     tensors = {name: tensor.detach().contiguous() for name, tensor in current.tensors()}
     if config.kind == "orthogonal":
+        # Hundreds of float32 steps leave rounding in the matrix; a rotation must keep cosines exactly.
         tensors["weight"] = nearest_orthogonal(tensors["weight"])
     return PrefixMap(config.kind, **tensors, config=asdict(config), losses=losses)
 
@@ -84,6 +85,7 @@ def _train(current: PrefixMap, rows: NDArray, config: AdaptConfig, progress: boo
         optimizer = torch.optim.Adam(parameters, config.peak_rate(), betas=(0.9, 0.99))
     warmup = round(config.warmup_ratio * config.steps)
     scheduler = get_scheduler(config.lr_scheduler_type, optimizer, warmup, config.steps)
+    # A rotation leaves the full width as it is: without SCR no term looks beyond the longest prefix.
     columns = longest if config.kind == "orthogonal" and not config.scr_weight else None
     recent: deque[dict[str, float]] = deque(maxlen=max(1, config.steps // 10))
     with tqdm(_batches(rows, config), total=config.steps, desc="fit", unit="step", disable=not progress) as bar:
@@ -105,6 +107,7 @@ def _terms(batch: Tensor, mapped: Tensor, config: AdaptConfig) -> dict[str, Tens
     """The weighted terms of the loss, those of weight 0 left out."""
     width, terms = batch.size(1), {}
     if config.distill_weight:
+        # A rotation keeps all cosines of the full width, so there the divergence is 0 by construction.
         students = config.dims if config.kind == "orthogonal" else [*config.dims, width]
         divergence = similarity_distillation_loss(
             mapped,
@@ -119,6 +122,7 @@ def _terms(batch: Tensor, mapped: Tensor, config: AdaptConfig) -> dict[str, Tens
         terms["sir"] = config.sir_weight * isotropy.mean()
     if config.scr_weight:
         collapse = soft_collapse_loss(
+            # Coordinates of unit vectors have mean square 1/D, and the floor of L_var is at a standard deviation of 1.
             math.sqrt(width) * mapped.unsqueeze(0),
             torch.ones(1, len(mapped)),
             config.dims,
@@ -135,6 +139,7 @@ def _batches(rows: NDArray, config: AdaptConfig) -> Iterator[Tensor]:
     anchors = config.batch_size // (config.neighbours + 1)
     for _ in range(config.steps):
         drawn = min(config.pool_size, len(rows)) if config.neighbours else config.batch_size
+        # Ascending row numbers: a memory map is read forward.
         pool = unit_rows(rows[np.sort(random.choice(len(rows), drawn, replace=False, shuffle=False))])
         if not config.neighbours:
             yield pool
@@ -143,6 +148,7 @@ def _batches(rows: NDArray, config: AdaptConfig) -> Iterator[Tensor]:
         similarity = pool[chosen] @ pool.T
         similarity.scatter_(1, chosen.unsqueeze(1), -torch.inf)
         nearest = similarity.topk(config.neighbours, dim=1).indices
+        # A row that is the neighbour of two others must not stand twice: a copy is nearest to itself and teaches nothing.
         yield pool[torch.cat([chosen, nearest.flatten()]).unique()]
 
 

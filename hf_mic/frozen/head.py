@@ -78,5 +78,6 @@ class KeepOrthogonal(TrainerCallback):
         """Retract the weight."""
         weight = self.head.linear.weight
         with torch.no_grad():
+            # float32, since QR has no half precision. The signs make it unique: without them axes could flip from step to step.
             q, r = torch.linalg.qr(weight.T.float())
             weight.copy_((q * r.diagonal().sign()).T)

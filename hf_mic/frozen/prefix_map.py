@@ -201,6 +201,7 @@ def append_to_model(model: SentenceTransformer, prefix_map: PrefixMap) -> Senten
         ValueError: If the widths differ.
     """
     modules = list(model)
+    # Asked of the modules, because the model itself would answer its truncate_dim.
     width = SentenceTransformer(modules=modules, device=str(model.device)).get_embedding_dimension()
     if width != prefix_map.width:
         raise ValueError(

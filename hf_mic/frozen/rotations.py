@@ -39,6 +39,7 @@ def cayley_step(weight: Tensor, update: Tensor, step_size: float) -> Tensor:
     identity = torch.eye(k, dtype=weight.dtype, device=weight.device)
     half_skew = update[:k] / 2
     right = torch.cat([half_skew, update[k:]])  # U = right @ E' - E @ right', with E the first k columns of I
+    # The 2k x 2k system of Sherman, Morrison and Woodbury instead of a D x D inverse.
     inner = torch.cat([torch.cat([half_skew, -identity], dim=1), torch.cat([right.T @ right, half_skew], dim=1)]) * (
         step_size / 2
     )

@@ -90,9 +90,11 @@ def principal_axes(rows: NDArray, seed: int = 0) -> Tensor:
     total, mean = torch.zeros(width, width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64)
     for start in range(0, len(used), SCAN_ROWS):
         unit = unit_rows(rows[used[start : start + SCAN_ROWS]])
+        # Sums over 100,000 rows in float64: in float32 small eigenvalues would drown in the rounding of large ones.
         total += (unit.T @ unit).double()
         mean += unit.double().sum(dim=0)
     mean /= len(used)
     axes = torch.linalg.eigh(total / len(used) - torch.outer(mean, mean)).eigenvectors.flip(1)
+    # An eigenvector has no sign of its own; fixed, the same vectors give the same map.
     sign = axes.gather(0, axes.abs().argmax(dim=0, keepdim=True)).sign()
     return (axes * sign).float()

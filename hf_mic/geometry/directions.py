@@ -34,6 +34,7 @@ def uniformity(embeddings: Matrix, *, t: float = 2.0, max_rows: int | None = Non
         exponent = -2 * t * (1 - cosine)
         exponent[np.arange(len(rows)), rows] = -np.inf
         top = exponent.max()
+        # Added up chunk by chunk, in logarithms, so that no N x N matrix is held.
         log_sum = np.logaddexp(log_sum, top + np.log(np.exp(exponent - top).sum()))
     return float(log_sum - np.log(len(directions) * (len(directions) - 1)))
 

@@ -122,6 +122,7 @@ def regression_r2(factor: np.ndarray, dim: int, n: int) -> tuple[float, float]:
     if total == 0:
         return math.nan, math.nan
     u, sigma, _ = np.linalg.svd(prefix, full_matrices=False)
+    # Directions below the rounding of the largest singular value are no directions (the rule of numpy.linalg.matrix_rank).
     u = u[:, sigma > sigma[0] * max(n, dim) * np.finfo(np.float64).eps]
     unexplained = ((residual - u @ (u.T @ residual)) ** 2).sum() / total
     freedom = n - 1 - u.shape[1]
@@ -145,7 +146,8 @@ def neighbours(x: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
     """Row numbers of the k nearest other rows by cosine, unordered. Shape: (Q, k)."""
     found = []
     for chunk, cosine in cosines(unit(x), queries):
-        cosine[np.arange(len(chunk)), chunk] = -np.inf
+        cosine[np.arange(len(chunk)), chunk] = -np.inf  # nobody is their own neighbour
+        # A partition is enough: overlaps count members, not their order.
         found.append(np.argpartition(-cosine, k - 1, axis=1)[:, :k])
     return np.concatenate(found)
 

@@ -93,6 +93,7 @@ def inspect_model(
         )
     if settings.prompt_name is not None and settings.prompt_name not in model.prompts:
         raise InspectionError(f"The model has no prompt {settings.prompt_name!r}, it has {sorted(model.prompts)}.")
+    # Everything is measured from the full width, whatever encode would return.
     truncate_dim, model.truncate_dim = model.truncate_dim, None
     try:
         chosen, embeddings, index, scored = _embed(model, given, tasks, settings, progress_bar)
@@ -207,6 +208,7 @@ def measure_embeddings(
     count, width = full.shape
     queries, k = draw(count, settings.max_queries, settings.seed), settings.k
     nearest = neighbours(full, queries, k)
+    # Zero vectors have no direction, so they do not shape the axes.
     axes = full @ principal_axes(full[full.any(axis=1)]).numpy()
     random = np.random.default_rng(settings.seed)
     orders = [random.permutation(width) for _ in range(RANDOM_DRAWS)]
