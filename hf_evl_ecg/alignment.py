@@ -36,9 +36,7 @@ class CrossAttentionAligner(nn.Module):
         super().__init__()
         if num_heads < 1 or student_dim % num_heads:
             divisors = [n for n in range(1, min(student_dim, 64) + 1) if student_dim % n == 0]
-            raise ValueError(
-                f"num_heads {num_heads} does not divide student_dim {student_dim}; choose one of {divisors}."
-            )
+            raise ValueError(f"num_heads={num_heads}: must divide student_dim={student_dim}; choose one of {divisors}.")
         self.num_heads = num_heads
         self.query = nn.Linear(student_dim, student_dim, bias=False)
         self.key = nn.Linear(teacher_dim, student_dim, bias=False)

@@ -19,7 +19,7 @@ def new_file(path: str | Path) -> Iterator[Path]:
     An error removes what was written and leaves a file of before as it was.
 
     Args:
-        path: Where the file shall lie; its folder is made.
+        path: Where the file will lie; its folder is made.
 
     Example:
         >>> with new_file("picture.png") as temporary:  # doctest: +SKIP
@@ -44,7 +44,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     """Give a temporary folder beside ``path`` to fill, and move it there when all is written; an error removes it.
 
     Args:
-        path: Where the folder shall lie. It must not exist.
+        path: Where the folder will lie. It must not exist.
 
     Example:
         >>> with new_folder("student") as temporary:  # doctest: +SKIP

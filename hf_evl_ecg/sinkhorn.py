@@ -187,7 +187,7 @@ def _check_problem(
 
 def _check_masses(a: Tensor, b: Tensor) -> None:
     if (a < 0).any() or (b < 0).any():
-        raise ValueError("Masses a and b must not be negative.")
+        raise ValueError("a and b: masses must not be negative (0 marks padding).")
     rows, columns = a.sum(1), b.sum(1)
     unequal = (rows - columns).abs() > _MASS_TOLERANCE * torch.maximum(rows, columns)
     if unequal.any():

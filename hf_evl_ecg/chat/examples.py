@@ -15,7 +15,7 @@ from .encoding import image_tokens
 
 __all__ = ["PreparedExample", "UnreadableImageError", "example_key", "prepare_example", "record_name"]
 
-# what PIL, wfdb and a reader of one's own raise for a damaged file; SyntaxError is PIL's for a broken PNG
+# what PIL, wfdb and a reader of your own raise for a damaged file; SyntaxError is PIL's for a broken PNG
 _IMAGE_FAILURES = (OSError, ValueError, KeyError, TypeError, SyntaxError, Image.DecompressionBombError)
 
 

@@ -64,7 +64,7 @@ def evaluate_model(
     Args:
         model: Any native vision-language model, or a PEFT model around one.
         processor: Its processor.
-        items: Questions, from `hf_evl_ecg.data.questions.question_dataset` or of one's own.
+        items: Questions, from `hf_evl_ecg.data.questions.question_dataset` or your own.
         method: Name of the method in the rows, in lower case such as ``evl_ecg``.
         load_image: Item → PIL image.
         seed: Training seed in the rows.
@@ -115,7 +115,7 @@ def answer_items(
     """Ask a model every question: greedy text, and the likelihood of the answers a question can have.
 
     Args:
-        model: Any native vision-language model, or a PEFT model around one, on the device it shall run on.
+        model: Any native vision-language model, or a PEFT model around one, on the device it runs on.
         processor: Its processor.
         items: Questions; two that are equal are asked once.
         load_image: Item → PIL image.

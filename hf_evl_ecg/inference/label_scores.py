@@ -32,7 +32,7 @@ _BLANK = Image.new("RGB", (224, 224), "white")  # the words after an image are t
 
 
 def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
-    """Labels without doublets.
+    """Labels without duplicates.
 
     Raises:
         ValueError: A single text, or a code that is not in `hf_evl_ecg.qa.labels.LABELS`.
@@ -89,7 +89,7 @@ class LabelScorer:
         self.system_prompt = system_prompt
         self.temperatures = dict(temperatures or {})
         if bad := {task: value for task, value in self.temperatures.items() if not value > 0}:
-            raise ValueError(f"temperatures {bad}; they must be above 0")
+            raise ValueError(f"temperatures={bad}: must be above 0")
         self._words: dict[str, tuple[list[int], list[list[int]]]] = {}
 
     def __call__(self, batch: Mapping[str, Any], labels: Sequence[str]) -> list[dict[str, float]]:

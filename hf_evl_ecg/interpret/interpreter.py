@@ -63,7 +63,7 @@ class ECGInterpreter:
     """A native vision-language model that answers questions about ECGs.
 
     Args:
-        model: The model, on the device it shall run on.
+        model: The model, on the device it runs on.
         processor: Its processor.
         render: How recordings are drawn; None: as the model's config says its training pictures were
             (see `hf_evl_ecg.interpret.pictures.training_render_config`).
@@ -202,7 +202,7 @@ class ECGInterpreter:
         asked = self._questions(questions, len(ecgs))
         wanted = self.labels if labels is None else check_labels(labels)
         if batch_size < 1 or max_new_tokens < 1:
-            raise ValueError(f"batch_size={batch_size}, max_new_tokens={max_new_tokens}; both must be at least 1")
+            raise ValueError(f"batch_size={batch_size}, max_new_tokens={max_new_tokens}: both must be at least 1")
         done: list[Interpretation] = []
         for start in range(0, len(ecgs), batch_size):
             pictures, own = [], []
@@ -238,7 +238,7 @@ class ECGInterpreter:
             ECGRecordError: As in a call, like the others there.
         """
         if max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens={max_new_tokens}; it must be at least 1")
+            raise ValueError(f"max_new_tokens={max_new_tokens}: must be at least 1")
         asked = self._questions(None if question is None else [question], 1)
         batch = self._encode([load_picture(ecg, self.render)], asked)
         return stream_answer(self.model, batch, self.processor.tokenizer, max_new_tokens=max_new_tokens)

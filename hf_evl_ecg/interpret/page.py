@@ -161,17 +161,17 @@ def _paper(report: ECGReport, config: RenderConfig | None) -> str:
 
 
 def _opinion(report: ECGReport, opinion: Opinion) -> str:
-    told = opinion.interpretation
+    found = opinion.interpretation
     seen = ""
     if report.ecg is not None:
-        width, height = told.image.size
-        picture = f'<img alt="picture given to the model" src="{_data_url(told.image)}">'
-        lacking = f"<br><strong>not in full: {', '.join(told.unseen_leads)}</strong>" if told.unseen_leads else ""
+        width, height = found.image.size
+        picture = f'<img alt="picture given to the model" src="{_data_url(found.image)}">'
+        lacking = f"<br><strong>not in full: {', '.join(found.unseen_leads)}</strong>" if found.unseen_leads else ""
         seen = f'<div class="seen">{picture}what the model saw, {width} × {height} px{lacking}</div>'
-    spent = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in told.seconds.items())
+    spent = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in found.seconds.items())
     name = opinion.model["name"]
     return (
-        f'<section>{seen}<h2>Answer of {_text(name)}</h2><p class="answer">{_text(told.answer or "(nothing)")}</p>'
+        f'<section>{seen}<h2>Answer of {_text(name)}</h2><p class="answer">{_text(found.answer or "(nothing)")}</p>'
         f'<p class="model">{_text(_model_line(opinion.model))}; {_text(spent)}</p></section>'
     )
 

@@ -82,7 +82,7 @@ def load_llava_next(folder: str | Path, **options: Any) -> tuple[LlavaNextForCon
     """
     packing = getattr(AutoConfig.from_pretrained(folder), "mm_patch_merge_type", "spatial_unpad")
     if packing not in PACKINGS:
-        raise ValueError(f"{folder}: mm_patch_merge_type is {packing!r}; allowed: {PACKINGS}")
+        raise ValueError(f"{folder}: mm_patch_merge_type={packing!r}: choose one of {PACKINGS}")
     flat = packing == "flat"
     model_class = FlatLlavaNextForConditionalGeneration if flat else LlavaNextForConditionalGeneration
     processor_class = FlatLlavaNextProcessor if flat else LlavaNextProcessor

@@ -109,7 +109,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
         allowed = _ALLOWED.get(name)
         if name not in settings or (allowed and settings[name] not in allowed):
             needed = f"one of {allowed}" if allowed else "a value"
-            raise ValueError(f"{path}: {name} is {settings.get(name)!r}; needed: {needed}")
+            raise ValueError(f"{path}: {name}={settings.get(name)!r}: must be {needed}")
     return settings
 
 

@@ -65,7 +65,7 @@ def load_vlm(
     except RuntimeError as error:
         raise _device_error(str(device), error) from error
     if dtype != "auto" and not isinstance(dtype, torch.dtype) and dtype not in DTYPES:
-        raise ModelLoadError(f"dtype={dtype!r}; allowed: 'auto', {', '.join(map(repr, DTYPES))}, or a torch.dtype")
+        raise ModelLoadError(f"dtype={dtype!r}: choose 'auto', {', '.join(map(repr, DTYPES))}, or a torch.dtype")
     options = {"dtype": dtype, **_quantization_options(quantization, place)}
     _check_device(place)
     found = {"revision": revision or "main", **hub_options}
@@ -101,7 +101,7 @@ def _quantization_options(quantization: str | None, device: torch.device) -> dic
     if quantization is None:
         return {}
     if quantization not in QUANTIZATIONS:
-        raise ModelLoadError(f"quantization={quantization!r}; allowed: {QUANTIZATIONS} or None")
+        raise ModelLoadError(f"quantization={quantization!r}: choose one of {QUANTIZATIONS} or None")
     if device.type != "cuda":
         raise ModelLoadError(f"quantization={quantization!r} on {device}; it needs a CUDA device; leave it out here")
     if importlib.util.find_spec("bitsandbytes") is None:

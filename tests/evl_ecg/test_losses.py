@@ -300,7 +300,7 @@ def test_batch_without_images_keeps_every_parameter_in_the_graph(student, teache
         ({"lambda_uld": float("nan")}, "lambda_uld=nan"),
         ({"mhca_mode": "frozen"}, "mhca_mode='frozen': choose one of 'paper', 'anchored'"),
         ({"mhca_mode": "anchored", "lambda_anchor": 0.0}, "untrained aligner"),
-        ({"mhca_num_heads": 3}, "num_heads 3 does not divide"),
+        ({"mhca_num_heads": 3}, "num_heads=3: must divide student_dim=8"),
     ],
 )
 def test_bad_weights_at_construction(options, message):

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, TrainingArguments
 from transformers.trainer_pt_utils import LabelSmoother
 
-from hf_evl_ecg.chat.batches import model_inputs, prompt_inputs
+from hf_evl_ecg.chat.batches import model_inputs
 from hf_evl_ecg.chat.collator import EVLECGCollator
 from hf_evl_ecg.chat.conversations import ExampleError, MissingAnswerError
 from hf_evl_ecg.chat.encoding import TruncatedImageError
@@ -20,11 +21,10 @@ from hf_evl_ecg.config import EVLECGConfig
 from hf_evl_ecg.distillation.cache import CachedTeacher
 from hf_evl_ecg.distillation.cache_files import CacheLayout
 from hf_evl_ecg.distillation.cache_writer import TeacherCacheWriter
-from hf_evl_ecg.distillation.criterion import student_request, teacher_request
+from hf_evl_ecg.distillation.criterion import LOSS_OPTIONS, student_request, teacher_request
 from hf_evl_ecg.distillation.teacher import SameModelError
 from hf_evl_ecg.distillation.trainer import EVLECGTrainer
-from hf_evl_ecg.inference.generation import generate_answers
-from hf_evl_ecg.inference.likelihood import answer_token_ids, label_likelihoods
+from hf_evl_ecg.losses import EVLECGLoss
 from hf_evl_ecg.models.features import extract_features
 from hf_evl_ecg.models.native import UnsupportedModelError
 
@@ -468,34 +468,6 @@ def test_evaluation_by_loss_generation_and_likelihood(build, ecg_examples, tiny_
         judge.evaluate(bad)
 
 
-def test_likelihoods_and_generation_against_the_model(tiny_vlm, ecg_examples):
-    tiny = tiny_vlm("idefics3")
-    model, processor = tiny.load(), tiny.processor
-    collator = EVLECGCollator(processor)
-    batch = collator(ecg_examples)
-    answers = ["yes", "left bundle branch block"]
-    ids = answer_token_ids(processor, answers)
-    found = label_likelihoods(model, batch, ids, processor.tokenizer.pad_token_id)
-    for column, answer in enumerate(answers):
-        for row in range(2):
-            own = collator([{**ecg_examples[row], "answer": answer}])
-            own = {k: v for k, v in own.items() if k not in ("keys", "skipped")}
-            count = int((own["labels"] != -100).sum())
-            expected = -model(**own).loss.item() * count
-            assert found[row, column].item() == pytest.approx(expected, rel=1e-4)
-    together = generate_answers(model, batch, processor.tokenizer, max_new_tokens=6)
-    one_by_one = [
-        generate_answers(model, collator([e]), processor.tokenizer, max_new_tokens=6)[0] for e in ecg_examples
-    ]
-    assert together == one_by_one
-    prompt = prompt_inputs(batch, processor.tokenizer.pad_token_id)
-    assert all(
-        processor.tokenizer.decode(row, skip_special_tokens=False).endswith("Assistant:") for row in prompt["input_ids"]
-    )
-    with pytest.raises(ValueError, match="none may be empty"):
-        answer_token_ids(processor, ["yes", " "])
-
-
 def test_bad_examples_stop_training_before_it_starts(build, ecg_examples):
     bad = {**ecg_examples[1], "answer": ""}
     trainer = build(examples=[ecg_examples[0], bad])
@@ -589,6 +561,14 @@ def test_anchored_states_are_those_the_head_reads(tmp_path):
 def own_fields():
     inherited = {f.name: f.default for f in fields(TrainingArguments)}
     return [f for f in fields(EVLECGConfig) if inherited.get(f.name, ...) != f.default]
+
+
+def test_every_option_of_the_loss_is_a_field_with_its_default():
+    fields = EVLECGConfig.__dataclass_fields__
+    options = [p for p in signature(EVLECGLoss).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    assert [option.name for option in options] == list(LOSS_OPTIONS)
+    assert len(options) > 15
+    assert {option.name: option.default for option in options} == {o.name: fields[o.name].default for o in options}
 
 
 def test_every_field_has_help():

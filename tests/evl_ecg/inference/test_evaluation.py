@@ -14,7 +14,7 @@ from hf_evl_ecg.chat.conversations import ExampleError
 from hf_evl_ecg.inference.answer_file import AnswerFileError
 from hf_evl_ecg.inference.evaluation import answer_items, evaluate_model
 from hf_evl_ecg.inference.generation import generate_answers
-from hf_evl_ecg.inference.likelihood import answer_token_ids, label_likelihoods, option_log_likelihoods
+from hf_evl_ecg.inference.likelihood import answer_token_ids, label_likelihoods
 from hf_evl_ecg.qa.evaluate_metric import ECGAnswerMetric
 from hf_evl_ecg.qa.grading import candidate_answers, grade, task_name
 from hf_evl_ecg.qa.groups import Answer
@@ -61,23 +61,6 @@ def items():
         open_question("r1", "rhythm", ["AF"], rng),
         report_question("r2", "Rhythm: sinus rhythm.", rng),
     ]
-
-
-@pytest.mark.parametrize("name", ["llava_next", "idefics3", "qwen2_vl", "qwen3_vl", "internvl"])
-def test_reading_the_prompt_once_changes_no_likelihood(name, tiny_vlm, hand_made_inputs):
-    model = tiny_vlm(name).load()
-    inputs, labels = hand_made_inputs(name, model)
-    batch = {**inputs, "labels": labels}
-    options = [[[70], [71, 72, 73], [74, 75]], [[80, 81], [82]]]
-    sums = option_log_likelihoods(model, batch, options, pad_token_id=1)
-    assert sums.isfinite().tolist() == [[True, True, True], [True, True, False]]
-    assert sums[1, 2] == -torch.inf
-    for row, own in enumerate(options):
-        slow = label_likelihoods(model, batch, own, 1)[row]
-        torch.testing.assert_close(sums[row, : len(own)], slow, atol=2e-5, rtol=1e-5)
-    assert sums[0, :3].std() > 0.1, "options must differ for this to prove anything"
-    with pytest.raises(ValueError, match="1 lists of options for 2 samples"):
-        option_log_likelihoods(model, batch, options[:1], 1)
 
 
 @pytest.mark.parametrize("name", ["llava_next", "idefics3"])

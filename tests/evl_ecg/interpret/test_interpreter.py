@@ -217,7 +217,7 @@ def test_bad_models(tmp_path, ecg_student, tiny_vlm, monkeypatch):
             load_vlm(tmp_path / name)
     with pytest.raises(ModelLoadError, match="cannot be loaded"):
         load_vlm("org/absent", local_files_only=True)
-    with pytest.raises(ModelLoadError, match="quantization='3bit'; allowed"):
+    with pytest.raises(ModelLoadError, match="quantization='3bit': choose one of"):
         load_vlm(ecg_student, quantization="3bit")
     with pytest.raises(ModelLoadError, match=r"device='cuda:99' cannot be used: .*; here are: cpu"):
         load_vlm(ecg_student, device="cuda:99")

@@ -79,7 +79,7 @@ def test_what_the_command_line_refuses(ecg_student, ecg_records, tmp_path, capsy
         (["interpret", "r", "--model", "never/loaded", "--max_new_tokens", "0"], "at least 1"),
         (["interpret", "r", "--model", "never/loaded", "--html", str(tmp_path)], "is a folder"),
         (["interpret", str(ecg_records[0]), *model, "--device", "warp"], "device='warp' cannot be used"),
-        (["interpret", str(ecg_records[0]), *model, "--dtype", "float17"], "dtype='float17'; allowed: 'auto'"),
+        (["interpret", str(ecg_records[0]), *model, "--dtype", "float17"], "dtype='float17': choose 'auto'"),
     ):
         assert main(arguments) == 2
         assert message in capsys.readouterr().err

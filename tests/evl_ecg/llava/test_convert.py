@@ -227,7 +227,7 @@ def test_wrong_checkpoints_are_named_and_leave_nothing_behind(tmp_path, tokenize
     ):
         original, source.config[name] = source.config[name], value
         source.write()
-        with pytest.raises(ValueError, match=f"{name} is '{value}'; needed: one of"):
+        with pytest.raises(ValueError, match=f"{name}='{value}': must be one of"):
             convert_llava(source.folder, tmp_path / "native")
         source.config[name] = original
     source.write()

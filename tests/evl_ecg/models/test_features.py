@@ -4,10 +4,7 @@ import pytest
 import torch
 
 from hf_evl_ecg.cross_entropy import answer_cross_entropy
-from hf_evl_ecg.inference.likelihood import label_likelihoods
 from hf_evl_ecg.models.features import LOGITS_PER_SAMPLE, FeatureRequest, extract_features
-from hf_evl_ecg.models.native import UnsupportedModelError, base_model, image_token_id
-from hf_evl_ecg.padded import gather_tokens, pool_tokens
 
 NAMES = ["llava_next", "idefics3", "qwen2_vl", "qwen3_vl", "internvl"]
 
@@ -45,27 +42,6 @@ def test_older_hosts_that_keep_positions_for_the_whole_batch(case, make_inputs, 
     expected = extract_features(model, inputs, labels).answer_logits
     monkeypatch.setattr("hf_evl_ecg.models.features.LOGITS_PER_SAMPLE", False)
     torch.testing.assert_close(extract_features(model, inputs, labels).answer_logits, expected)
-
-
-def test_likelihoods_of_a_padded_batch(case, make_inputs):
-    """Equal to a forward pass over prompt and answer of each sample alone, for each candidate."""
-    name, model = case
-    inputs, labels = make_inputs(name, model)
-    candidates = [[100], [101, 70, 80], [90, 61]]
-    found = label_likelihoods(model, {**inputs, "labels": labels}, candidates, 1)
-    for row in range(2):
-        start = int((labels[row] != -100).nonzero()[0])
-        for column, candidate in enumerate(candidates):
-            ids = torch.cat([inputs["input_ids"][row, :start], torch.tensor(candidate)]).unsqueeze(0)
-            own = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-            for key, value in inputs.items():
-                if key.startswith(("pixel", "image")):
-                    own[key] = value.chunk(2)[row]
-            if "mm_token_type_ids" in inputs:
-                own["mm_token_type_ids"] = (ids == model.config.image_token_id).int()
-            log_probs = model(**own).logits[0, start - 1 : -1].log_softmax(-1)
-            expected = log_probs[torch.arange(len(candidate)), torch.tensor(candidate)].sum()
-            torch.testing.assert_close(found[row, column], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_taps_are_the_projector_and_the_hidden_states(case, make_inputs):
@@ -146,19 +122,6 @@ def test_without_labels_there_is_one_empty_answer_column(tiny_vlm, make_inputs):
     assert answer_cross_entropy(features).item() == 0.0
 
 
-def test_gather_and_pool_by_hand():
-    states = torch.arange(10.0).view(2, 5, 1).requires_grad_()
-    keep = torch.tensor([[1, 0, 1, 1, 0], [0, 0, 0, 0, 1]]).bool()
-    kept, mask = gather_tokens(states, keep)
-    assert kept.squeeze(-1).tolist() == [[0.0, 2.0, 3.0], [9.0, 0.0, 0.0]]
-    assert mask.tolist() == [[True, True, True], [True, False, False]]
-    pooled, pooled_mask = pool_tokens(kept, mask, 2)
-    assert pooled.squeeze(-1).tolist() == [[1.0, 3.0], [9.0, 0.0]]
-    assert pooled_mask.tolist() == [[True, True], [True, False]]
-    pooled.sum().backward()
-    assert states.grad.squeeze(-1).tolist() == [[0.5, 0.0, 0.5, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0, 1.0]]
-
-
 def test_what_is_refused(tiny_vlm, make_inputs):
     model = tiny_vlm("idefics3").load()
     inputs, labels = make_inputs("idefics3", model)
@@ -168,9 +131,5 @@ def test_what_is_refused(tiny_vlm, make_inputs):
         FeatureRequest(tokens="text")
     with pytest.raises(ValueError, match="at least 1"):
         FeatureRequest(visual_pool=0)
-    with pytest.raises(UnsupportedModelError, match="no image_token_id"):
-        image_token_id(model.model.text_model)
-    with pytest.raises(UnsupportedModelError, match="AutoModelForImageTextToText"):
-        base_model(torch.nn.Linear(2, 2))
     with pytest.raises(ValueError, match="no answer logits"):
         answer_cross_entropy(extract_features(model, inputs, labels, FeatureRequest(logits=False)))
