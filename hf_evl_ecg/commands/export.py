@@ -26,8 +26,11 @@ __all__ = ["ExportArguments", "command", "is_export", "main"]
 class ExportArguments:
     """Which student, and where the export goes."""
 
-    model: str = field(metadata={"help": "Folder of hf-evl-ecg distil or teach, with weights or LoRA adapters."})
+    model: str = field(metadata={"help": "Folder of hf-evl-ecg distil, with weights or LoRA adapters."})
     output_dir: str = field(metadata={"help": "New folder for the export."})
+    method: str = field(
+        default="EVL-ECG, arXiv 2605.29977", metadata={"help": "How it was trained, as its config.json will say."}
+    )
 
 
 def command(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -45,7 +48,7 @@ def main(args: ExportArguments, images: ImageOptions) -> ExportReport:
     from hf_evl_ecg.results import current_commit
 
     drawn = images.config().to_dict()
-    provenance = {"method": "EVL-ECG, arXiv 2605.29977", "images": drawn, "commit": current_commit()}
+    provenance = {"method": args.method, "images": drawn, "commit": current_commit()}
     report = export_student(args.model, args.output_dir, provenance=provenance)
     print(
         f"Exported: {report.folder}, {report.parameters:,} parameters; loaded in a new process without this package, its logits "

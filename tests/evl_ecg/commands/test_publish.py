@@ -11,6 +11,7 @@ from datasets import Dataset, DatasetDict
 from safetensors.torch import load
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from hf_evl_ecg.commands.export import is_export
 from hf_evl_ecg.data.questions import question_dataset
 from hf_evl_ecg.data.simulated import load_simulated
 from hf_evl_ecg.drawing.config import RenderConfig
@@ -143,3 +144,15 @@ def test_publish_script_draws_and_publishes_questions(hub, questions, tmp_path):
         run("publish", "--repo_id", "ann/drawn")
     with pytest.raises(ValueError, match="needs a card"):
         run("publish", "--repo_id", "ann/drawn", "--data", questions)
+
+
+def test_export_records_how_pages_were_drawn_and_what_trained_it(monkeypatch, tiny_vlm, tmp_path):
+    monkeypatch.setattr(export, "reload_logits", reload_here)
+    given = ["--model", tiny_vlm("idefics3").path, "--output_dir", tmp_path / "export", "--method", "answers alone"]
+    assert not is_export(tiny_vlm("idefics3").path)
+    report = run("export", *given)
+    told = json.loads((report.folder / "config.json").read_text())[PROVENANCE_KEY]
+    assert told["method"] == "answers alone"
+    assert RenderConfig.from_dict(told["images"]) == RenderConfig(width_px=112, height_px=56, footer=False)
+    assert is_export(tmp_path / "export")
+    assert report.reload_difference < 1e-5
