@@ -51,6 +51,12 @@ def load_folder(
     Raises:
         ValueError: The table is missing, names an unknown label or split, or gives splits for some records only.
         ECGRecordError: A bad record, with `on_bad="raise"`.
+
+    Example:
+        >>> rows, report = load_folder("my_records")  # doctest: +SKIP
+        >>> print(report)                             # doctest: +SKIP
+        my_records: 120 records, 0 skipped
+          split by patient
     """
     root = Path(root).resolve()
     entries = list(read_table(root / table, ("record",)))

@@ -56,6 +56,10 @@ def read_simulated(row: Mapping[str, Any], root: str | os.PathLike[str] = "", na
 
     Raises:
         ECGRecordError: The record's name is no `label/seed`.
+
+    Example:
+        >>> read_simulated({"record": "LBBB/7"}).record_name
+        'simulated-LBBB-7'
     """
     label, _, seed = row["record"].partition("/")
     if not seed.isdecimal():

@@ -80,6 +80,11 @@ def make_row(record: str, source: str, root: str | os.PathLike[str], split: str,
 
     Raises:
         ValueError: Unknown split, column or label.
+
+    Example:
+        >>> row = make_row("r1", "mine", "/data", "train", labels=["AF"])
+        >>> row["labels"], row["storage"], row["age"]
+        (['AF'], 'wfdb', None)
     """
     if split not in SPLITS:
         raise ValueError(f"record {record!r}: split={split!r}: allowed are {SPLITS}")

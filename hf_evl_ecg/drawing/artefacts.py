@@ -31,6 +31,10 @@ class AugmentConfig:
 
     Raises:
         ValueError: A value out of range, or an unknown palette.
+
+    Example:
+        >>> AugmentConfig(probability=1.0, blur_px=0.0, palettes=()).creases
+        3
     """
 
     probability: float = 0.5

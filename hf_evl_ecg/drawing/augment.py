@@ -22,7 +22,12 @@ __all__ = ["augment", "render_augmented", "restyle"]
 
 
 def restyle(config: RenderConfig, augmentation: Augmentation) -> RenderConfig:
-    """The drawing configuration with the augmentation's paper, grid and line width."""
+    """The drawing configuration with the augmentation's paper, grid and line width.
+
+    Example:
+        >>> restyle(RenderConfig(), Augmentation(grid=False, trace_mm=0.4)).grid
+        'none'
+    """
     return replace(
         config,
         palette=config.palette if augmentation.palette is None else augmentation.palette,
@@ -40,6 +45,11 @@ def augment(image: Image.Image, augmentation: Augmentation) -> Image.Image:
 
     Raises:
         ValueError: Another image mode.
+
+    Example:
+        >>> paper = Image.new("RGB", (64, 32), "white")
+        >>> augment(paper, Augmentation(yellowing=1.0)).getpixel((5, 5))[2] < 255
+        True
     """
     if image.mode not in ("RGB", "L"):
         raise ValueError(f"image of mode {image.mode!r}: 'RGB' or 'L' is needed (convert it first)")
@@ -71,7 +81,19 @@ def augment(image: Image.Image, augmentation: Augmentation) -> Image.Image:
 def render_augmented(
     ecg: ECG, config: RenderConfig, augment_config: AugmentConfig, seed: int | tuple[int, ...]
 ) -> Image.Image:
-    """Draw an ECG and age its picture: `sample_augmentation`, `restyle`, `render` and `augment` in turn."""
+    """Draw an ECG and age its picture: `sample_augmentation`, `restyle`, `render` and `augment` in turn.
+
+    Args:
+        ecg: The record, in mV.
+        config: How it is drawn.
+        augment_config: What may happen to the paper.
+        seed: As in `sample_augmentation`; the same gives the same picture.
+
+    Example:
+        >>> flat = ECG(np.zeros((5000, 12), np.float32), fs_hz=500)
+        >>> render_augmented(flat, RenderConfig(width_px=440, height_px=340), AugmentConfig(probability=1.0), seed=7).size
+        (440, 340)
+    """
     augmentation = sample_augmentation(augment_config, seed)
     return augment(render(ecg, restyle(config, augmentation)), augmentation)
 

@@ -44,6 +44,10 @@ class ImageFile:
 
     Attributes:
         root: The folder; file names that lead out of it are refused. None: PIL images only.
+
+    Example:
+        >>> ImageFile()({"image": Image.new("L", (3, 2))}).mode
+        'RGB'
     """
 
     root: str | Path | None = None

@@ -15,6 +15,10 @@ class Palette:
 
     Raises:
         ValueError: A colour that is not three whole numbers from 0 to 255.
+
+    Example:
+        >>> Palette((255, 255, 255), (230, 230, 230), (180, 180, 180), (0, 0, 0)).ink
+        (0, 0, 0)
     """
 
     paper: Colour

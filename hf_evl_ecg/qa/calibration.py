@@ -18,7 +18,22 @@ Array = NDArray[np.float64]
 
 
 def option_probabilities(log_likelihoods: ArrayLike, temperature: float = 1.0) -> Array:
-    """Softmax over the options of each item; options that an item does not have are -inf. Shape: (n, K)."""
+    """Softmax over the options of each item.
+
+    Args:
+        log_likelihoods: -inf where an item does not have an option. Shape: (n, K), nats.
+        temperature: Divides them; above 1 makes the probabilities more alike.
+
+    Returns:
+        Shape: (n, K), each row summing to 1.
+
+    Raises:
+        ValueError: A temperature of 0 or less.
+
+    Example:
+        >>> option_probabilities([[0.0, 0.0, -np.inf]])
+        array([[0.5, 0.5, 0. ]])
+    """
     if temperature <= 0:
         raise ValueError(f"temperature={temperature}: it must be above 0")
     logits = np.asarray(log_likelihoods, np.float64) / temperature
@@ -35,6 +50,10 @@ def fit_temperature(log_likelihoods: ArrayLike, target: ArrayLike) -> float:
 
     Returns:
         Between 0.01 and 100.
+
+    Example:
+        >>> round(fit_temperature([[0.0, -2.0]] * 4, [0, 0, 0, 1]), 2)  # right 3 times of 4: odds of e^(2 / 1.82) = 3
+        1.82
     """
     scores, target = np.asarray(log_likelihoods, np.float64), np.asarray(target, int)
     if scores.ndim != 2 or len(scores) != len(target) or not len(target):
@@ -92,6 +111,10 @@ def reliability_bins(
 
     Returns:
         Per bin: "low", "high", "n", and the means "confidence" and "accuracy" (None where it is empty).
+
+    Example:
+        >>> reliability_bins([0.6, 0.7, 0.9], [True, False, True], n_bins=2)[1]["n"]
+        3
     """
     confidence, correct, index = _binned(confidence, correct, n_bins)
     bins: list[dict[str, float | int | None]] = []

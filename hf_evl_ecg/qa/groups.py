@@ -26,6 +26,10 @@ class Answer:
         record: The record's name.
         text: The generated answer; None if nothing was generated.
         scores: Log-likelihood of each of `grading.candidate_answers` as the whole answer, in nats; empty if there are none.
+
+    Example:
+        >>> Answer("r1", "yes", (-0.1, -2.4)).scores
+        (-0.1, -2.4)
     """
 
     record: str

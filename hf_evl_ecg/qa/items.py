@@ -66,7 +66,12 @@ def open_question(record: str, task: str, labels: Sequence[str], rng: random.Ran
 
 
 def fill_question(record: str, task: str, labels: Sequence[str], rng: random.Random) -> dict[str, Any]:
-    """Leave a gap for the labels; the answer is what belongs into it."""
+    """Leave a gap for the labels; the answer is what belongs into it.
+
+    Example:
+        >>> fill_question("r", "rhythm", ["SR"], random.Random(0))["question"]
+        'Complete the sentence: The rhythm is ____.'
+    """
     return _label_item("fill", record, task, labels, rng)
 
 
@@ -88,6 +93,10 @@ def choice_question(
 
     Raises:
         ValueError: No distractor, more options than letters, or the correct label among the distractors.
+
+    Example:
+        >>> choice_question("r", "axis", "LAD", ["RAD", "AXN"], random.Random(0))["options"]
+        ['normal axis', 'left axis deviation', 'right axis deviation']
     """
     if correct in distractors:
         raise ValueError(f"correct={correct!r}: it is among the distractors too")
@@ -101,6 +110,10 @@ def class_list_question(record: str, classes: Sequence[str], present: Sequence[s
 
     Raises:
         ValueError: A present label is not among the classes.
+
+    Example:
+        >>> class_list_question("r", ["AF", "LBBB"], [])["answer"]
+        'none of these'
     """
     unknown = sorted(set(present) - set(classes))
     if unknown:

@@ -104,6 +104,10 @@ def label_names(code: str) -> tuple[str, ...]:
 
     Raises:
         ValueError: The code is unknown.
+
+    Example:
+        >>> label_names("AF")
+        ('atrial fibrillation', 'AF', 'afib', 'a-fib')
     """
     return (label_text(code), code, *LABELS[code].synonyms)
 

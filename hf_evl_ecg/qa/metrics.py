@@ -97,6 +97,12 @@ def estimate(
 
     Returns:
         The estimate; None where the metric is undefined on the items themselves (a class that never occurs).
+
+    Example:
+        >>> right = np.array([True, True, True, False])
+        >>> found = estimate(lambda w: accuracy(right, w), 4, bootstrap_weights([1, 2, 3, 4], 200), chance=0.25)
+        >>> found.value, found.ci_low < 0.75 < found.ci_high, found.chance
+        (0.75, True, 0.25)
     """
     value = float(metric(None))
     if not np.isfinite(value):
@@ -117,24 +123,44 @@ def estimate(
 
 
 def accuracy(correct: ArrayLike, weights: Array | None = None) -> Array | float:
-    """Share of items that are right. Shape of `correct`: (n,), bool, or a chance of being right."""
+    """Share of items that are right. Shape of `correct`: (n,), bool, or a chance of being right.
+
+    Example:
+        >>> accuracy([True, True, False, True]), accuracy([True, False], np.array([[2.0, 0.0], [1.0, 1.0]]))
+        (0.75, array([1. , 0.5]))
+    """
     return _average(np.asarray(correct, dtype=np.float64), weights)
 
 
 def exact_match(truth: ArrayLike, predicted: ArrayLike, weights: Array | None = None) -> Array | float:
-    """Share of items whose whole set of labels is right. Shapes: (n, C), bool."""
+    """Share of items whose whole set of labels is right. Shapes: (n, C), bool.
+
+    Example:
+        >>> exact_match([[True, False], [True, True]], [[True, False], [True, False]])
+        0.5
+    """
     return accuracy((np.asarray(truth, bool) == np.asarray(predicted, bool)).all(1), weights)
 
 
 def hamming_loss(truth: ArrayLike, predicted: ArrayLike, weights: Array | None = None) -> Array | float:
-    """Share of single label decisions that are wrong. Shapes: (n, C), bool."""
+    """Share of single label decisions that are wrong. Shapes: (n, C), bool.
+
+    Example:
+        >>> hamming_loss([[True, False], [True, True]], [[True, False], [True, False]])
+        0.25
+    """
     return accuracy((np.asarray(truth, bool) != np.asarray(predicted, bool)).mean(1), weights)
 
 
 def within_tolerance(
     truth: ArrayLike, predicted: ArrayLike, tolerance: ArrayLike, weights: Array | None = None
 ) -> Array | float:
-    """Share of values within ± tolerance; a NaN is a miss. Shapes: (n,)."""
+    """Share of values within ± tolerance; a NaN is a miss. Shapes: (n,).
+
+    Example:
+        >>> within_tolerance([60.0, 80.0], [64.0, 90.0], [5.0, 5.0])
+        0.5
+    """
     error = np.abs(np.asarray(truth, float) - np.asarray(predicted, float))
     return accuracy(error <= np.asarray(tolerance, float), weights)
 
@@ -145,7 +171,12 @@ def mean_absolute_error(truth: ArrayLike, predicted: ArrayLike, weights: Array |
 
 
 def balanced_accuracy(truth: ArrayLike, predicted: ArrayLike, weights: Array | None = None) -> Array | float:
-    """Mean recall over the classes that occur; a predicted class that is none of them (unparsed) is wrong. Shapes: (n,)."""
+    """Mean recall over the classes that occur; a predicted class that is none of them (unparsed) is wrong. Shapes: (n,).
+
+    Example:
+        >>> balanced_accuracy([0, 0, 0, 1], [0, 0, 0, 0])
+        0.5
+    """
     truth, predicted = np.asarray(truth), np.asarray(predicted)
     classes = np.unique(truth)
     member = truth[:, None] == classes
@@ -166,7 +197,12 @@ def class_f1(truth: ArrayLike, predicted: ArrayLike, weights: Array | None = Non
 
 
 def macro_f1(truth: ArrayLike, predicted: ArrayLike, weights: Array | None = None) -> Array | float:
-    """Mean F1 over classes. Shapes: (n, C), bool."""
+    """Mean F1 over classes. Shapes: (n, C), bool.
+
+    Example:
+        >>> macro_f1([[True, False], [True, True]], [[True, False], [True, False]])
+        0.5
+    """
     f1 = class_f1(truth, predicted, weights)
     return float(f1.mean()) if weights is None else f1.mean(1)
 
@@ -206,7 +242,12 @@ def roc_auc(truth: ArrayLike, scores: ArrayLike, weights: Array | None = None) -
 
 
 def macro_auc(truth: ArrayLike, scores: ArrayLike, weights: Array | None = None) -> Array | float:
-    """Mean AUC over the classes with positive and negative items (in each resample). Shapes: (n, C)."""
+    """Mean AUC over the classes with positive and negative items (in each resample). Shapes: (n, C).
+
+    Example:
+        >>> macro_auc([[True], [False]], [[0.9], [0.2]])
+        1.0
+    """
     truth, scores = np.asarray(truth, bool), np.asarray(scores, np.float64)
     columns = [np.atleast_1d(roc_auc(truth[:, i], scores[:, i], weights)) for i in range(truth.shape[1])]
     return _result(_nanmean(np.stack(columns, 1)), weights)

@@ -76,7 +76,21 @@ def score_answers(
 
 
 def fit_temperatures(items: Sequence[Mapping[str, Any]], answers: Sequence[Answer]) -> dict[str, float]:
-    """Temperature of each task with one right option, from validation items."""
+    """Temperature of each task whose questions have one right option.
+
+    Args:
+        items: Questions about validation records, as in `score_answers`.
+        answers: One for each, with the likelihoods of its candidates.
+
+    Returns:
+        Task → temperature, for ``temperatures`` of `score_answers`.
+
+    Example:
+        >>> item = {"format": "closed", "task": "rhythm", "answer": "yes"}
+        >>> found = fit_temperatures([item] * 4, [Answer("r", None, s) for s in ((0, -2), (0, -2), (0, -2), (-2, 0))])
+        >>> {task: round(value, 2) for task, value in found.items()}
+        {'rhythm_closed': 1.82}
+    """
     found = {}
     for group in group_by_task(items, answers):
         target = group.targets()

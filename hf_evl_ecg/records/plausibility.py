@@ -33,6 +33,11 @@ def amplitude_mv(signal_mv: np.ndarray, fs_hz: float) -> float:
     Args:
         signal_mv: Shape (T, leads), in mV.
         fs_hz: Sampling rate in Hz.
+
+    Example:
+        >>> wave = np.tile([0.0, 0.0, 1.5, 0.0], 250)[:, None]
+        >>> amplitude_mv(wave, 100.0)
+        1.5
     """
     window = max(1, min(len(signal_mv), round(2 * fs_hz)))
     count = len(signal_mv) // window

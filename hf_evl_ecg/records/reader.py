@@ -99,6 +99,10 @@ def check_record(path: str | os.PathLike[str], *, root: str | os.PathLike[str] |
 
     Raises:
         ECGRecordError: As `read_record`, except for missing samples and damaged compressed data.
+
+    Example:
+        >>> check_record("ludb/data/1").n_samples  # doctest: +SKIP
+        5000
     """
     header = read_header(path, root=root)
     return replace(header, n_samples=count_frames(header, root))
@@ -113,6 +117,10 @@ def read_header(path: str | os.PathLike[str], *, root: str | os.PathLike[str] | 
 
     Raises:
         ECGRecordError: The header is missing, malformed or outside `root`; or the path is a folder or another kind of file.
+
+    Example:
+        >>> [line.lead for line in read_header("ludb/data/1").signals][:3]  # doctest: +SKIP
+        ['I', 'II', 'III']
     """
     return parse_header(find_header(path, root))
 

@@ -64,6 +64,10 @@ def canonical_leads(names: Sequence[str]) -> tuple[str, ...]:
 
     Raises:
         ValueError: A name is unknown, given twice or missing; the message lists them.
+
+    Example:
+        >>> canonical_leads([name.lower() for name in STANDARD_LEADS])[3:6]
+        ('aVR', 'aVL', 'aVF')
     """
     leads = [canonical_lead(name) for name in names]
     unknown = [name for name, lead in zip(names, leads, strict=True) if lead is None]

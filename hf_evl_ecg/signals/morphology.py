@@ -122,6 +122,11 @@ def sinus_beat(
         turn_deg: Rotation of QRS, and by half of P and T, in the frontal plane towards the feet (degrees).
         size: Factor on all vectors.
         ectopic_p: Give the P wave the direction of a low atrial origin.
+
+    Example:
+        >>> beat = sinus_beat("LBBB", Intervals(0.16, 0.14, 0.42), np.random.default_rng(0), turn_deg=0.0, size=1.0)
+        >>> len(beat.p), len(beat.qrs), beat.intervals.qrs_s
+        (2, 3, 0.14)
     """
     qrs = _vary(_QRS.get(label, _NARROW), rng, turn_deg, size)
     p: tuple[Wave, ...] = ()
