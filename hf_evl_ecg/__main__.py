@@ -42,6 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in ("", "hf_evl_ecg"):  # a fault of ours, not of the installation
+            raise
+        extras = "ecg,app" if missing == "gradio" else "ecg"
+        print(f"error: {missing} is not installed (pip install 'hf-mic-evl-ecg[{extras}]')", file=sys.stderr)
+        return 2
     return 0
 
 

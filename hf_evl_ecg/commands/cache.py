@@ -113,7 +113,7 @@ def main(args: CacheArguments, images: ImageOptions) -> int:
     todo = own.select([i for i, item in enumerate(own) if example_key(item) not in writer.done])
     collator = EVLECGCollator(processor, load_image=draw, system_prompt=args.system_prompt, max_length=args.max_length)
     loader = DataLoader(todo, args.batch_size, collate_fn=_TeacherBatches(collator), num_workers=args.num_workers)
-    written = writer.write(tqdm(loader, desc="cache", disable=not state.is_main_process)) if len(todo) else 0
+    written = writer.write(tqdm(loader, desc="cache", delay=3.0, disable=not state.is_main_process)) if len(todo) else 0
     state.wait_for_everyone()
     print(f"{written} examples written, {len(own) - len(todo)} were there: {args.output_dir}")
     for reason in writer.skipped:

@@ -159,7 +159,7 @@ def answer_items(
     todo.sort(key=lambda item: len(candidate_answers(item)) if likelihoods else 0)
     skipped: list[str] = []
     loader: DataLoader = DataLoader(todo, batch_size, collate_fn=EvaluationCollator(collator), num_workers=num_workers)  # type: ignore[arg-type]
-    with tqdm(total=len(todo), desc="answers", disable=not progress_bar) as bar:
+    with tqdm(total=len(todo), desc="answers", delay=3.0, disable=not progress_bar) as bar:
         for batch in loader:
             asked = batch.pop("asked")
             skipped += batch["skipped"]

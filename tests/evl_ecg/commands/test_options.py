@@ -170,6 +170,17 @@ def test_without_words_it_names_the_verbs(capsys):
     assert "did you mean distil?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("module", "extras"), [("gradio", "ecg,app"), ("peft", "ecg")])
+def test_what_is_not_installed_is_named(module, extras, monkeypatch, capsys):
+    def run(arguments, prog):
+        monkeypatch.setitem(sys.modules, module, None)
+        __import__(module)
+
+    monkeypatch.setattr("hf_evl_ecg.commands.app.command", run)
+    assert main(["app"]) == 2
+    assert capsys.readouterr().err == f"error: {module} is not installed (pip install 'hf-mic-evl-ecg[{extras}]')\n"
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_of_a_verb(verb, capsys):
     with pytest.raises(SystemExit) as ended:
