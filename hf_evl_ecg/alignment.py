@@ -6,7 +6,13 @@ from torch import Tensor, nn
 
 from hf_evl_ecg.padded import mean_over_samples, promote, zero_padding
 
-__all__ = ["CrossAttentionAligner", "StudentToTeacherProjector", "alignment_loss", "anchor_loss"]
+__all__ = [
+    "CrossAttentionAligner",
+    "StudentToTeacherProjector",
+    "alignment_loss",
+    "anchor_loss",
+    "collapse_monitors",
+]
 
 
 class CrossAttentionAligner(nn.Module):
@@ -156,3 +162,35 @@ def anchor_loss(aligned: Tensor, answer_index: Tensor, answer_ids: Tensor, lm_he
     per_token = F.cross_entropy(promote(logits), answer_ids[sample, token], reduction="none")
     total = per_token.new_zeros(len(valid)).index_add(0, sample, per_token)
     return mean_over_samples(total, valid.sum(1))
+
+
+@torch.no_grad()
+def collapse_monitors(student: Tensor, aligned: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Values that show when student and aligned teacher shrink to one point, which a falling loss hides.
+
+    Args:
+        student: Student states, finite at padding. Shape: (B, L, D).
+        aligned: Aligned teacher states. Shape: (B, L, D).
+        mask: True at valid student tokens. Shape: (B, L).
+
+    Returns:
+        ``student_variance``, over the tokens of a sample, and ``variance_ratio``, the aligned teacher's over it.
+
+    Example:
+        >>> tokens, mask = torch.tensor([[[1.0], [3.0]]]), torch.ones(1, 2, dtype=torch.bool)
+        >>> collapse_monitors(tokens, tokens / 2, mask)
+        {'student_variance': tensor(1.), 'variance_ratio': tensor(0.2500)}
+    """
+    variance = _token_variance(promote(student), mask)
+    return {
+        "student_variance": variance,
+        "variance_ratio": _token_variance(aligned, mask) / variance.clamp(min=1e-12),  # a point has none
+    }
+
+
+def _token_variance(tokens: Tensor, mask: Tensor) -> Tensor:
+    """Variance over the tokens of a sample, a mean over channels and samples."""
+    weights = mask.unsqueeze(2).to(tokens.dtype)
+    count = weights.sum(1, keepdim=True).clamp(min=1)
+    centred = (tokens - (tokens * weights).sum(1, keepdim=True) / count) * weights
+    return (centred.square().sum(1, keepdim=True) / count).mean()

@@ -6,7 +6,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from hf_evl_ecg.alignment import CrossAttentionAligner, StudentToTeacherProjector, alignment_loss, anchor_loss
+from hf_evl_ecg.alignment import (
+    CrossAttentionAligner,
+    StudentToTeacherProjector,
+    alignment_loss,
+    anchor_loss,
+    collapse_monitors,
+)
 from hf_evl_ecg.ot import ot_matching_loss
 from hf_evl_ecg.padded import promote, zero_padding
 from hf_evl_ecg.relations import relation_loss
@@ -212,7 +218,7 @@ class EVLECGLoss(nn.Module):
         mask = student.mask & teacher.mask.any(1, keepdim=True)  # nothing to match in a sample without teacher tokens
         # Anchored: the answers alone train the aligner (DSKD, arXiv 2406.17328), so it must not see the student move.
         aligned = self.aligner(hidden.detach() if anchored else hidden, teacher.hidden.detach(), teacher.mask)
-        self._watch(hidden.detach(), aligned.detach(), mask)
+        self.monitors = collapse_monitors(hidden, aligned, mask)
         terms = {}
         if self.weights["mhca"] > 0:
             terms["mhca"] = self._match_hidden(hidden, aligned.detach() if anchored else aligned, mask)
@@ -226,12 +232,6 @@ class EVLECGLoss(nn.Module):
             pair = self._match_relations(aligned, hidden, mask, generator=generator, detach_target=constant)
             terms["relation"] = (pair[0] + pair[1]) / 2
         return terms
-
-    def _watch(self, hidden: Tensor, aligned: Tensor, mask: Tensor) -> None:
-        """Note the variances that show a collapse."""
-        variance = _token_variance(promote(hidden), mask)
-        self.monitors["student_variance"] = variance
-        self.monitors["variance_ratio"] = _token_variance(aligned, mask) / variance.clamp(min=1e-12)
 
     def _transport_term(self, student: TokenFeatures, teacher: TokenFeatures) -> Tensor:
         assert self.projector is not None
@@ -267,14 +267,6 @@ def _needed(features: TokenFeatures, side: str, term: str, *fields: str) -> list
             f"lambda_{term} above 0 needs {' and '.join(fields)} of the {side}; provide them, or set lambda_{term}=0."
         )
     return found
-
-
-def _token_variance(tokens: Tensor, mask: Tensor) -> Tensor:
-    """Variance over the tokens of a sample, a mean over channels and samples."""
-    weights = mask.unsqueeze(2).to(tokens.dtype)
-    count = weights.sum(1, keepdim=True).clamp(min=1)
-    centred = (tokens - (tokens * weights).sum(1, keepdim=True) / count) * weights
-    return (centred.square().sum(1, keepdim=True) / count).mean()
 
 
 def _check_weights(alpha: float, weights: Mapping[str, float], mode: str) -> None:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = [
+    "front_mask",
     "gather_tokens",
     "kept_positions",
     "mean_over_samples",
@@ -90,12 +91,23 @@ def take_tokens(states: Tensor, index: Tensor, mask: Tensor) -> Tensor:
     return zero_padding(states.gather(1, index.unsqueeze(2).expand(-1, -1, states.shape[2])), mask)
 
 
+def front_mask(count: Tensor, width: int) -> Tensor:
+    """True at the first ``count`` places of each row. Shapes: (B,) → (B, width).
+
+    Example:
+        >>> front_mask(torch.tensor([2, 0]), 3)
+        tensor([[ True,  True, False],
+                [False, False, False]])
+    """
+    return torch.arange(width, device=count.device) < count.unsqueeze(1)
+
+
 def kept_positions(keep: Tensor) -> tuple[Tensor, Tensor]:
     """Positions of the kept tokens, front-aligned, 0 on padding, and their mask. Shapes: (B, N), (B, N)."""
     counts = keep.sum(1)
     length = int(counts.max())
     index = keep.int().argsort(dim=1, descending=True, stable=True)[:, :length]  # stable: they keep their order
-    mask = torch.arange(length, device=keep.device) < counts.unsqueeze(1)
+    mask = front_mask(counts, length)
     return index.masked_fill(~mask, 0), mask
 
 

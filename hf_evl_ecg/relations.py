@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_evl_ecg.padded import mean_over_samples, promote, take_tokens, zero_padding
+from hf_evl_ecg.padded import front_mask, mean_over_samples, promote, take_tokens, zero_padding
 
 __all__ = ["cosine_relations", "distance_relations", "relation_loss"]
 
@@ -132,7 +132,7 @@ def _draw_subset(
     count = mask.sum(1)
     keep = torch.where(count > max_tokens, subset, count)
     width = int(keep.max())
-    return scores.argsort(1, descending=True)[:, :width], torch.arange(width, device=mask.device) < keep.unsqueeze(1)
+    return scores.argsort(1, descending=True)[:, :width], front_mask(keep, width)
 
 
 def _check(target: Tensor, student: Tensor, mask: Tensor, max_tokens: int, subset: int) -> None:

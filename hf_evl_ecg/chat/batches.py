@@ -8,6 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from hf_evl_ecg.padded import kept_positions
 from hf_evl_ecg.tokens import IGNORE
 
 from .encoding import select_tokens
@@ -53,5 +54,5 @@ def first_answer(labels: Tensor) -> Tensor:
     labelled = labels != IGNORE
     begins = labelled & ~F.pad(labelled, (1, 0))[:, :-1]
     first = labelled & (begins.cumsum(1) == 1)
-    order = first.int().argsort(dim=1, descending=True, stable=True)
-    return labels.masked_fill(~first, IGNORE).gather(1, order)[:, : int(first.sum(1).max())]
+    index, mask = kept_positions(first)
+    return labels.gather(1, index).masked_fill(~mask, IGNORE)

@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from hf_evl_ecg.models.features import FeatureRequest
 from hf_evl_ecg.models.fingerprints import tensors_sha256
+from hf_evl_ecg.padded import front_mask
 from hf_evl_ecg.tokens import IGNORE, TokenFeatures
 
 from .cache_files import CacheLayout, CacheMismatchError, compare_headers, damaged_shard, read_header, read_shards
@@ -168,4 +169,4 @@ def _pad(rows: Sequence[Tensor], value: float = 0.0) -> tuple[Tensor, Tensor]:
     if padded.shape[1] == 0:
         padded = padded.new_full((padded.shape[0], 1, *padded.shape[2:]), value)
     lengths = torch.tensor([len(row) for row in rows], device=padded.device)
-    return padded, torch.arange(padded.shape[1], device=padded.device) < lengths.unsqueeze(1)
+    return padded, front_mask(lengths, padded.shape[1])

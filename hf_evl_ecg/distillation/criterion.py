@@ -24,6 +24,7 @@ from .teacher import TeacherSignal
 __all__ = [
     "SIDE_FILE",
     "CriterionCallback",
+    "add_parameter_group",
     "build_criterion",
     "load_criterion",
     "save_criterion",
@@ -119,6 +120,15 @@ def load_criterion(criterion: EVLECGLoss, folder: str | Path) -> None:
         criterion.load_state_dict(load_file(path))
     except RuntimeError as error:
         raise ValueError(f"{path} belongs to a run with other terms or other models: {error}") from error
+
+
+def add_parameter_group(optimizer: torch.optim.Optimizer, criterion: EVLECGLoss, args: EVLECGConfig) -> None:
+    """Give the student's optimizer aligner and projector too, with the rate and decay of their own."""
+    present = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    own = [p for p in criterion.parameters() if id(p) not in present]  # the host asks for its optimizer more than once
+    if own:
+        rate, decay = args.aligner_learning_rate, args.aligner_weight_decay
+        optimizer.add_param_group({"params": own, "lr": rate, "weight_decay": decay})
 
 
 class CriterionCallback(TrainerCallback):

@@ -22,6 +22,7 @@ from hf_evl_ecg.models.native import base_model, image_token_id
 from .collation import answer_groups, build_collator, check_first_examples, check_image_tokens, refuse_collator_fields
 from .criterion import (
     CriterionCallback,
+    add_parameter_group,
     build_criterion,
     load_criterion,
     save_criterion,
@@ -174,11 +175,7 @@ class EVLECGTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The student's optimizer, with one more parameter group for aligner and projector."""
         optimizer = super().create_optimizer(model)
-        present = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        own = [p for p in self.criterion.parameters() if id(p) not in present]
-        if own:
-            decay = self.args.aligner_weight_decay
-            optimizer.add_param_group({"params": own, "lr": self.args.aligner_learning_rate, "weight_decay": decay})
+        add_parameter_group(optimizer, self.criterion, self.args)
         return optimizer
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:

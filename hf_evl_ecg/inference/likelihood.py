@@ -15,7 +15,7 @@ from hf_evl_ecg.chat.conversations import Turn, chat_messages, render_chat
 from hf_evl_ecg.chat.encoding import encode_chats
 from hf_evl_ecg.models.features import FeatureRequest, extract_features
 from hf_evl_ecg.models.native import base_model, eval_mode, move_batch
-from hf_evl_ecg.padded import promote
+from hf_evl_ecg.padded import front_mask, promote
 from hf_evl_ecg.tokens import IGNORE
 
 __all__ = ["answer_token_ids", "label_likelihoods", "option_log_likelihoods"]
@@ -153,7 +153,7 @@ def _continue(
     counts = torch.tensor([len(answer) for answer in answers], device=device)
     width = int(counts.max())
     ids = torch.tensor([answer + [0] * (width - len(answer)) for answer in answers], device=device)
-    mask = torch.arange(width, device=device) < counts.unsqueeze(1)
+    mask = front_mask(counts, width)
     scores = [_log_probabilities(first_logits, ids[:, :1])]
     if width > 1:
         steps = torch.arange(1, width, device=device)
