@@ -20,8 +20,9 @@ from sentence_transformers.sentence_transformer.losses import (
 )
 from torch import Tensor, nn
 
-from hf_mic.capture import columns_of, encoder_passes, transformer_of, unwrap
+from hf_mic.capture import columns_of, embedding_width, encoder_passes, transformer_of, unwrap
 from hf_mic.losses import MICLoss, matryoshka_config
+from hf_mic.options import check_choice
 from hf_mic.training_args import MICTrainingArguments
 
 __all__ = ["METHODS", "MatryoshkaGORLoss", "base_loss", "ese_loss", "method_loss"]
@@ -66,14 +67,12 @@ def method_loss(method: str, model: SentenceTransformer, args: MICTrainingArgume
     Raises:
         ValueError: If the method is unknown, or an argument does not fit the model or the method.
     """
+    check_choice("method", method, METHODS)
     if args.mini_batch_size is not None and method in ("ese", "matryoshka2d"):
         raise ValueError(
             f"{method} runs the loss on several layers, which gradient caching cannot: no mini_batch_size."
         )
-    width = model.get_embedding_dimension()
-    if width is None:
-        raise ValueError("The model does not state its embedding width, so prefix lengths cannot be chosen.")
-    dims, inner = args.dims_for(width), base_loss(model, args, scored=scored)
+    dims, inner = args.dims_for(embedding_width(model)), base_loss(model, args, scored=scored)
     weights, n_dims = args.matryoshka_weights, args.n_dims_per_step
     if method == "mic":
         return MICLoss(model, inner, dims, **args.mic_options())
@@ -85,9 +84,7 @@ def method_loss(method: str, model: SentenceTransformer, args: MICTrainingArgume
         return ese_loss(model, inner, dims, n_dims_per_step=n_dims)
     if method == "matryoshka2d":
         return Matryoshka2dLoss(model, inner, dims, weights, n_dims_per_step=n_dims)
-    if method == "gor":
-        return MatryoshkaGORLoss(model, inner, dims, weights, n_dims)
-    raise ValueError(f"Unknown method {method!r}: choose from {', '.join(METHODS)}.")
+    return MatryoshkaGORLoss(model, inner, dims, weights, n_dims)
 
 
 def ese_loss(

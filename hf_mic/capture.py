@@ -14,7 +14,7 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor, nn
 
-__all__ = ["EncoderPasses", "columns_of", "encoder_passes", "transformer_of", "unwrap"]
+__all__ = ["EncoderPasses", "columns_of", "embedding_width", "encoder_passes", "transformer_of", "unwrap"]
 
 
 @dataclass
@@ -36,6 +36,18 @@ class EncoderPasses:
 def unwrap(model: nn.Module) -> SentenceTransformer:
     """Return the SentenceTransformer inside a DistributedDataParallel or ``torch.compile`` wrapper."""
     return extract_model_from_parallel(model, keep_torch_compile=False)
+
+
+def embedding_width(model: SentenceTransformer) -> int:
+    """Width of the sentence embeddings.
+
+    Raises:
+        ValueError: If the model does not state it: its last module must define it.
+    """
+    width = model.get_embedding_dimension()
+    if width is None:
+        raise ValueError("The model does not state its embedding width: its last module must define it.")
+    return width
 
 
 def transformer_of(model: SentenceTransformer) -> Transformer:

@@ -7,7 +7,7 @@ from numbers import Integral
 
 from sentence_transformers import SentenceTransformer
 
-from hf_mic.capture import transformer_of
+from hf_mic.capture import embedding_width, transformer_of
 
 __all__ = ["default_layers", "distilled_dims", "pooled_dims", "token_dims"]
 
@@ -87,7 +87,7 @@ def pooled_dims(
     Raises:
         ValueError: If a prefix length is not below the embedding width, or none is left.
     """
-    width = _embedding_width(model)
+    width = embedding_width(model)
     dims = _prefixes(reg_dims, matryoshka_dims, width)
     _check_below(dims, width)
     return dims
@@ -99,7 +99,7 @@ def distilled_dims(model: SentenceTransformer, matryoshka_dims: Sequence[int]) -
     Raises:
         ValueError: If there is none.
     """
-    width = _embedding_width(model)
+    width = embedding_width(model)
     dims = _prefixes(None, matryoshka_dims, width)
     if not dims:
         raise ValueError(
@@ -107,13 +107,6 @@ def distilled_dims(model: SentenceTransformer, matryoshka_dims: Sequence[int]) -
             f"{list(matryoshka_dims)}. Add shorter ones or leave distill out."
         )
     return dims
-
-
-def _embedding_width(model: SentenceTransformer) -> int:
-    width = model.get_embedding_dimension()
-    if width is None:
-        raise ValueError("The model does not state its embedding width, so prefixes cannot be checked against it.")
-    return width
 
 
 def _prefixes(reg_dims: Sequence[int] | None, matryoshka_dims: Sequence[int], width: int) -> list[int]:

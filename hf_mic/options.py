@@ -235,7 +235,7 @@ class MICOptions:
                     f"{self.matryoshka_dims}."
                 )
             if min(self.matryoshka_weights) < 0:
-                raise ValueError(f"matryoshka_weights must be >= 0, got {self.matryoshka_weights}.")
+                raise ValueError(f"matryoshka_weights={self.matryoshka_weights}: must be >= 0")
         if self.layer_dims is not None and (self.layers is not None or self.reg_dims is not None):
             raise ValueError("layer_dims replaces layers and reg_dims: give either it or them.")
         options = self.mic_options()

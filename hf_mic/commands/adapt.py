@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_mic.frozen.config import AdaptConfig
+from hf_mic.options import check_at_least
 
 from .options import parse_options
 
@@ -68,8 +69,8 @@ class AdaptArguments:
             raise ValueError("Give either --embeddings (a .npy file) or --texts (with --model) to fit on.")
         if self.texts is not None and self.model is None:
             raise ValueError("--texts needs --model to embed them.")
-        if self.max_texts is not None and self.max_texts < 3:
-            raise ValueError(f"max_texts must be at least 3, got {self.max_texts}.")
+        if self.max_texts is not None:
+            check_at_least("max_texts", self.max_texts, 3)
         if self.output_dim is not None and self.embeddings is None and self.index is None:
             raise ValueError("output_dim is the width of the written index: give --index or --embeddings too.")
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from hf_mic.options import check_number
+
 __all__ = ["TrainArguments"]
 
 
@@ -94,8 +96,7 @@ class TrainArguments:
             raise ValueError("--unsupervised takes the texts of all kinds alike: leave --kinds out.")
         if self.score_range is not None and len(self.score_range) != 2:
             raise ValueError(f"--score_range needs two numbers, lowest and highest, got {self.score_range}.")
-        if self.head_learning_rate <= 0:
-            raise ValueError(f"--head_learning_rate must be > 0, got {self.head_learning_rate}.")
+        check_number("head_learning_rate", self.head_learning_rate, positive=True)
         if isinstance(self.columns, str):
             self.columns = json.loads(self.columns)
         if self.columns is not None and not isinstance(self.columns, Mapping):

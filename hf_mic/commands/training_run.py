@@ -14,6 +14,7 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from transformers.trainer_utils import get_last_checkpoint
 
+from hf_mic.capture import embedding_width
 from hf_mic.cards.card import complete_model_card
 from hf_mic.evaluation.evaluation import evaluate_model
 from hf_mic.evaluation.score_report import write_score_report
@@ -95,7 +96,7 @@ def finish(
 ) -> dict[str, Any] | None:
     """Score the trained model, write its card, publish it if that was asked for; in the first process only."""
     model, training, output = trainer.model, trainer.args, Path(str(trainer.args.output_dir))
-    dims = args.eval_dims or sorted({8, *training.dims_for(model.get_embedding_dimension() or 0)})
+    dims = args.eval_dims or sorted({8, *training.dims_for(embedding_width(model))})
     results = score(args, training, model, tasks, dims) if tasks else None
     method = args.method if results else None
     trainer.finish_card = partial(

@@ -8,8 +8,10 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Router
 from tqdm.auto import tqdm
 
+from hf_mic.options import check_at_least, check_distinct
+
 from . import metrics
-from .precision import PRECISIONS, bytes_per_vector
+from .precision import bytes_per_vector, check_precisions
 from .scoring import Embed, Score, TextIndex, TextView, count_test_items, score_task
 from .tasks import Task
 
@@ -158,12 +160,9 @@ def _check_request(tasks: Sequence[Task], dims: Sequence[int], precisions: Seque
     names = [task.name for task in tasks]
     if len(set(names)) < len(names):
         raise ValueError(f"Task names must differ, got {names}.")
-    if not dims or min(dims) < 1 or len(set(dims)) < len(dims):
-        raise ValueError(f"dims must be distinct positive prefix lengths, got {list(dims)}.")
-    if not precisions or set(precisions) - set(PRECISIONS) or len(set(precisions)) < len(precisions):
-        raise ValueError(f"precisions must be distinct and of {PRECISIONS}, got {list(precisions)}.")
-    if n_bootstrap < 0:
-        raise ValueError(f"n_bootstrap must be 0 or more, got {n_bootstrap}.")
+    check_distinct("dims", dims)
+    check_precisions(precisions)
+    check_at_least("n_bootstrap", n_bootstrap, 0)
 
 
 def encoders(

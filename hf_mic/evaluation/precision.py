@@ -1,13 +1,21 @@
 """How stored vectors are coded: as float32, as one byte or as one bit per coordinate."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PRECISIONS", "bytes_per_vector", "quantize"]
+__all__ = ["PRECISIONS", "bytes_per_vector", "check_precisions", "quantize"]
 
 PRECISIONS = ("float32", "int8", "binary")
 
 Vectors = NDArray[np.float32]
+
+
+def check_precisions(precisions: Sequence[str]) -> None:
+    """Refuse what is not a list of distinct :data:`PRECISIONS`."""
+    if not precisions or set(precisions) - {*PRECISIONS} or len(set(precisions)) < len(precisions):
+        raise ValueError(f"precisions={list(precisions)}: must be distinct, of {', '.join(PRECISIONS)}, at least one")
 
 
 def bytes_per_vector(dim: int, precision: str) -> int:

@@ -15,6 +15,7 @@ __all__ = [
     "TextIndex",
     "TextView",
     "count_test_items",
+    "embed_checked",
     "score_task",
 ]
 
@@ -76,9 +77,9 @@ class TextIndex:
 
     def embed(self, embed: Embed, embed_queries: Embed | None) -> Vectors:
         """Embed every distinct text once. Shape: (number of texts, D)."""
-        parts = [_checked(embed, list(self.documents))]
+        parts = [embed_checked(embed, list(self.documents))]
         if embed_queries is not None and self.queries:
-            parts.append(_checked(embed_queries, list(self.queries)))
+            parts.append(embed_checked(embed_queries, list(self.queries)))
         return np.concatenate(parts)
 
 
@@ -93,7 +94,12 @@ def _text_groups(task: Task) -> list[Sequence[str]]:
     return [list(side) for pairs in (task.dev_pairs, task.test_pairs) for side in zip(*pairs, strict=True)]
 
 
-def _checked(embed: Embed, texts: list[str]) -> Vectors:
+def embed_checked(embed: Embed, texts: list[str]) -> Vectors:
+    """Embed texts.
+
+    Raises:
+        ValueError: If the embeddings are not one finite row per text.
+    """
     embeddings = np.asarray(embed(texts), dtype=np.float32)
     if embeddings.ndim != 2 or len(embeddings) != len(texts):
         raise ValueError(f"embed must return one row per text, ({len(texts)}, D); got shape {embeddings.shape}.")

@@ -11,6 +11,8 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hf_mic.capture import embedding_width
+
 __all__ = ["KeepOrthogonal", "add_dense_head"]
 
 
@@ -39,9 +41,7 @@ def add_dense_head(model: SentenceTransformer) -> Dense:
         raise ValueError(
             f"The model truncates to {model.truncate_dim} dimensions; a map needs all: load it without truncate_dim."
         )
-    width = model.get_embedding_dimension()
-    if width is None:
-        raise ValueError("The model does not state its embedding width, so no map can be put on top.")
+    width = embedding_width(model)
     identity = torch.eye(width, device=model.device)
     head = Dense(width, width, bias=False, activation_function=nn.Identity(), init_weight=identity)
     model.insert(len(model) - 1 if isinstance(model[-1], Normalize) else len(model), head.to(model.device))

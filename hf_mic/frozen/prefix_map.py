@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from hf_mic.files import replaced_file
 
-from .vectors import FLOATS, unit_rows
+from .vectors import FLOATS, check_floats, unit_rows
 
 __all__ = ["PrefixMap", "append_to_model"]
 
@@ -85,8 +85,7 @@ class PrefixMap:
         dim = self.width if dim is None else dim
         if embeddings.ndim != 2 or embeddings.shape[1] != self.width:
             raise ValueError(f"This map takes embeddings of shape (N, {self.width}), got {embeddings.shape}.")
-        if embeddings.dtype not in FLOATS:
-            raise ValueError(f"Embeddings must be float16, float32 or float64, got {embeddings.dtype}.")
+        check_floats(embeddings)
         if not 1 <= dim <= self.width:
             raise ValueError(f"dim must lie in [1, {self.width}], got {dim}.")
         if out is None:

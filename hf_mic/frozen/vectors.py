@@ -9,11 +9,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["FLOATS", "checked_vectors", "principal_axes", "unit_rows"]
+__all__ = ["FLOATS", "check_floats", "checked_vectors", "principal_axes", "unit_rows"]
 
 FLOATS = (np.float16, np.float32, np.float64)
 SCAN_ROWS = 16384  # rows held at once, so that an index on disk need not fit into memory
 COVARIANCE_ROWS = 100_000  # of more rows, this many are enough for the axes
+
+
+def check_floats(embeddings: NDArray) -> None:
+    """Refuse vectors that are no floating-point numbers.
+
+    Raises:
+        ValueError: If they are of another type.
+    """
+    if embeddings.dtype not in FLOATS:
+        raise ValueError(
+            f"Embeddings must be float16, float32 or float64, got {embeddings.dtype}: decode quantised vectors first."
+        )
 
 
 def unit_rows(rows: NDArray, first: int = 0) -> Tensor:
@@ -56,10 +68,7 @@ def checked_vectors(embeddings: NDArray | Tensor, dims: Sequence[int], batch_siz
     embeddings = np.asarray(embeddings)
     if embeddings.ndim != 2:
         raise ValueError(f"Embeddings must have shape (N, D), got {embeddings.shape}.")
-    if embeddings.dtype not in FLOATS:
-        raise ValueError(
-            f"Embeddings must be float16, float32 or float64, got {embeddings.dtype}: decode quantised vectors first."
-        )
+    check_floats(embeddings)
     count, width = embeddings.shape
     if max(dims) >= width:
         raise ValueError(f"dims {dims} must all lie below the width {width} of the embeddings.")

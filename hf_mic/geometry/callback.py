@@ -10,6 +10,9 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hf_mic.capture import embedding_width
+from hf_mic.options import check_at_least
+
 from .diagnostics import geometry_report
 
 __all__ = ["GeometryCallback"]
@@ -71,8 +74,8 @@ class GeometryCallback(TrainerCallback):
             raise ValueError("texts must be a list of at least two strings")
         if not isinstance(trainer.model, SentenceTransformer):
             raise ValueError(f"the trainer must train a SentenceTransformer, got {type(trainer.model).__name__}")
-        if every_n_steps is not None and every_n_steps < 1:
-            raise ValueError(f"every_n_steps must be at least 1 or None, got {every_n_steps}")
+        if every_n_steps is not None:
+            check_at_least("every_n_steps", every_n_steps, 1)
         if not at_evaluation and every_n_steps is None:
             raise ValueError("nothing would be measured: set at_evaluation=True or every_n_steps")
         self.texts = list(texts)
@@ -88,10 +91,7 @@ class GeometryCallback(TrainerCallback):
 
     def _check(self, model: SentenceTransformer, measures: Sequence[str] | None) -> list[str]:
         """Run the report once on random vectors of the model's width, so that bad settings fail before training."""
-        width = model.get_embedding_dimension()
-        if width is None:
-            raise ValueError("the model does not state its embedding dimension; its last module must define it")
-        sample = np.random.default_rng(0).normal(size=(len(self.texts), width))
+        sample = np.random.default_rng(0).normal(size=(len(self.texts), embedding_width(model)))
         names = [
             name for name in geometry_report(sample, self.dims, **self.settings)[0] if name not in ("dim", "n", "knn_k")
         ]

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from hf_mic.evaluation.evaluation import encoders, precomputed, score_embeddings
 from hf_mic.evaluation.metrics import normalize, truncate
 from hf_mic.evaluation.precision import bytes_per_vector, quantize
-from hf_mic.evaluation.scoring import TextIndex
+from hf_mic.evaluation.scoring import TextIndex, embed_checked
 from hf_mic.evaluation.tasks import Task
 from hf_mic.frozen.vectors import principal_axes
 from hf_mic.geometry.diagnostics import geometry_report
@@ -137,12 +137,7 @@ def _embed(
     rows = draw(len(pool), settings.max_texts, settings.seed)
     chosen = [pool[row] for row in rows]
     scored = index.embed(embed, embed_queries) if tasks else np.zeros((0, 0), np.float32)
-    embeddings = scored[rows] if given is None else np.asarray(embed(chosen), dtype=np.float32)
-    if not np.isfinite(embeddings).all():
-        bad = chosen[int(np.flatnonzero(~np.isfinite(embeddings).all(axis=1))[0])]
-        raise InspectionError(
-            f"Embeddings hold NaN or infinity, the first for {bad!r}: the model diverged or overflowed."
-        )
+    embeddings = scored[rows] if given is None else embed_checked(embed, chosen)
     if not np.ptp(embeddings, axis=0).any():
         raise InspectionError(f"All {len(chosen)} texts have the same embedding: the model is collapsed.")
     return chosen, embeddings, index, scored

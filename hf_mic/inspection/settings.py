@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hf_mic.evaluation.precision import PRECISIONS
+from hf_mic.evaluation.precision import PRECISIONS, check_precisions
+from hf_mic.options import check_at_least, check_distinct
 
 __all__ = ["InspectionError", "InspectionSettings", "default_dims"]
 
@@ -18,7 +19,7 @@ class InspectionSettings:
     """How to inspect.
 
     Raises:
-        InspectionError: If a value is out of range, or both prompts are given.
+        ValueError: If a value is out of range, or both prompts are given.
     """
 
     dims: list[int] | None = field(
@@ -49,18 +50,11 @@ class InspectionSettings:
 
     def __post_init__(self) -> None:
         for name, least in (("k", 1), ("max_queries", 1), ("batch_size", 1), ("n_bootstrap", 0), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise InspectionError(f"{name} must be at least {least}, got {getattr(self, name)}.")
-        if self.max_texts < 2 * self.k + 1:
-            raise InspectionError(f"max_texts must be at least 2k + 1 = {2 * self.k + 1}, got {self.max_texts}.")
-        if (
-            not self.precisions
-            or len(set(self.precisions)) < len(self.precisions)
-            or set(self.precisions) - {*PRECISIONS}
-        ):
-            raise InspectionError(f"precisions must be distinct and of {PRECISIONS}, got {self.precisions}.")
-        if self.dims is not None and (not self.dims or min(self.dims) < 1 or len(set(self.dims)) < len(self.dims)):
-            raise InspectionError(f"dims must be distinct positive prefix lengths, got {self.dims}.")
+            check_at_least(name, getattr(self, name), least)
+        check_at_least("max_texts", self.max_texts, 2 * self.k + 1)  # a text, its k neighbours, and as many others
+        check_precisions(self.precisions)
+        if self.dims is not None:
+            check_distinct("dims", self.dims)
         if self.prompt is not None and self.prompt_name is not None:
             raise InspectionError("prompt replaces prompt_name: give one of them.")
 

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from hf_mic.evaluation import evaluation, metrics, scoring
 from hf_mic.evaluation.evaluation import evaluate_model, precomputed, score_embeddings
-from hf_mic.evaluation.precision import bytes_per_vector, quantize
+from hf_mic.evaluation.precision import PRECISIONS, bytes_per_vector, quantize
 from hf_mic.evaluation.tasks import ClassificationTask, PairClassificationTask, RetrievalTask, STSTask
 from hf_mic.evaluation.text_tasks import load_text_tasks
 
@@ -245,7 +245,7 @@ def test_int8_ranges_come_from_the_calibration_texts(sts):
 
 
 def test_precisions_order_quality_and_bytes(classification, retrieval):
-    rows = score_embeddings([classification, retrieval], embed, [12], method="m", precisions=scoring.PRECISIONS)
+    rows = score_embeddings([classification, retrieval], embed, [12], method="m", precisions=PRECISIONS)
     quality = {key: row["value"] for key, row in by_key(rows, "metric", "precision").items()}
     assert quality["ndcg@10", "int8"] == pytest.approx(quality["ndcg@10", "float32"], abs=0.02)
     assert quality["ndcg@10", "binary"] < quality["ndcg@10", "float32"]
@@ -286,11 +286,11 @@ def test_unusable_requests_are_refused(sts):
         ({"given": ()}, "tasks is empty"),
         ({"given": (sts, sts)}, "Task names must differ"),
         ({"dims": (4, 21)}, "exceed the width 20"),
-        ({"dims": (0,)}, "distinct positive"),
-        ({"dims": (4, 4)}, "distinct positive"),
-        ({"dims": ()}, "distinct positive"),
-        ({"precisions": ["float16"]}, "precisions must be distinct"),
-        ({"n_bootstrap": -1}, "0 or more"),
+        ({"dims": (0,)}, "must be distinct"),
+        ({"dims": (4, 4)}, "must be distinct"),
+        ({"dims": ()}, "must be distinct"),
+        ({"precisions": ["float16"]}, "must be distinct, of float32"),
+        ({"n_bootstrap": -1}, "n_bootstrap=-1: must be at least 0"),
         ({"function": lambda texts: embed(texts)[:-1]}, "one row per text"),
         ({"function": lambda texts: np.where(embed(texts) > 2, np.nan, embed(texts))}, "NaN or infinity, the first"),
     ):
