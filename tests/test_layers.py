@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -164,7 +165,11 @@ def test_what_a_room_offers_is_there(package):
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_rooms_are_small(package):
+def test_rooms_and_modules_are_small(package):
+    """What grows past these bounds does more than one job."""
+    lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in modules(package).items()}
     for folder in ("", *FLOORS[package]):
-        inside = [name for name in modules(package) if room(name) == folder and not name.endswith("__init__")]
+        inside = [name for name in lines if room(name) == folder and not name.endswith("__init__")]
         assert len(inside) <= 14, f"{package}/{folder} holds {len(inside)} modules"
+    assert {name: count for name, count in lines.items() if count > 300} == {}
+    assert statistics.median(lines.values()) < 150

@@ -23,8 +23,9 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import yaml
@@ -117,9 +118,13 @@ def embed_with_cache(model: str, texts: Sequence[str], cache: Path) -> dict[str,
         header_bytes = json.dumps({"model": model, "texts": list(known)}).encode()
         buffer = io.BytesIO()
         np.savez(buffer, header=np.frombuffer(header_bytes, dtype=np.uint8), vectors=np.stack(list(known.values())))
-        write_atomically(cache, lambda file, content=buffer: file.write(content.getbuffer()))
+        write_atomically(cache, partial(_write_buffer, buffer))
         print(f"embedded {start + len(chunk)} of {len(missing)} texts", flush=True)
     return known
+
+
+def _write_buffer(content: io.BytesIO, file: IO[bytes]) -> None:
+    file.write(content.getbuffer())
 
 
 def texts_of(tasks: Sequence[Task]) -> tuple[list[str], set[str]]:
@@ -149,7 +154,7 @@ def fit_and_apply(method: Mapping[str, Any], seed: int | None, fit: NDArray, vec
         mean = fit.mean(axis=0)
         _, _, axes = np.linalg.svd(fit - mean, full_matrices=False)
         return (vectors - mean) @ axes.T, time.process_time() - started
-    fitted = fit_map(fit, AdaptConfig(**method["config"], seed=seed), progress=False)
+    fitted = fit_map(fit, AdaptConfig(**method["config"], seed=seed or 0), progress=False)
     return fitted.apply(vectors), time.process_time() - started
 
 
@@ -206,7 +211,8 @@ def main(args: StudyArguments, plan: Mapping[str, Any]) -> dict:
         method = plan["methods"][name]
         fit = fits[method["text"]] if "text" in method else vectors
         mapped, seconds = fit_and_apply(method, seed, fit, vectors)
-        embed, options = precomputed(index, mapped), {"method": name, "seed": seed, "probe_c": args.probe_c}
+        embed = precomputed(index, mapped)
+        options: dict[str, Any] = {"method": name, "seed": seed, "probe_c": args.probe_c}
         rows += score_embeddings(tasks, embed, args.dims, **options)
         full_width = [task for task in tasks if not isinstance(task, ClassificationTask)]
         rows += score_embeddings(full_width, embed, [mapped.shape[1]], **options)

@@ -91,7 +91,7 @@ def main(args: DemoArguments) -> dict[str, Any]:
     pairs = training_pairs(training, seed=args.seed)
     print(f"{len(pairs):,} pairs from {len(training)} statements for training, {len(held_out)} statements held out.\n")
     tasks = build_tasks(training, held_out, seed=args.seed)
-    options = {"n_bootstrap": args.n_bootstrap}
+    options: dict[str, Any] = {"n_bootstrap": args.n_bootstrap}
     rows = score_untrained(SentenceTransformer(start), training, held_out, tasks, args.dims, options)
     trainers = {}
     for method in ("mrl", "mic"):
@@ -99,7 +99,12 @@ def main(args: DemoArguments) -> dict[str, Any]:
         rows += evaluate_model(trainers[method].model, tasks, args.dims, method=method, seed=args.seed, **options)
     results = write_score_report(rows, output, STUDY, asdict(args), title="Held-out ECG statements")
     for method, trainer in trainers.items():
-        describe = {"loss": trainer.loss, "results": results, "method": method, "truncate_dim": args.truncate_dim}
+        describe: dict[str, Any] = {
+            "loss": trainer.loss,
+            "results": results,
+            "method": method,
+            "truncate_dim": args.truncate_dim,
+        }
         trainer.finish_card = partial(complete_model_card, limits=LIMITS, **describe)
         trainer.save_model()
     print(f"\n{markdown_report(results)}\n")
