@@ -117,7 +117,7 @@ def main(script: DistillArguments, images: ImageOptions, lora: LoraOptions, trai
     save_student(trainer, processor)
     if hub and trainer.is_world_process_zero():
         publish_trained(trainer, processor, hub, card, _provenance(script, images, training, trainer))
-    trainer.accelerator.end_training()  # several processes: none leaves while another still writes
+    trainer.accelerator.end_training()
     return trainer
 
 

@@ -73,7 +73,7 @@ def main(script: TeacherArguments, images: ImageOptions, lora: LoraOptions, trai
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(training))
     save_student(trainer, processor)
-    trainer.accelerator.end_training()  # several processes: none leaves while another still writes
+    trainer.accelerator.end_training()
     return trainer
 
 

@@ -93,6 +93,8 @@ def save_student(trainer: EVLECGTrainer, processor: Any) -> None:
         student.save_pretrained(output)
         processor.save_pretrained(output)
         print(f"Written: {output}")
+    # The last collective must carry no tensor: a gloo thread that frees one while Python finishes aborts the process (torch 2.13).
+    trainer.accelerator.wait_for_everyone()
 
 
 def answer_metrics(processor: Any, training: EVLECGConfig) -> Callable[[EvalPrediction], Mapping[str, float]] | None:

@@ -100,6 +100,8 @@ def main(args: TrainArguments, training: MICTrainingArguments) -> dict[str, Any]
     trainer = build_trainer(args, training)
     trainer.train(resume_from_checkpoint=last_checkpoint(training))
     trainer.save_model()
+    # The last collective must carry no tensor: a gloo thread that frees one while Python finishes aborts the process (torch 2.13).
+    trainer.accelerator.wait_for_everyone()
     results = finish(trainer, args, tasks, hub) if trainer.is_world_process_zero() else None
-    trainer.accelerator.end_training()  # else processes of a group end with a warning, or hang
+    trainer.accelerator.end_training()
     return results
