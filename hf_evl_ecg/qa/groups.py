@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from .bootstrap import Array, Estimate, bootstrap_weights, estimate
 from .grading import candidate_answers, item_kind, label_family, task_name
-from .metrics import Array, Estimate, bootstrap_weights, estimate
 
 __all__ = ["Answer", "Metric", "TaskGroup", "group_by_task"]
 

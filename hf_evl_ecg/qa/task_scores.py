@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from . import metrics
+from .bootstrap import Estimate
 from .calibration import expected_calibration_error, option_probabilities
 from .grading import Grade, grade, label_family, label_matrix
 from .groups import Metric, TaskGroup
-from .metrics import Estimate
 from .prompts import YES
 
 __all__ = ["Scores", "likelihood_scores", "text_scores"]

@@ -123,6 +123,7 @@ def test_a_metric_is_published_and_evaluate_loads_it_by_name_in_a_clean_process(
     repo = hub.repo("ann/ecg_answers", "space")
     assert repo.tags == {"v1": push.commit}
     modules = {
+        "bootstrap",
         "parsing",
         "calibration",
         "grading",

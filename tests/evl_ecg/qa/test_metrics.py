@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
+from hf_evl_ecg.qa.bootstrap import bootstrap_weights, estimate
 from hf_evl_ecg.qa.calibration import (
     best_thresholds,
     expected_calibration_error,
@@ -15,9 +16,7 @@ from hf_evl_ecg.qa.metrics import (
     accuracy,
     balanced_accuracy,
     best_constant,
-    bootstrap_weights,
     class_f1,
-    estimate,
     exact_match,
     hamming_loss,
     macro_auc,
