@@ -135,8 +135,8 @@ def _row(
     names: dict[str, str],
     check: Literal["header", "signal", "none"],
 ) -> dict[str, Any]:
-    said = read_comments(check_wfdb(record, root, check).comments)
-    codes = said.diagnoses
+    notes = read_comments(check_wfdb(record, root, check).comments)
+    codes = notes.diagnoses
     labels = list(
         dict.fromkeys([*cpsc_labels(codes), *(SNOMED_LABELS[code] for code in codes if code in SNOMED_LABELS)])
     )
@@ -146,8 +146,8 @@ def _row(
         f"cinc/{source}",
         root,
         split,
-        age=said.age,
-        sex=said.sex,
+        age=notes.age,
+        sex=notes.sex,
         labels=labels,
         known_labels=list(known),
         rhythm=main_rhythm(labels),

@@ -97,9 +97,9 @@ def load_ludb(
 
 def _row(root: Path, record: str, name: str, split: str, check: Literal["header", "signal", "none"]) -> dict[str, Any]:
     header = check_wfdb(record, root, check, GAIN_PER_MV)
-    said = read_comments(header.comments)
+    notes = read_comments(header.comments)
     # In some headers the record line is repeated at the end of the last statement.
-    statements = [re.sub(r"\s+\d+ 12 500 5000$", "", text) for text in said.diagnoses]
+    statements = [re.sub(r"\s+\d+ 12 500 5000$", "", text) for text in notes.diagnoses]
     labels = list(
         dict.fromkeys(
             label for text in statements for pattern, label in LABEL_PATTERNS if re.search(pattern, text.lower())
@@ -126,7 +126,7 @@ def _row(root: Path, record: str, name: str, split: str, check: Literal["header"
         axis=main_axis(labels),
         diagnoses=statements,
         report=" ".join(statements) or None,
-        age=said.age,
-        sex=said.sex,
+        age=notes.age,
+        sex=notes.sex,
         **measured,
     )

@@ -51,7 +51,7 @@ class RenderedECG:
         return render_augmented(ecg, self.config, self.augment, (seed, name)).convert("RGB")
 
     def fingerprint(self) -> str:
-        """What a teacher cache is told about the images.
+        """What a teacher cache records about the images: equal only where every picture is.
 
         Raises:
             ValueError: If the images are drawn anew each time, so that cached features would belong to others.

@@ -71,7 +71,9 @@ def load_picture(source: str | Path | ECG | Image.Image, config: RenderConfig | 
     if isinstance(source, Image.Image):
         return ECGPicture("image", _rgb(source, "image"), None, {"read": time.perf_counter() - started, "render": 0.0})
     if not isinstance(source, str | Path | ECG):
-        raise TypeError(f"an ECG as {type(source).__name__}; give the path of a record or picture, an ECG or a picture")
+        raise TypeError(
+            f"source of type {type(source).__name__}: the path of a record or picture, an ECG or a picture is needed"
+        )
     if isinstance(source, str | Path) and is_image_file(source):
         image = _open(Path(source))
         return ECGPicture(str(source), image, None, {"read": time.perf_counter() - started, "render": 0.0})
@@ -120,7 +122,7 @@ def _open(path: Path) -> Image.Image:
 
 def _rgb(image: Image.Image, name: str) -> Image.Image:
     if min(image.size) < MIN_SIDE_PX:
-        reason = f"{image.width} × {image.height} pixels; an ECG needs at least {MIN_SIDE_PX} at each side"
+        reason = f"{image.width} × {image.height} pixels: an ECG needs at least {MIN_SIDE_PX} at each side"
         raise UnreadableImageError(name, reason)
     try:
         return upright_rgb(image)

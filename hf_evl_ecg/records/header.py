@@ -1,4 +1,4 @@
-"""WFDB header text → checked fields. Strict where a lenient parser would read a wrong number without a word.
+"""WFDB header text → checked fields. Strict where a lenient parser would silently read a wrong number.
 
 Grammar: https://physionet.org/physiotools/wag/header-5.htm. Nothing here opens a signal file or allocates by a number
 that the header states.

@@ -24,7 +24,7 @@ from .segments import count_frames, read_leads
 
 __all__ = ["check_record", "read_header", "read_record"]
 
-LARGEST_MV = 3.4e38  # float32; beyond it a voltage would become infinite without a word
+LARGEST_MV = 3.4e38  # float32; beyond it a voltage would silently become infinite
 
 
 def read_record(
@@ -71,8 +71,8 @@ def read_record(
     if gain_per_mv is not None and not 0 < gain_per_mv < math.inf:
         raise ValueError(f"gain_per_mv={gain_per_mv}: allowed is a positive number of stored units per mV, or None")
     header = read_header(path, root=root)
-    said = read_comments(header.comments)
-    metadata: dict[str, Any] = {"age": said.age, "sex": said.sex}
+    notes = read_comments(header.comments)
+    metadata: dict[str, Any] = {"age": notes.age, "sex": notes.sex}
     try:
         leads, fs_hz = read_leads(header, root, gain_per_mv)
     except MemoryError as error:
@@ -85,7 +85,7 @@ def read_record(
     if not (np.isnan(signal) | (np.abs(signal) < LARGEST_MV)).all():
         raise ECGRecordError(header.path, "signal", "beyond the range of float32", "voltages in mV")
     signal = _fill_missing(signal, order, nan, header.path, metadata)
-    ecg = ECG(signal, fs_hz, order, header.record_name, header.comments, said.diagnoses, metadata)
+    ecg = ECG(signal, fs_hz, order, header.record_name, header.comments, notes.diagnoses, metadata)
     warn_about_scale(ecg, header, gain_per_mv)
     return ecg
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from scipy.signal import resample_poly
 
 from hf_evl_ecg.signals.ecg import DERIVED_LEADS, FS_RANGE_HZ, STANDARD_LEADS
 
@@ -151,6 +150,9 @@ def _read(segment: _Segment) -> dict[str, np.ndarray]:
             continue
         values = values * line.mv_per_unit
         if line.samples_per_frame != segment.rate:
+            # Imported here: it takes longer than all else in this module, and few records hold several rates.
+            from scipy.signal import resample_poly
+
             values = resample_poly(values, segment.rate, line.samples_per_frame, padtype="line")
         millivolts[line.lead] = values
     return millivolts

@@ -106,7 +106,7 @@ def test_a_wrong_gain_is_replaced(arrive, record):
     given = uploads.read_uploads(arrive(r__hea=record.hea, r__dat=record.dat), arrive.folder, 1, gain_per_mv=1000)
     stored = np.frombuffer(record.dat, "<i2").reshape(-1, 12)
     np.testing.assert_allclose(given.source.signal_mv, stored / 1000, atol=1e-5)
-    with pytest.raises(uploads.UploadError, match="gain_per_mv is -1"):
+    with pytest.raises(uploads.UploadError, match="gain_per_mv=-1"):
         uploads.read_uploads(arrive(r__hea=record.hea, r__dat=record.dat), arrive.folder, 1, gain_per_mv=-1)
     assert left(arrive.folder) == []
 

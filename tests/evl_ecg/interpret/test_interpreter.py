@@ -179,7 +179,7 @@ def test_bad_ecgs(interpreter, tmp_path):
             interpreter(tmp_path / name)
         with pytest.raises(UnreadableImageError, match=name):
             interpreter.stream(tmp_path / name)
-    with pytest.raises(TypeError, match="an ECG as int"):
+    with pytest.raises(TypeError, match="source of type int"):
         interpreter(3)
 
 
