@@ -49,7 +49,7 @@ LIGHT = [  # what is imported → what it must not load
     ("hf_evl_ecg.signals.ecg", {"torch", "transformers", "pandas", "wfdb", "datasets", "scipy"}),
     ("hf_evl_ecg.signals.simulation", {"torch", "transformers", "pandas", "wfdb", "datasets"}),
     ("hf_evl_ecg.qa.scoring", {"torch", "transformers", "pandas", "datasets"}),
-    ("hf_evl_ecg.records.reader", {"torch", "transformers", "datasets"}),
+    ("hf_evl_ecg.records.reader", {"torch", "transformers", "datasets", "scipy.signal"}),
     ("hf_evl_ecg.drawing.rendering", {"torch", "transformers", "pandas", "wfdb", "scipy"}),
     ("hf_evl_ecg.ot", {"transformers", "pandas", "ot"}),
     ("hf_evl_ecg.relations", {"transformers", "pandas"}),
