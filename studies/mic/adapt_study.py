@@ -16,16 +16,14 @@ its scores about as long. Seeds are the outer loop, the json is rewritten after 
 is not repeated: stop and start again at will, with more seeds or methods too. Texts that are scored are left out of the texts that are fitted on.
 """
 
-import io
 import json
 import random
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import yaml
@@ -39,7 +37,7 @@ from hf_mic.evaluation.score_tables import markdown_report
 from hf_mic.evaluation.tables import read_columns
 from hf_mic.evaluation.tasks import ClassificationTask, RetrievalTask, STSTask, Task
 from hf_mic.evaluation.text_tasks import load_text_tasks
-from hf_mic.files import write_atomically, write_text
+from hf_mic.files import replaced_file, write_text
 from hf_mic.frozen.config import AdaptConfig
 from hf_mic.frozen.fit import fit_map
 from hf_mic.results import read_results, write_results
@@ -110,21 +108,17 @@ def embed_with_cache(model: str, texts: Sequence[str], cache: Path) -> dict[str,
         if header["model"] != model:
             raise ValueError(f"{cache} holds embeddings of {header['model']}, not of {model}: name another --cache.")
     missing = [text for text in dict.fromkeys(texts) if text not in known]
-    encoder = SentenceTransformer(model) if missing else None
+    if not missing:
+        return known
+    encoder = SentenceTransformer(model)
     for start in range(0, len(missing), 2000):
-        assert encoder is not None
         chunk = missing[start : start + 2000]
         known.update(zip(chunk, encoder.encode(chunk, batch_size=64, normalize_embeddings=True), strict=True))
         header_bytes = json.dumps({"model": model, "texts": list(known)}).encode()
-        buffer = io.BytesIO()
-        np.savez(buffer, header=np.frombuffer(header_bytes, dtype=np.uint8), vectors=np.stack(list(known.values())))
-        write_atomically(cache, partial(_write_buffer, buffer))
+        with replaced_file(cache) as temporary, temporary.open("wb") as file:
+            np.savez(file, header=np.frombuffer(header_bytes, dtype=np.uint8), vectors=np.stack(list(known.values())))
         print(f"embedded {start + len(chunk)} of {len(missing)} texts", flush=True)
     return known
-
-
-def _write_buffer(content: io.BytesIO, file: IO[bytes]) -> None:
-    file.write(content.getbuffer())
 
 
 def texts_of(tasks: Sequence[Task]) -> tuple[list[str], set[str]]:
