@@ -47,8 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         module = import_module(f"hf_mic.commands.{verb}")  # only this verb's imports, and those when it is run
         module.main(*module.parse(rest))
-    except (ValueError, OSError) as error:
-        if isinstance(error, ValueError) and not _raised_here(error):
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in ("", "hf_mic"):  # a fault of ours, not of the installation
+            raise
+        print(f"error: {missing} is not installed (pip install 'hf-mic-evl-ecg[mic]')", file=sys.stderr)
+        return 2
+    except (ValueError, RuntimeError, OSError) as error:
+        if not isinstance(error, OSError) and not _raised_here(error):
             raise  # a fault of the program, whose place must be seen
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -4,9 +4,11 @@ import subprocess
 import sys
 from importlib import import_module
 from inspect import signature
+from pathlib import Path
 
 import pytest
 
+import hf_mic
 from hf_mic.__main__ import VERBS, main
 
 HEAVY = {"torch", "transformers", "sentence_transformers", "datasets", "sklearn", "matplotlib", "pandas"}
@@ -60,6 +62,23 @@ def test_what_the_package_refuses_is_one_message(capsys, tmp_path):
     readme.write_text("nothing")
     assert main(["report", str(readme), "--name", "x", "--results", "y.json"]) == 2
     assert "must hold the lines" in capsys.readouterr().err
+
+
+def test_a_missing_package_is_named_with_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    assert main(["evaluate", "--models", "m"]) == 2
+    message = capsys.readouterr().err
+    assert "sentence_transformers is not installed" in message
+    assert "pip install 'hf-mic-evl-ecg[mic]'" in message
+
+
+def test_what_the_hub_refused_is_one_message(monkeypatch, capsys):
+    code = compile(
+        "raise RuntimeError('the Hub refused')", str(Path(hf_mic.__file__).parent / "hub" / "push.py"), "exec"
+    )
+    monkeypatch.setattr("hf_mic.commands.report.main", lambda args: exec(code))
+    assert main(["report", "a.md", "--name", "x", "--results", "y"]) == 2
+    assert "error: the Hub refused" in capsys.readouterr().err
 
 
 def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch):
