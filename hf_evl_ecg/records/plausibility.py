@@ -16,7 +16,7 @@ PLAUSIBLE_AMPLITUDE_MV = (
     0.5,
     8.0,
 )  # 268 real records of LUDB, the 2021 Challenge, PTB and PTB-XL lie within 1.2 to 7.2
-USUAL_GAINS = (1000.0, 200.0, 4880.0, 2000.0)  # per mV: PTB-XL and Challenge 2021, WFDB's default, Challenge 2020, PTB
+USUAL_GAINS = (1000.0, 200.0, 4880.0, 2000.0)  # units per mV that devices and databases use; 200 is the default of WFDB
 LIMB_ERROR_MV, LIMB_ERROR_SHARE = 0.1, 0.05  # filters of the leads that differ slightly
 ROUNDING_STEPS = 2  # by which three rounded leads can miss Einthoven's law, in stored units
 
