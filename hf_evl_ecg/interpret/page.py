@@ -16,7 +16,7 @@ from PIL import Image
 
 from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.drawing.fit import cut_leads, fit_gain
-from hf_evl_ecg.drawing.layouts import LAYOUTS
+from hf_evl_ecg.drawing.layouts import Layout
 from hf_evl_ecg.drawing.rendering import render
 from hf_evl_ecg.qa.labels import label_text
 from hf_evl_ecg.signals.ecg import ECG
@@ -69,9 +69,9 @@ def true_scale(layout: str = "3x4+rhythm") -> RenderConfig:
         >>> page.width_px / page.scale.px_per_mm, page.height_px / page.scale.px_per_mm
         (274.0, 109.0)
     """
-    if layout not in LAYOUTS:
-        raise ValueError(f"layout={layout!r}: known are {sorted(LAYOUTS)}")
-    rows = len(LAYOUTS[layout].rows)
+    drawn = RenderConfig(layout=layout).layout  # which knows the layouts, and what to say of another
+    assert isinstance(drawn, Layout)
+    rows = len(drawn.rows)
     pitch = min(max(_ROWS_MM // rows, _LEAST_PITCH_MM), _WIDEST_PITCH_MM)
     return RenderConfig(
         width_px=PAGE_WIDTH_MM * PIXELS_PER_MM,

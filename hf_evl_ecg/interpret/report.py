@@ -14,6 +14,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.drawing.layouts import LAYOUTS
 from hf_evl_ecg.models.native import base_model
 from hf_evl_ecg.signals.ecg import ECG
@@ -107,8 +108,7 @@ class ECGReport:
             raise ValueError(
                 f"{len(self.opinions)} opinions on {len(questions)} questions; give at least one, all on one"
             )
-        if self.layout not in LAYOUTS:
-            raise ValueError(f"layout={self.layout!r}: known are {sorted(LAYOUTS)}")
+        RenderConfig(layout=self.layout)  # refuses an unknown one now, not when the page is drawn
         object.__setattr__(self, "record", Path(self.record).name)
 
     @property

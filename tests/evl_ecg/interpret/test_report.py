@@ -69,7 +69,7 @@ def test_what_the_command_line_refuses(ecg_student, ecg_records, tmp_path, capsy
     for arguments, message in (
         (["interpret", str(tmp_path / "absent"), *model], "absent.hea"),
         (["interpret", str(ecg_records[0]), "--model", str(tmp_path / "absent")], "no folder"),
-        (["interpret", str(ecg_records[0]), *model, "--layout", "5x5"], "known are"),
+        (["interpret", str(ecg_records[0]), *model, "--layout", "5x5"], "allowed are"),
         (["interpret", str(ecg_records[0]), *model, "--labels", "XX"], "unknown label"),
         (["interpret", str(ecg_records[0]), *model, "--missing", "guess"], "nan='guess'"),
         (["interpret", str(tmp_path), *model], "a folder"),
@@ -194,7 +194,7 @@ def test_a_report_on_a_picture_claims_no_scale():
     assert report.to_dict()["record"] == {"record": "scan.png", "source": "picture"}
     with pytest.raises(ValueError, match="0 opinions"):
         ECGReport("r", [])
-    with pytest.raises(ValueError, match="known are"):
+    with pytest.raises(ValueError, match="allowed are"):
         ECGReport("r", [opinion()], layout="5x5")
 
 
