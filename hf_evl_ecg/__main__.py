@@ -1,6 +1,6 @@
 """The command of this package: ``hf-evl-ecg VERB …``, or ``python -m hf_evl_ecg VERB …``.
 
-Wrong input gives a message without the lines of code that it came through; the scripts of examples/evl_ecg show those too.
+What this package refuses gives a message without the lines of code that it came through; any other failure shows them.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 # In the order of a first visit: ask a model, train one's own, hand it on.
 VERBS = (
@@ -40,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         verb.command(given[1:], prog=f"hf-evl-ecg {given[0]}")
     except (ValueError, OSError) as error:
+        if not isinstance(error, OSError) and not _refused_here(error):
+            raise  # a fault of the program, perhaps hours into a training: its place must be seen
         print(f"error: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
@@ -50,6 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {missing} is not installed (pip install 'hf-mic-evl-ecg[{extras}]')", file=sys.stderr)
         return 2
     return 0
+
+
+def _refused_here(error: BaseException) -> bool:
+    """Whether this package refused something, and says what to do."""
+    return Path(traceback.extract_tb(error.__traceback__)[-1].filename).is_relative_to(Path(__file__).parent)
 
 
 def _overview() -> str:

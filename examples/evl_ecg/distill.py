@@ -15,9 +15,10 @@ The baseline that the distilled student is compared with, the same student on th
 
     python examples/evl_ecg/distill.py examples/configs/ecg_distill.yaml --sft_only --output_dir outputs/student_sft
 
-CPU smoke run, two processes, a minute (see train_teacher.py for questions and teacher; the student likewise with --kind student):
+CPU smoke run, a minute: --multi_gpu starts two processes (--cpu would need MPI), --use_cpu keeps them off GPUs (see train_teacher.py
+for questions and teacher; the student likewise with --kind student):
 
-    accelerate launch --cpu --num_processes 2 examples/evl_ecg/distill.py --teacher outputs/smoke_teacher \
+    accelerate launch --multi_gpu --num_processes 2 examples/evl_ecg/distill.py --teacher outputs/smoke_teacher \
         --student outputs/smoke_student_init --data outputs/smoke_questions --image_width 448 --image_height 224 --grid thick \
         --max_steps 3 --per_device_train_batch_size 2 --use_cpu --report_to none --output_dir outputs/smoke_student
 

@@ -1,5 +1,6 @@
 """Dataclasses as command lines: every kind of field, YAML before options, training options after one's own; a fast start."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -214,3 +215,14 @@ def test_image_options_reach_the_page():
     assert image.renderer(train=True).augment.probability == 0.5
     assert image.renderer().seed is None
     assert len(fields(image)) == 9, "a new option needs a line here"
+
+
+def test_a_fault_of_the_program_shows_its_place(monkeypatch, capsys):
+    """A refusal is one line; a failure deep in a training is not reduced to one."""
+    command_line = importlib.import_module("hf_evl_ecg.__main__")
+    card = importlib.import_module("hf_evl_ecg.commands.card")
+    assert command_line.main(["card", "no-such-spec.yaml"]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    monkeypatch.setattr(card, "command", lambda arguments, prog: int("half"))
+    with pytest.raises(ValueError, match="half"):
+        command_line.main(["card"])
