@@ -87,7 +87,7 @@ class PrefixMap:
             raise ValueError(f"This map takes embeddings of shape (N, {self.width}), got {embeddings.shape}.")
         check_floats(embeddings)
         if not 1 <= dim <= self.width:
-            raise ValueError(f"dim must lie in [1, {self.width}], got {dim}.")
+            raise ValueError(f"dim={dim}: must lie in [1, {self.width}]")
         if out is None:
             out = np.empty((len(embeddings), dim), dtype=np.float32)
         elif out.shape != (len(embeddings), dim) or out.dtype not in FLOATS:

@@ -101,7 +101,7 @@ class CayleyAdam(torch.optim.Optimizer):
                         f"CayleyAdam rotates square matrices, got a parameter of shape {tuple(param.shape)}."
                     )
                 if columns is not None and not 1 <= columns <= param.size(1):
-                    raise ValueError(f"columns must lie in [1, {param.size(1)}], got {columns}.")
+                    raise ValueError(f"columns={columns}: must lie in [1, {param.size(1)}]")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]

@@ -56,14 +56,14 @@ def prefix_width(dim: int, width: int, *, full: bool = False) -> int:
     """`dim` checked against the width D: 1..D where the full width is allowed, else 1..D − 1."""
     top = width if full else width - 1
     if not isinstance(dim, int | np.integer) or isinstance(dim, bool) or not 1 <= dim <= top:
-        raise ValueError(f"prefix width must be an integer between 1 and {top} for width {width}, got {dim!r}")
+        raise ValueError(f"dim={dim!r}: must be an integer between 1 and {top} for embeddings of width {width}")
     return int(dim)
 
 
 def draw(n: int, size: int | None, seed: int) -> np.ndarray:
     """Sorted row numbers: all n, or `size` of them drawn without replacement."""
     if size is not None and size < 1:
-        raise ValueError(f"a sample needs at least one row, got {size}")
+        raise ValueError(f"size={size}: a sample needs at least one row")
     if size is None or size >= n:
         return np.arange(n)
     return np.sort(np.random.default_rng(seed).choice(n, size, replace=False))

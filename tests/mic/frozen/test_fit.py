@@ -98,7 +98,7 @@ def test_cayley_adam_step_size_and_refusals():
     assert weight[0, 1] < 0  # downhill
     with pytest.raises(ValueError, match="square"):
         CayleyAdam([torch.zeros(2, 3)], 0.1)
-    with pytest.raises(ValueError, match=r"columns must lie in \[1, 3\], got 4"):
+    with pytest.raises(ValueError, match=r"columns=4: must lie in \[1, 3\]"):
         CayleyAdam([torch.eye(3)], 0.1, columns=4)
 
 
