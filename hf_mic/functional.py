@@ -58,6 +58,11 @@ def soft_collapse_from_statistics(
 
     Raises:
         ValueError: If a prefix length or ``tau`` is out of range.
+
+    Example:
+        >>> h = torch.tensor([[[2.0, 2.0], [-2.0, -2.0]]])  # prefix and residual are copies: (1 - tau)^2
+        >>> soft_collapse_from_statistics(token_statistics(h, torch.ones(1, 2)), [1], tau=0.5)
+        tensor([0.2500])
     """
     width = statistics.std_sum.numel()
     check_prefixes(dims, width, allow_full=False)

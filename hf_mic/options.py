@@ -40,7 +40,13 @@ def check_at_least(name: str, value: int, least: int) -> None:
 
 
 def check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
-    """Refuse what is not among the allowed values."""
+    """Refuse what is not among the allowed values.
+
+    Example:
+        >>> check_choice("scope", "words", ("tokens", "pooled"))
+        Traceback (most recent call last):
+        ValueError: scope='words': must be one of 'tokens', 'pooled'
+    """
     if value not in allowed:
         raise ValueError(f"{name}={value!r}: must be one of {', '.join(map(repr, allowed))}")
 

@@ -82,6 +82,12 @@ def token_statistics(
 
     Raises:
         ValueError: If the shapes do not match or a prefix length is not in [1, D - 1].
+
+    Example:
+        >>> h = torch.tensor([[[1.0, 1.0], [-1.0, -1.0]]])  # two features that move together
+        >>> token_statistics(h, torch.ones(1, 2), eps=0.0).correlation_sum.round(decimals=4)
+        tensor([[1., 1.],
+                [1., 1.]])
     """
     _check_tokens(hidden_states, attention_mask)
     if dims is not None:
@@ -117,7 +123,12 @@ def _check_tokens(hidden_states: Tensor, attention_mask: Tensor) -> None:
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """Half precision becomes float32: its 8 to 11 bits lose the small differences that variances and cosines are made of."""
+    """Half precision becomes float32: its 8 to 11 bits lose the small differences that variances and cosines are made of.
+
+    Example:
+        >>> at_least_float32(torch.ones(1, dtype=torch.bfloat16)).dtype
+        torch.float32
+    """
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
@@ -192,14 +203,24 @@ def _blocks(bounds: list[int]) -> list[tuple[int, int]]:
 
 
 def prefix_gram(z: Tensor, dims: Sequence[int]) -> Tensor:
-    """``z[:, :d] @ z[:, :d].T`` for each d, as running sums over the slices between the dims. Shape: (len(dims), B, B)."""
+    """``z[:, :d] @ z[:, :d].T`` for each d, as running sums over the slices between the dims. Shape: (len(dims), B, B).
+
+    Example:
+        >>> prefix_gram(torch.tensor([[1.0, 2.0]]), [2, 1]).flatten()
+        tensor([5., 1.])
+    """
     bounds = sorted(set(dims))
     slices = torch.stack([z[:, a:b] @ z[:, a:b].T for a, b in zip([0, *bounds[:-1]], bounds, strict=True)])
     return slices.cumsum(dim=0)[[bounds.index(dim) for dim in dims]]
 
 
 def prefix_cosine(z: Tensor, dims: Sequence[int], eps: float) -> Tensor:
-    """Cosine similarity matrix of each prefix. Shape: (len(dims), B, B)."""
+    """Cosine similarity matrix of each prefix. Shape: (len(dims), B, B).
+
+    Example:
+        >>> prefix_cosine(torch.tensor([[1.0, 0.0], [1.0, 1.0]]), [1, 2], 0.0)[:, 0, 1]
+        tensor([1.0000, 0.7071])
+    """
     gram = prefix_gram(z, dims)
     inverse_norm = (gram.diagonal(dim1=1, dim2=2) + eps).rsqrt()
     return gram * inverse_norm.unsqueeze(1) * inverse_norm.unsqueeze(2)

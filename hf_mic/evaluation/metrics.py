@@ -33,6 +33,11 @@ def normalize(embeddings: Floats) -> Floats:
 
     Returns:
         Unit vectors of the same dtype. Shape: (N, D).
+
+    Example:
+        >>> normalize(np.array([[3.0, 4.0], [0.0, 0.0]]))
+        array([[0.6, 0.8],
+               [0. , 0. ]])
     """
     norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
     return embeddings / np.where(norms == 0, 1, norms).astype(embeddings.dtype)
@@ -73,6 +78,10 @@ def bootstrap_counts(n: int, n_bootstrap: int, seed: int = 0) -> NDArray[np.int6
 
     Returns:
         Counts; each row sums to ``n``. Shape: (n_bootstrap, n).
+
+    Example:
+        >>> bootstrap_counts(4, 1000).sum(axis=1).tolist() == [4] * 1000
+        True
     """
     picks = np.random.default_rng(seed).integers(n, size=(n_bootstrap, n))
     # One bincount for all resamples: item i of resample r has the number r n + i.
@@ -81,7 +90,12 @@ def bootstrap_counts(n: int, n_bootstrap: int, seed: int = 0) -> NDArray[np.int6
 
 
 def percentile_interval(samples: ArrayLike, level: float = 0.95) -> tuple[float, float]:
-    """Central percentile interval of bootstrap values; undefined (NaN) values are left out."""
+    """Central percentile interval of bootstrap values; undefined (NaN) values are left out.
+
+    Example:
+        >>> percentile_interval(range(101), level=0.5)
+        (25.0, 75.0)
+    """
     low, high = np.nanquantile(np.asarray(samples, dtype=float), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -92,6 +106,10 @@ def mean_interval(values: ArrayLike, counts: NDArray[np.int64]) -> tuple[float, 
     Args:
         values: One value per test item. Shape: (n,).
         counts: From :func:`bootstrap_counts`. Shape: (R, n).
+
+    Example:
+        >>> mean_interval([1, 1, 1], bootstrap_counts(3, 10))  # every resample has the same mean
+        (1.0, 1.0)
     """
     return percentile_interval(counts @ np.asarray(values, dtype=float) / counts.shape[1])
 
@@ -226,6 +244,11 @@ def ndcg_at_k(ranking: Sequence[str], relevance: Mapping[str, float], k: int) ->
 
 
 def recall_at_k(ranking: Sequence[str], relevance: Mapping[str, float], k: int) -> float:
-    """Share of the relevant documents (grade > 0) among the first ``k`` retrieved ones."""
+    """Share of the relevant documents (grade > 0) among the first ``k`` retrieved ones.
+
+    Example:
+        >>> recall_at_k(["a", "b", "c"], {"a": 1, "c": 2, "d": 0}, 2)  # of two relevant documents one
+        0.5
+    """
     relevant = {doc for doc, grade in relevance.items() if grade > 0}
     return len(relevant.intersection(ranking[:k])) / len(relevant)

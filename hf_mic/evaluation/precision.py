@@ -45,6 +45,10 @@ def quantize(vectors: Vectors, precision: str, calibration: Vectors) -> Vectors:
 
     Returns:
         Decoded vectors; not normalised for ``int8`` and ``binary``. Shape: (N, d).
+
+    Example:
+        >>> quantize(np.array([[0.6, -0.8]], dtype=np.float32), "binary", np.zeros((2, 2), dtype=np.float32))
+        array([[ 1., -1.]], dtype=float32)
     """
     if precision == "float32":
         return vectors

@@ -27,6 +27,10 @@ def select_rows(rows: Rows, **wanted: Any) -> list[Mapping[str, Any]]:
 
     Raises:
         ValueError: If there is none.
+
+    Example:
+        >>> [row["dim"] for row in select_rows([{"task": "a", "metric": "m", "dim": 8}, {"task": "b", "metric": "m", "dim": 16}], task="b")]
+        [16]
     """
     found = [row for row in rows if all(row.get(key, "float32") == value for key, value in wanted.items())]
     if not found:
@@ -45,6 +49,10 @@ def over_seeds(rows: Rows, key: Callable[[Mapping[str, Any]], Any]) -> dict[Any,
 
     Raises:
         ValueError: If a group has two rows of one seed.
+
+    Example:
+        >>> over_seeds([{"seed": 0, "dim": 8, "value": 0.5}, {"seed": 1, "dim": 8, "value": 0.7}], lambda row: row["dim"])
+        {8: (60.0, 14.142135623730951)}
     """
     groups: dict[Any, dict[Any, float]] = {}
     for row in rows:

@@ -99,6 +99,10 @@ def embed_checked(embed: Embed, texts: list[str]) -> Vectors:
 
     Raises:
         ValueError: If the embeddings are not one finite row per text.
+
+    Example:
+        >>> embed_checked(lambda texts: np.ones((len(texts), 2)), ["a", "b"]).shape
+        (2, 2)
     """
     embeddings = np.asarray(embed(texts), dtype=np.float32)
     if embeddings.ndim != 2 or len(embeddings) != len(texts):
@@ -189,7 +193,12 @@ def _score_pairs(task: PairClassificationTask, view: TextView, counts: NDArray |
 
 
 def count_test_items(task: Task) -> int:
-    """Number of items that a task's metrics average over (scored pairs, texts or queries)."""
+    """Number of items that a task's metrics average over (scored pairs, texts or queries).
+
+    Example:
+        >>> count_test_items(STSTask("toy", ["a", "b"], ["c", "d"], [1.0, 2.0]))
+        2
+    """
     if isinstance(task, STSTask):
         return len(task.scores)
     if isinstance(task, RetrievalTask):

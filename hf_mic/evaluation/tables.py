@@ -132,7 +132,12 @@ def read_columns(
 
 
 def pick_columns(table: Mapping[str, list[Any]], columns: Sequence[str], source: str | Path) -> dict[str, list[Any]]:
-    """Some columns of a table that was read, checked as by :func:`read_columns`; ``source`` is named in messages."""
+    """Some columns of a table that was read, checked as by :func:`read_columns`; ``source`` is named in messages.
+
+    Example:
+        >>> pick_columns({"a": ["x"], "b": ["y"]}, ["b"], "pairs.csv")
+        {'b': ['y']}
+    """
     if missing := [name for name in columns if name not in table]:
         raise ValueError(f"{source} has no column {missing}. Its columns are {list(table)}: map them with `columns`.")
     for name in columns:
@@ -155,6 +160,10 @@ def parse_scores(values: Sequence[Any], column: str, source: str | Path) -> list
 
     Raises:
         ValueError: If a cell is no finite number; the message names the row, counted from 1 without the header.
+
+    Example:
+        >>> parse_scores(["0.5", 2], "score", "pairs.csv")
+        [0.5, 2.0]
     """
     scores = []
     for number, value in enumerate(values, start=1):

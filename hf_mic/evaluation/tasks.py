@@ -143,6 +143,11 @@ def stratified_split(labels: Sequence[str], fraction: float, seed: int) -> tuple
 
     Raises:
         ValueError: If ``fraction`` is not between 0 and 1.
+
+    Example:
+        >>> fit, held = stratified_split(["a"] * 5 + ["b"] * 5, 0.2, seed=0)
+        >>> len(fit), len(held)
+        (8, 2)
     """
     if not 0 < fraction < 1:
         raise ValueError(f"fraction must lie strictly between 0 and 1, got {fraction}.")

@@ -27,6 +27,10 @@ def simcse_pairs(texts: Sequence[str]) -> datasets.Dataset:
 
     Returns:
         Columns ``anchor`` and ``positive``.
+
+    Example:
+        >>> simcse_pairs(["a", "b", "a"])["positive"][:]
+        ['a', 'b']
     """
     distinct = list(dict.fromkeys(texts))
     return datasets.Dataset.from_dict({"anchor": distinct, "positive": distinct})

@@ -58,6 +58,11 @@ def nearest_orthogonal(weight: Tensor, iterations: int = 4) -> Tensor:
 
     Returns:
         The orthogonal polar factor in the dtype of ``weight``. Shape: (D, D).
+
+    Example:
+        >>> nearest_orthogonal(torch.tensor([[0.0, 1.001], [-0.999, 0.0]]))
+        tensor([[ 0.,  1.],
+                [-1.,  0.]])
     """
     result = weight.double()
     for _ in range(iterations):

@@ -37,6 +37,10 @@ def unit_rows(rows: NDArray, first: int = 0) -> Tensor:
 
     Raises:
         ValueError: If a row is zero or not finite.
+
+    Example:
+        >>> unit_rows(np.array([[3.0, 4.0]]))
+        tensor([[0.6000, 0.8000]])
     """
     vectors = torch.from_numpy(np.array(rows, dtype=np.float32, order="C"))
     norms = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
@@ -91,6 +95,11 @@ def principal_axes(rows: NDArray, seed: int = 0) -> Tensor:
 
     Returns:
         The eigenvectors of the covariance matrix, as columns. Shape: (D, D).
+
+    Example:
+        >>> principal_axes(np.array([[1.0, 0.1], [1.0, -0.1], [1.0, 0.2], [1.0, -0.2]])).abs().round()  # directions vary along y
+        tensor([[0., 1.],
+                [1., 0.]])
     """
     count, width = rows.shape
     used = np.arange(count)

@@ -37,7 +37,12 @@ CHUNK = 1024  # rows of a cosine matrix held at once
 
 
 def as_matrix(embeddings: Matrix, *, min_rows: int = 2) -> np.ndarray:
-    """Checked fp64 numpy copy or view of embeddings. Shape: (N, D)."""
+    """Checked fp64 numpy copy or view of embeddings. Shape: (N, D).
+
+    Example:
+        >>> as_matrix([[1, 2], [3, 4]]).dtype
+        dtype('float64')
+    """
     if isinstance(embeddings, torch.Tensor):
         embeddings = embeddings.detach().to("cpu", torch.float64).numpy()
     x = np.asarray(embeddings)
@@ -61,7 +66,12 @@ def prefix_width(dim: int, width: int, *, full: bool = False) -> int:
 
 
 def draw(n: int, size: int | None, seed: int) -> np.ndarray:
-    """Sorted row numbers: all n, or `size` of them drawn without replacement."""
+    """Sorted row numbers: all n, or `size` of them drawn without replacement.
+
+    Example:
+        >>> draw(3, None, seed=0), len(draw(100, 10, seed=0))
+        (array([0, 1, 2]), 10)
+    """
     if size is not None and size < 1:
         raise ValueError(f"size={size}: a sample needs at least one row")
     if size is None or size >= n:
@@ -77,7 +87,13 @@ def take(embeddings: Matrix, rows: np.ndarray) -> Matrix:
 
 
 def centre(x: np.ndarray) -> np.ndarray:
-    """Subtract the column means; columns constant up to rounding become exactly zero."""
+    """Subtract the column means; columns constant up to rounding become exactly zero.
+
+    Example:
+        >>> centre(np.array([[1.0, 5.0], [3.0, 5.0]]))
+        array([[-1.,  0.],
+               [ 1.,  0.]])
+    """
     centred = x - x.mean(axis=0)
     centred[:, np.abs(centred).max(axis=0) <= 1e-12 * np.abs(x).max(axis=0)] = 0.0
     return centred
@@ -104,12 +120,22 @@ def entropy_rank(factor: np.ndarray) -> float:
 
 
 def variation(values: np.ndarray) -> float:
-    """Population standard deviation ÷ mean of non-negative values; nan when all are zero."""
+    """Population standard deviation ÷ mean of non-negative values; nan when all are zero.
+
+    Example:
+        >>> variation(np.array([1.0, 3.0]))  # 1 / 2
+        0.5
+    """
     return float(values.std() / values.mean()) if values.any() else math.nan
 
 
 def squared_correlation(factor: np.ndarray, dim: int) -> float:
-    """Mean squared correlation between the first `dim` columns and the others, of the factor of a centred matrix."""
+    """Mean squared correlation between the first `dim` columns and the others, of the factor of a centred matrix.
+
+    Example:
+        >>> squared_correlation(np.array([[1.0, 0.0], [0.0, 1.0]]), 1)  # two columns of their own
+        0.0
+    """
     norms = np.linalg.norm(factor, axis=0)
     columns = factor / np.where(norms > 0, norms, 1.0)
     return float(((columns[:, :dim].T @ columns[:, dim:]) ** 2).mean())
@@ -130,7 +156,12 @@ def regression_r2(factor: np.ndarray, dim: int, n: int) -> tuple[float, float]:
 
 
 def unit(x: np.ndarray) -> np.ndarray:
-    """Rows divided by their norms; zero rows stay zero."""
+    """Rows divided by their norms; zero rows stay zero.
+
+    Example:
+        >>> unit(np.array([[0.0, 2.0]]))
+        array([[0., 1.]])
+    """
     norms = np.linalg.norm(x, axis=1, keepdims=True)
     return x / np.where(norms > 0, norms, 1.0)
 
@@ -143,7 +174,12 @@ def cosines(unit_rows: np.ndarray, queries: np.ndarray) -> Iterator[tuple[np.nda
 
 
 def neighbours(x: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
-    """Row numbers of the k nearest other rows by cosine, unordered. Shape: (Q, k)."""
+    """Row numbers of the k nearest other rows by cosine, unordered. Shape: (Q, k).
+
+    Example:
+        >>> neighbours(np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]), np.array([0]), 1)
+        array([[1]])
+    """
     found = []
     for chunk, cosine in cosines(unit(x), queries):
         cosine[np.arange(len(chunk)), chunk] = -np.inf  # nobody is their own neighbour
@@ -153,5 +189,10 @@ def neighbours(x: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
 
 
 def shared(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Number of common entries per row of two arrays without repetition. Shape: (Q, k), (Q, k) → (Q,)."""
+    """Number of common entries per row of two arrays without repetition. Shape: (Q, k), (Q, k) → (Q,).
+
+    Example:
+        >>> shared(np.array([[1, 2]]), np.array([[2, 3]]))
+        array([1])
+    """
     return (first[:, :, None] == second[:, None, :]).sum(axis=(1, 2))

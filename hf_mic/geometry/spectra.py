@@ -122,11 +122,21 @@ def isoscore(embeddings: Matrix) -> float:
 
 
 def participation(variances: np.ndarray) -> float:
-    """Participation ratio of a spectrum; nan when it is zero."""
+    """Participation ratio of a spectrum; nan when it is zero.
+
+    Example:
+        >>> participation(np.array([1.0, 1.0, 0.0]))
+        2.0
+    """
     return float(variances.sum() ** 2 / (variances**2).sum()) if variances.any() else math.nan
 
 
 def isotropy(variances: np.ndarray) -> float:
-    """IsoScore of a spectrum; nan in one dimension."""
+    """IsoScore of a spectrum; nan in one dimension.
+
+    Example:
+        >>> isotropy(np.array([1.0, 1.0, 0.0]))  # (2 - 1) / (3 - 1)
+        0.5
+    """
     d = len(variances)
     return (participation(variances) - 1) / (d - 1) if d > 1 else math.nan
