@@ -12,9 +12,11 @@ import pytest
 import torch
 import wfdb
 
+from hf_evl_ecg import __main__ as ecg_command
 from hf_evl_ecg.hub.export import export_student
 from hf_evl_ecg.signals.ecg import STANDARD_LEADS
 from hf_evl_ecg.signals.simulation import simulate
+from hf_mic import __main__ as mic_command
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import doc_pages
@@ -105,6 +107,16 @@ def test_the_architecture_names_every_room():
         door = {path.stem for path in (doc_pages.ROOT / package).glob("*.py")} - {"__init__", "__main__"}
         missing = [name for name in sorted(door) if not re.search(rf"\b{name}\b", table)]
         assert missing == []
+
+
+def test_named_verbs_exist():
+    verbs = {"hf-mic": set(mic_command.VERBS), "hf-evl-ecg": set(ecg_command.VERBS)}
+    named = set()
+    for path in [*DOCS.glob("*.md"), doc_pages.ROOT / "README.md"]:
+        for command, rest in re.findall(r"`(hf-mic|hf-evl-ecg) ([a-z]+)[ `]", path.read_text(encoding="utf-8")):
+            assert rest in verbs[command], f"{path.name}: {command} {rest}"
+            named.add((command, rest))
+    assert len(named) > 10
 
 
 def test_named_files_exist():

@@ -2,8 +2,8 @@
 
 Render the card that a YAML file describes (see :func:`read_spec`), with its picture and evaluation results::
 
-    python -m hf_mic card model_cards/mic_minilm.yaml
-    python -m hf_mic card model_cards/mic_minilm.yaml --output exported/README.md
+    hf-mic card model_cards/mic_minilm.yaml
+    hf-mic card model_cards/mic_minilm.yaml --output exported/README.md
 
 The first writes ``mic_minilm.md`` beside the file.
 """

@@ -3,14 +3,14 @@
 Vectors that are already in a file, from any encoder or an API, no text and no labels needed (400 steps, 6 to 10 s on one CPU core for
 384 dimensions, then about 1 s per 200,000 vectors); the adapted index keeps 32 of 384 coordinates:
 
-    python -m hf_mic adapt --embeddings index.npy --output_dim 32
+    hf-mic adapt --embeddings index.npy --output_dim 32
 
 Queries go through the same map, hf_mic.frozen.PrefixMap.load("outputs/mic_adapt/map.safetensors").apply(query_vectors, dim=32).
 
 A sentence-transformers model and texts like those it will see; the result is a model that loads with
 SentenceTransformer("outputs/mic_adapt/model", truncate_dim=32), without this package:
 
-    python -m hf_mic adapt --model sentence-transformers/all-MiniLM-L6-v2 --texts sentences.txt
+    hf-mic adapt --model sentence-transformers/all-MiniLM-L6-v2 --texts sentences.txt
 
 With both --embeddings and --model, the map is fitted on the vectors and appended to the model that made them.
 """

@@ -1,7 +1,7 @@
 """Render a model card from the results of a study.
 
-    python -m hf_mic card model_cards/mic_minilm.yaml
-    python -m hf_mic card model_cards/mic_minilm.yaml --output exported/README.md
+    hf-mic card model_cards/mic_minilm.yaml
+    hf-mic card model_cards/mic_minilm.yaml --output exported/README.md
 
 The YAML file names the results json and the method of the model; every number of the card is from there.
 """

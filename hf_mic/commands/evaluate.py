@@ -2,11 +2,11 @@ r"""Score encoders at each dimension, and per byte: STS, classification, pairs a
 
 Several models on one axis; STS-B, Banking77 and SciFact come from the Hub, or from --data_dir:
 
-    python -m hf_mic evaluate --models sentence-transformers/all-MiniLM-L6-v2 outputs/mic --methods truncation mic
+    hf-mic evaluate --models sentence-transformers/all-MiniLM-L6-v2 outputs/mic --methods truncation mic
 
 On data of your own (see --tasks), as stored bytes:
 
-    python -m hf_mic evaluate --models outputs/mic --tasks sts=my_pairs.csv classification=train.csv,test.csv \
+    hf-mic evaluate --models outputs/mic --tasks sts=my_pairs.csv classification=train.csv,test.csv \
         --precisions float32 int8 binary
 
 Writes STUDY.json, .md and .png. Each text is embedded once per model; on one CPU core MiniLM takes about 20 s per thousand short

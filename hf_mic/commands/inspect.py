@@ -2,11 +2,11 @@
 
 On texts like those the model will see (for MiniLM about 20 s per thousand short sentences on one CPU core):
 
-    python -m hf_mic inspect sentence-transformers/all-MiniLM-L6-v2 --texts sentences.txt
+    hf-mic inspect sentence-transformers/all-MiniLM-L6-v2 --texts sentences.txt
 
 With scores, whose texts also serve for the geometry unless --texts names others:
 
-    python -m hf_mic inspect my_model --tasks stsb banking77 --data_dir data/text --html
+    hf-mic inspect my_model --tasks stsb banking77 --data_dir data/text --html
 
 Writes inspection.json, inspection.md, pictures and, with --html, one page that holds them all.
 """

@@ -1,12 +1,12 @@
 r"""Publish a trained encoder on the Hugging Face Hub, and check what the Hub returns.
 
     hf auth login
-    python -m hf_mic publish outputs/mic --repo_id your-name/mic --license apache-2.0 --tag v1.0
+    hf-mic publish outputs/mic --repo_id your-name/mic --license apache-2.0 --tag v1.0
 
 The model is a folder that `train` or `adapt` wrote, or any other that SentenceTransformer reads. Its README.md is the card, or --card
 is: a file with its pictures beside it, or a description in YAML that is rendered from results:
 
-    python -m hf_mic publish outputs/mic_minilm --repo_id your-name/mic-minilm --card model_cards/mic_minilm.yaml \
+    hf-mic publish outputs/mic_minilm --repo_id your-name/mic-minilm --card model_cards/mic_minilm.yaml \
         --results model_cards/results/mic_minilm.json --truncate_dim 32
 
 Repositories are private unless --no_private is given, and hold exactly the encoder and its card: no pickles, no optimizer, no

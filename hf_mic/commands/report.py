@@ -2,7 +2,7 @@
 
 The file holds the lines <!-- results:NAME --> and <!-- /results:NAME -->; what stands between them is replaced:
 
-    python -m hf_mic report README.md --name mic_minilm --results model_cards/results/mic_minilm.json
+    hf-mic report README.md --name mic_minilm --results model_cards/results/mic_minilm.json
 """
 
 from collections.abc import Sequence

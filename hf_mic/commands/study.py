@@ -1,7 +1,7 @@
 r"""Train methods from one encoder with several seeds, score every dimension, collect all runs in one results json.
 
-    python -m hf_mic study plan.yaml --data_dir data/text --output_dir outputs/my_study
-    python -m hf_mic study plan.yaml --data_dir data/text --output_dir outputs/my_study --collect
+    hf-mic study plan.yaml --data_dir data/text --output_dir outputs/my_study
+    hf-mic study plan.yaml --data_dir data/text --output_dir outputs/my_study --collect
 
 The plan names encoder, data and methods; a method replaces single settings of the training:
 

@@ -2,7 +2,7 @@ r"""Fine-tune a sentence encoder so that its embeddings can be truncated: MIC, o
 
 One GPU, question-answer pairs from the Hub, scored at each dimension at the end:
 
-    python -m hf_mic train --model sentence-transformers/all-MiniLM-L6-v2 --method mic \
+    hf-mic train --model sentence-transformers/all-MiniLM-L6-v2 --method mic \
         --data sentence-transformers/natural-questions --columns '{"anchor": "query", "positive": "answer"}' \
         --output_dir outputs/mic_nq --per_device_train_batch_size 64 --num_train_epochs 1 --bf16 \
         --eval_tasks stsb banking77
@@ -15,7 +15,7 @@ Several GPUs, batch statistics and negatives over all of them; two CPU processes
 
 Unsupervised (SimCSE: each sentence twice, dropout makes the difference), resumed after an interruption:
 
-    python -m hf_mic train settings.yaml --unsupervised --resume_from_checkpoint last
+    hf-mic train settings.yaml --unsupervised --resume_from_checkpoint last
 
 All options can stand in a YAML file, given first or as --config; options on the command line replace its values. The saved model
 needs only sentence-transformers: SentenceTransformer(output_dir, truncate_dim=32).
