@@ -68,7 +68,8 @@ def plot_reliability(tables: Mapping[str, Sequence[Row]], path: str | Path) -> b
     20 answers, unless all have.
 
     Args:
-        tables: Model's name in the legend → tables of `hf_evl_ecg.cards.facts.reliability_tables`; the first model's counts are drawn.
+        tables: Model's name in the legend → ``{"source", "task", "n", "bins"}`` each, bins as from
+            `hf_evl_ecg.qa.calibration.reliability_bins`; the first model's counts are drawn.
         path: Where to write the png; replaced as a whole.
 
     Returns:
@@ -106,7 +107,7 @@ def pool_reliability(tables: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:
     """Bins by task over all sources; simulated records only where there are no others.
 
     Args:
-        tables: Of `hf_evl_ecg.cards.facts.reliability_tables`.
+        tables: As in `plot_reliability`.
     """
     real = [table for table in tables if table["source"] != "simulated"]
     pooled: dict[str, list[dict[str, Any]]] = {}

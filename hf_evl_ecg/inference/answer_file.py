@@ -11,7 +11,7 @@ from typing import Any
 
 from hf_evl_ecg.qa.groups import Answer
 
-__all__ = ["AnswerFile", "AnswerFileError"]
+__all__ = ["AnswerFile", "AnswerFileError", "read_answer_lines"]
 
 
 class AnswerFileError(ValueError):
@@ -67,16 +67,30 @@ class AnswerFile:
         whole = data.rfind(b"\n") + 1
         if whole < len(data):  # killed while writing
             os.truncate(self.path, whole)
-        for number, line in enumerate(data[:whole].decode("utf-8").splitlines(), 1):
-            try:
-                entry = json.loads(line)
-                if number > 1:
-                    self.answers[entry["key"]] = Answer(entry["record"], entry["text"], tuple(entry["scores"]))
-                    continue
+        stored, self.answers = read_answer_lines(self.path)
+        if different := sorted(name for name in settings if stored.get(name) != settings[name]):
+            raise AnswerFileError(
+                f"{self.path} holds answers with other {', '.join(different)}; choose another file or remove it"
+            )
+
+
+def read_answer_lines(path: str | Path) -> tuple[dict[str, Any], dict[str, Answer]]:
+    """What an `AnswerFile` wrote: its settings, and key of an item → its answer.
+
+    Raises:
+        AnswerFileError: A line is no answer.
+    """
+    stored: dict[str, Any] = {}
+    answers: dict[str, Answer] = {}
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            entry = json.loads(line)
+            if number == 1:
                 stored = entry["settings"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise AnswerFileError(f"{self.path}, line {number} is no answer: {error}; remove the file") from error
-            if different := sorted(name for name in settings if stored.get(name) != settings[name]):
-                raise AnswerFileError(
-                    f"{self.path} holds answers with other {', '.join(different)}; choose another file or remove it"
-                )
+            else:
+                answers[entry["key"]] = Answer(entry["record"], entry["text"], tuple(entry["scores"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise AnswerFileError(
+                f"{path}, line {number} is no answer: {error}; remove the file and evaluate the model again"
+            ) from error
+    return stored, answers

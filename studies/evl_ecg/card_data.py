@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hf_evl_ecg.cards.facts import describe_model, failure_cases, read_answers, reliability_tables
+from card_facts import describe_model, failure_cases, read_answers, reliability_tables
+
 from hf_evl_ecg.commands.options import ImageOptions, parse_arguments
 from hf_evl_ecg.commands.training import load_questions
 from hf_evl_ecg.files import new_file, write_text

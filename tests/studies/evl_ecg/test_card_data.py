@@ -85,6 +85,20 @@ def test_facts_hold_what_the_card_needs(study, cards):
     assert str(study) not in (cards / "results" / "ecg_tiny_card.json").read_text()
 
 
+@pytest.mark.parametrize("name", ["teacher", "evl_ecg_0"])
+def test_models_are_described_as_they_are(study, name):
+    found = study_module("card_facts").describe_model(study / name, image_width=56, image_height=40)
+    model, processor = load_model(str(study / name))
+    assert found["parameters"] == sum(p.numel() for p in model.parameters())
+    assert found["architecture"] == type(model).__name__
+    assert found["text"]["width"] == model.config.text_config.hidden_size
+    assert found["vision"]["layers"] == model.config.vision_config.num_hidden_layers
+    text = processor.apply_chat_template([{"role": "user", "content": [{"type": "image"}]}])
+    inputs = processor(text=[text], images=[[Image.new("RGB", (56, 40))]], return_tensors="pt")
+    assert found["visual_tokens"] == int((inputs["input_ids"] == model.config.image_token_id).sum())
+    assert 0 < found["visual_tokens"] < found["prompt_tokens"]
+
+
 def test_drawings_of_real_records_can_be_left_out(study, tmp_path, monkeypatch):
     module = study_module("card_data")
     read = module.read_answers

@@ -1,8 +1,7 @@
-"""What a model card says beside scores: architecture and token counts, reliability, failure cases, seconds per stage."""
+"""A model and its answers → what the card says beside scores: architecture, token counts, reliability, failure cases."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from transformers import AutoConfig, AutoProcessor
 
 from hf_evl_ecg.chat.conversations import Turn, chat_messages
 from hf_evl_ecg.chat.examples import example_key
+from hf_evl_ecg.inference.answer_file import read_answer_lines
 from hf_evl_ecg.models.weights import checkpoint_shards
 from hf_evl_ecg.qa.calibration import option_probabilities, reliability_bins
 from hf_evl_ecg.qa.grading import candidate_answers, grade, item_kind, label_family, task_name
@@ -72,7 +72,7 @@ def describe_model(folder: str | Path, *, image_width: int, image_height: int) -
 
 
 def read_answers(path: str | Path, items: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], Answer]]:
-    """Pair questions with what `hf_evl_ecg.inference.evaluation.answer_items` wrote down about them; unanswered ones are left out.
+    """Pair questions with the answers that a file holds; those without one are left out.
 
     Args:
         path: The jsonl file.
@@ -81,14 +81,7 @@ def read_answers(path: str | Path, items: Sequence[Mapping[str, Any]]) -> list[t
     Raises:
         ValueError: The file is damaged, or none of the questions is answered in it.
     """
-    answers: dict[str, Answer] = {}
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            entry = json.loads(line)
-            if number > 1:
-                answers[entry["key"]] = Answer(entry["record"], entry["text"], tuple(entry["scores"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}, line {number} is no answer: {error}; evaluate the model again") from error
+    _, answers = read_answer_lines(path)
     keys = [example_key(item) for item in items]
     pairs = [(item, answers[key]) for item, key in zip(items, keys, strict=True) if key in answers]
     if not pairs:
