@@ -88,11 +88,19 @@ def test_all_pages_are_there_and_listed():
     assert all(f"({page}.md)" in index for page in PAGES if page != "index")
 
 
+def anchors(page: Path) -> set[str]:
+    """Anchors of the headings of a page, as the forges make them: lower case, hyphens, no punctuation."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_links_lead_somewhere():
     for path in [*DOCS.glob("*.md"), doc_pages.ROOT / "README.md"]:
-        targets = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", path.read_text(encoding="utf-8"))
-        missing = [target for target in targets if not (path.parent / target).exists()]
-        assert not missing, f"{path.name} links to {missing}"
+        text = path.read_text(encoding="utf-8")
+        for target, anchor in re.findall(r"\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]+))?\)", text):
+            page = path.parent / target if target else path
+            assert page.exists(), f"{path.name} links to {target}"
+            assert not anchor or anchor in anchors(page), f"{path.name} links to {target}#{anchor}"
 
 
 def test_the_architecture_names_every_room():
