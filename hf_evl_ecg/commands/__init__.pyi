@@ -6,7 +6,8 @@ from .distil import DistillArguments
 from .evaluate import EvaluateArguments
 from .export import ExportArguments
 from .interpret import InterpretArguments
-from .options import HelpFormatter, ImageOptions, LoraOptions, option_tokens, parse_arguments
+from .options import ImageOptions, LoraOptions
+from .parser import HelpFormatter, option_tokens, parse_arguments
 from .prepare import PrepareArguments
 from .publish import PublishArguments
 from .study import Stage, Study, StudyArguments

@@ -14,7 +14,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .options import parse_arguments
+from .parser import parse_arguments
 
 __all__ = ["AppArguments", "command", "main"]
 

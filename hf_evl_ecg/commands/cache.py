@@ -22,7 +22,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .options import ImageOptions, parse_arguments
+from .options import ImageOptions
+from .parser import parse_arguments
 
 if TYPE_CHECKING:  # --help must not wait for torch
     from hf_evl_ecg.chat.collator import EVLECGCollator
@@ -77,12 +78,12 @@ def main(args: CacheArguments, images: ImageOptions) -> int:
 
     from hf_evl_ecg.chat.collator import EVLECGCollator
     from hf_evl_ecg.chat.examples import example_key
+    from hf_evl_ecg.data.questions import load_questions
     from hf_evl_ecg.distillation.cache_files import CacheLayout
     from hf_evl_ecg.distillation.cache_writer import TeacherCacheWriter
     from hf_evl_ecg.distillation.teacher import OnlineTeacher
     from hf_evl_ecg.models.fingerprints import model_fingerprint
-
-    from .training import load_model, load_questions
+    from hf_evl_ecg.models.loading import load_model
 
     state = PartialState()
     model, processor = load_model(args.teacher, args.teacher_dtype)

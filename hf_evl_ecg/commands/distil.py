@@ -33,7 +33,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .cache import fingerprint
-from .options import ImageOptions, LoraOptions, parse_arguments
+from .options import ImageOptions, LoraOptions
+from .parser import parse_arguments
 from .publish import check_card_file, publish_trained
 
 if TYPE_CHECKING:  # --help must not wait for torch
@@ -88,10 +89,11 @@ def main(script: DistillArguments, images: ImageOptions, lora: LoraOptions, trai
     Returns:
         The trainer, after training.
     """
+    from hf_evl_ecg.data.questions import load_questions
+    from hf_evl_ecg.distillation.runs import answer_metrics, last_checkpoint, save_student
     from hf_evl_ecg.distillation.trainer import EVLECGTrainer
     from hf_evl_ecg.hub.push import take_hub_arguments
-
-    from .training import answer_metrics, last_checkpoint, load_model, load_questions, save_student
+    from hf_evl_ecg.models.loading import load_model
 
     # The Trainer would push checkpoints with all that lies beside them; the finished student is published below instead.
     hub = take_hub_arguments(training)
@@ -153,8 +155,7 @@ def _load_teacher(script: DistillArguments, training: EVLECGConfig, draw: Render
 
     from hf_evl_ecg.distillation.cache import CachedTeacher
     from hf_evl_ecg.models.fingerprints import model_fingerprint
-
-    from .training import load_model
+    from hf_evl_ecg.models.loading import load_model
 
     if script.teacher is None:
         return None, None

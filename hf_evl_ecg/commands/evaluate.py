@@ -23,7 +23,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .options import ImageOptions, parse_arguments
+from .options import ImageOptions
+from .parser import parse_arguments
 
 __all__ = ["EvaluateArguments", "command", "main", "score_models"]
 
@@ -111,9 +112,9 @@ def score_models(
     Returns:
         Rows of the results json.
     """
+    from hf_evl_ecg.data.questions import load_questions
+    from hf_evl_ecg.models.loading import load_model
     from hf_evl_ecg.scores.models import score_model
-
-    from .training import load_model, load_questions
 
     questions = load_questions(data, split, records)
     rows: list[dict[str, Any]] = []

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .options import ImageOptions, parse_arguments
+from .options import ImageOptions
+from .parser import parse_arguments
 
 if TYPE_CHECKING:  # --help must not wait for torch
     from hf_evl_ecg.hub.export import ExportReport

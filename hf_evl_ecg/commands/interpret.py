@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from hf_evl_ecg.qa.prompts import REPORT_QUESTION
 
-from .options import parse_arguments
+from .parser import parse_arguments
 
 if TYPE_CHECKING:  # --help must not wait for torch
     from hf_evl_ecg.interpret.report import ECGReport

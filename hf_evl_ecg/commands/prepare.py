@@ -32,7 +32,7 @@ from hf_evl_ecg.qa.answer_counts import count_answers, one_sided
 from hf_evl_ecg.qa.labels import CPSC_CLASSES
 from hf_evl_ecg.qa.prompts import FORMATS, TASKS
 
-from .options import parse_arguments
+from .parser import parse_arguments
 
 if TYPE_CHECKING:  # --help must not wait for pandas
     from datasets import Dataset, DatasetDict

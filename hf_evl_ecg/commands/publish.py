@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Any
 
 from .export import ExportArguments, is_export
 from .export import main as export
-from .options import ImageOptions, parse_arguments
+from .options import ImageOptions
+from .parser import parse_arguments
 
 if TYPE_CHECKING:  # --help must not wait for torch
     from hf_evl_ecg.distillation.trainer import EVLECGTrainer

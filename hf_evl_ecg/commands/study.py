@@ -35,7 +35,8 @@ import yaml
 from hf_evl_ecg.files import write_text
 
 from . import cache, distil, evaluate, prepare, teach
-from .options import ImageOptions, option_tokens, parse_arguments
+from .options import ImageOptions
+from .parser import option_tokens, parse_arguments
 
 __all__ = ["Stage", "Study", "StudyArguments", "command", "main", "shrink"]
 

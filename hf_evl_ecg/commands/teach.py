@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING
 
 from hf_evl_ecg.method import AnswerOptions
 
-from .options import ImageOptions, LoraOptions, parse_arguments
+from .options import ImageOptions, LoraOptions
+from .parser import parse_arguments
 
 if TYPE_CHECKING:  # --help must not wait for torch
+    from hf_evl_ecg.distillation.runs import TeacherConfig
     from hf_evl_ecg.distillation.trainer import EVLECGTrainer
-
-    from .training import TeacherConfig
 
 __all__ = ["TeacherArguments", "command", "main"]
 
@@ -56,9 +56,10 @@ def main(script: TeacherArguments, images: ImageOptions, lora: LoraOptions, trai
     Returns:
         The trainer, after training.
     """
+    from hf_evl_ecg.data.questions import load_questions
+    from hf_evl_ecg.distillation.runs import answer_metrics, last_checkpoint, save_student
     from hf_evl_ecg.distillation.trainer import EVLECGTrainer
-
-    from .training import answer_metrics, last_checkpoint, load_model, load_questions, save_student
+    from hf_evl_ecg.models.loading import load_model
 
     model, processor = load_model(script.model, script.dtype)
     evaluated = training.eval_strategy != "no"
@@ -78,6 +79,6 @@ def main(script: TeacherArguments, images: ImageOptions, lora: LoraOptions, trai
 
 
 def _training() -> type:
-    from .training import TeacherConfig
+    from hf_evl_ecg.distillation.runs import TeacherConfig
 
     return TeacherConfig

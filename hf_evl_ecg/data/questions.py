@@ -9,9 +9,10 @@ about a record, for training.
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset, DatasetDict, Features, List, Value, load_from_disk
 
 from hf_evl_ecg.qa.items import (
     choice_question,
@@ -28,7 +29,15 @@ from hf_evl_ecg.qa.prompts import FORMATS, MEASUREMENTS, NO, TASKS, YES
 
 from .table import FEATURES
 
-__all__ = ["CONVERSATION_FEATURES", "QUESTION_FEATURES", "conversation_dataset", "question_dataset", "questions_of_row"]
+__all__ = [
+    "CONVERSATION_FEATURES",
+    "QUESTION_FEATURES",
+    "conversation_dataset",
+    "limit_records",
+    "load_questions",
+    "question_dataset",
+    "questions_of_row",
+]
 
 FAMILIES = {"diagnosis": (*PTBXL_SUPERCLASSES, *FINDING_LABELS), "rhythm": RHYTHM_LABELS, "axis": AXIS_LABELS}
 BROAD_CLASSES = ("STTC", "CD", "HYP")
@@ -250,3 +259,32 @@ def _specific(labels: Iterable[str]) -> list[str]:
     """Leave broad classes out where something more specific is named."""
     labels = list(labels)
     return [label for label in labels if label not in BROAD_CLASSES] or labels
+
+
+def load_questions(folder: str | Path, split: str, limit: int | None = None) -> Dataset:
+    """Read one split of a question dataset.
+
+    Args:
+        folder: The folder.
+        split: train, validation or test.
+        limit: Keep this many records (all questions of each), drawn evenly over the dataset.
+
+    Raises:
+        ValueError: There is no such dataset or split.
+    """
+    if not Path(folder).is_dir():
+        raise ValueError(f"data={folder}: is no folder (write a question dataset there with hf-evl-ecg prepare)")
+    data = load_from_disk(str(folder))
+    if not isinstance(data, DatasetDict) or split not in data:
+        raise ValueError(f"split={split!r}: {folder} has {sorted(data) if isinstance(data, dict) else 'none'}")
+    return limit_records(data[split], limit)
+
+
+def limit_records(questions: Dataset, limit: int | None) -> Dataset:
+    """Keep the questions about this many records, drawn evenly over the dataset; all of them if ``limit`` is None."""
+    names = list(zip(questions["source"], questions["record"], strict=True))
+    records = list(dict.fromkeys(names))
+    if limit is None or limit >= len(records):
+        return questions
+    kept = {records[i * len(records) // limit] for i in range(limit)}
+    return questions.select([i for i, name in enumerate(names) if name in kept])

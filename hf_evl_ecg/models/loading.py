@@ -20,7 +20,7 @@ from transformers import (
 
 from .native import UnsupportedModelError
 
-__all__ = ["PROVENANCE_KEY", "QUANTIZATIONS", "ModelLoadError", "load_vlm"]
+__all__ = ["PROVENANCE_KEY", "QUANTIZATIONS", "ModelLoadError", "load_model", "load_vlm"]
 
 PROVENANCE_KEY = "evl_ecg"  # of config.json: where an exported student says what it was made from
 
@@ -64,8 +64,7 @@ def load_vlm(
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError as error:
         raise _device_error(str(device), error) from error
-    if dtype != "auto" and not isinstance(dtype, torch.dtype) and dtype not in DTYPES:
-        raise ModelLoadError(f"dtype={dtype!r}: choose 'auto', {', '.join(map(repr, DTYPES))}, or a torch.dtype")
+    _check_dtype(dtype)
     options = {"dtype": dtype, **_quantization_options(quantization, place)}
     _check_device(place)
     found = {"revision": revision or "main", **hub_options}
@@ -81,6 +80,35 @@ def load_vlm(
             f"{model} lacks {len(missing)} weights of its architecture: {missing[:3]}; it is incomplete"
         )
     return (network.to(place) if quantization is None else network).eval(), processor
+
+
+def load_model(model: str, dtype: str = "auto") -> tuple[Any, Any]:
+    """Load a model to train or to ask, on the CPU, and its processor; adapters come with the model below them.
+
+    Args:
+        model: Folder of a native model or of its adapters, or a name on the Hub.
+        dtype: Type of its weights; ``"auto"``: as they are stored.
+
+    Raises:
+        ModelLoadError: There is no such model, it is damaged, or the type is unknown.
+        UnsupportedModelError: The model takes no images.
+
+    Example:
+        >>> student, processor = load_model("outputs/student", "float32")  # doctest: +SKIP
+    """
+    _check_dtype(dtype)
+    if not (Path(model) / "adapter_config.json").is_file():
+        _check_architecture(model, {})
+    try:
+        loaded = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype)
+        return loaded, AutoProcessor.from_pretrained(model)
+    except _LOAD_FAILURES as error:
+        raise _load_error(model, error) from error
+
+
+def _check_dtype(dtype: str | torch.dtype) -> None:
+    if dtype != "auto" and not isinstance(dtype, torch.dtype) and dtype not in DTYPES:
+        raise ModelLoadError(f"dtype={dtype!r}: choose 'auto', {', '.join(map(repr, DTYPES))}, or a torch.dtype")
 
 
 def _check_device(device: torch.device) -> None:

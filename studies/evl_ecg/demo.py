@@ -32,14 +32,16 @@ from transformers.utils import logging
 
 from hf_evl_ecg.chat.examples import example_key
 from hf_evl_ecg.commands import prepare
-from hf_evl_ecg.commands.options import ImageOptions, parse_arguments
+from hf_evl_ecg.commands.options import ImageOptions
+from hf_evl_ecg.commands.parser import parse_arguments
 from hf_evl_ecg.commands.study import shrink
-from hf_evl_ecg.commands.training import limit_records, load_model, load_questions
 from hf_evl_ecg.data.load import load_ecg
+from hf_evl_ecg.data.questions import limit_records, load_questions
 from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.drawing.rendering import render
 from hf_evl_ecg.files import new_file
 from hf_evl_ecg.hub.export import export_student
+from hf_evl_ecg.models.loading import load_model
 from hf_evl_ecg.qa.groups import Answer
 from hf_evl_ecg.scores.models import score_model
 from hf_evl_ecg.scores.report import write_report

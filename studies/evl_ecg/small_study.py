@@ -20,7 +20,7 @@ import small_models
 import vision_pretraining
 
 from hf_evl_ecg.commands import study
-from hf_evl_ecg.commands.options import parse_arguments
+from hf_evl_ecg.commands.parser import parse_arguments
 from hf_evl_ecg.commands.study import Study, StudyArguments
 
 SMOKE: dict[str, dict[str, Any]] = {**study.SMOKE, "teacher_vision": {"steps": 1}, "student_vision": {"steps": 1}}

@@ -20,9 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from hf_evl_ecg.commands.options import ImageOptions, parse_arguments
-from hf_evl_ecg.commands.training import load_model
+from hf_evl_ecg.commands.options import ImageOptions
+from hf_evl_ecg.commands.parser import parse_arguments
 from hf_evl_ecg.data.rendered import RenderedECG
+from hf_evl_ecg.models.loading import load_model
 from hf_evl_ecg.models.native import base_model
 from hf_evl_ecg.qa.labels import CPSC_CLASSES
 from hf_evl_ecg.signals.simulation import simulate

@@ -11,7 +11,7 @@ import pytest
 
 from hf_evl_ecg.__main__ import VERBS, main
 from hf_evl_ecg.commands import options
-from hf_evl_ecg.commands.options import option_tokens, parse_arguments
+from hf_evl_ecg.commands.parser import option_tokens, parse_arguments
 from hf_evl_ecg.drawing.palettes import PALETTES
 
 

@@ -11,8 +11,10 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hf_evl_ecg.commands.distil import DistillArguments
-from hf_evl_ecg.commands.training import TeacherConfig, load_model, load_questions
+from hf_evl_ecg.data.questions import load_questions
 from hf_evl_ecg.distillation.cache_files import CacheMismatchError
+from hf_evl_ecg.distillation.runs import TeacherConfig
+from hf_evl_ecg.models.loading import load_model
 from hf_evl_ecg.records.header import ECGRecordError
 from hf_evl_ecg.results import read_results
 from hf_evl_ecg.signals.ecg import STANDARD_LEADS

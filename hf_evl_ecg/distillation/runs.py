@@ -1,4 +1,4 @@
-"""What verbs share and must not import for their --help: loading questions and models, resuming, saving, scores in between."""
+"""A training run from its arguments to its folder: without a teacher, resumed, saved, with scores in between."""
 
 from __future__ import annotations
 
@@ -8,23 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, DatasetDict, load_from_disk
-from transformers import AutoModelForImageTextToText, AutoProcessor, EvalPrediction, TrainingArguments
+from transformers import EvalPrediction, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_evl_ecg.config import EVLECGConfig
-from hf_evl_ecg.distillation.trainer import EVLECGTrainer
 from hf_evl_ecg.method import AnswerOptions
 
-__all__ = [
-    "TeacherConfig",
-    "answer_metrics",
-    "last_checkpoint",
-    "limit_records",
-    "load_model",
-    "load_questions",
-    "save_student",
-]
+from .trainer import EVLECGTrainer
+
+__all__ = ["TeacherConfig", "answer_metrics", "last_checkpoint", "save_student"]
 
 
 @dataclass
@@ -39,40 +31,6 @@ class TeacherConfig(AnswerOptions, EVLECGConfig):
             raise ValueError(
                 "push_to_hub=True: would send checkpoints and pickled arguments (use hf-evl-ecg publish afterwards)"
             )
-
-
-def load_questions(folder: str | Path, split: str, limit: int | None = None) -> Dataset:
-    """Read one split of a question dataset.
-
-    Args:
-        folder: The folder.
-        split: train, validation or test.
-        limit: Keep this many records (all questions of each), drawn evenly over the dataset.
-
-    Raises:
-        ValueError: There is no such dataset or split.
-    """
-    if not Path(folder).is_dir():
-        raise ValueError(f"data={folder}: is no folder (write a question dataset there with hf-evl-ecg prepare)")
-    data = load_from_disk(str(folder))
-    if not isinstance(data, DatasetDict) or split not in data:
-        raise ValueError(f"split={split!r}: {folder} has {sorted(data) if isinstance(data, dict) else 'none'}")
-    return limit_records(data[split], limit)
-
-
-def limit_records(questions: Dataset, limit: int | None) -> Dataset:
-    """Keep the questions about this many records, drawn evenly over the dataset; all of them if ``limit`` is None."""
-    names = list(zip(questions["source"], questions["record"], strict=True))
-    records = list(dict.fromkeys(names))
-    if limit is None or limit >= len(records):
-        return questions
-    kept = {records[i * len(records) // limit] for i in range(limit)}
-    return questions.select([i for i, name in enumerate(names) if name in kept])
-
-
-def load_model(path: str, dtype: str = "auto") -> tuple[Any, Any]:
-    """Load a native vision-language model, or adapters with the model below them, and its processor."""
-    return AutoModelForImageTextToText.from_pretrained(path, dtype=dtype), AutoProcessor.from_pretrained(path)
 
 
 def last_checkpoint(training: TrainingArguments) -> str | None:

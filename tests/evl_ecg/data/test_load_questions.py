@@ -3,8 +3,7 @@
 import pytest
 from datasets import DatasetDict
 
-from hf_evl_ecg.commands.training import load_questions
-from hf_evl_ecg.data.questions import question_dataset
+from hf_evl_ecg.data.questions import load_questions, question_dataset
 from hf_evl_ecg.data.simulated import load_simulated
 
 

@@ -1,0 +1,211 @@
+"""Command lines of the verbs: dataclasses as options, values of a YAML file before them, help that starts at once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from hf_evl_ecg.method import MethodOptions
+
+__all__ = ["HelpFormatter", "option_tokens", "parse_arguments"]
+
+_METAVARS = {int: "N", float: "X", bool: "BOOL"}
+_BOOLEANS = {
+    **dict.fromkeys(("true", "yes", "1", "on"), True),
+    **dict.fromkeys(("false", "no", "0", "off"), False),
+}
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """The description as it is written, and after each option its default, unless that is nothing."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, default = (action.help or "").replace("%", "%%"), action.default  # argparse fills in %(names)s
+        if action.required:
+            return f"{text} (required)"
+        if default is True:
+            return f"{text} (default: True; --no_{action.dest}: False)"
+        unsaid: tuple[Any, ...] = (None, "", [], argparse.SUPPRESS)
+        if default is False or any(default == nothing for nothing in unsaid) or action.nargs == 0:
+            return text
+        shown = " ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
+        return f"{text} (default: {shown.replace('%', '%%')})"
+
+
+def parse_arguments(
+    arguments: Sequence[str] | None,
+    *kinds: type,
+    description: str | None,
+    prog: str | None = None,
+    training: Callable[[], type] | None = None,
+    method: type = MethodOptions,
+) -> tuple[Any, ...]:
+    """Read a command line into dataclasses.
+
+    Leading words are the values of fields with ``metadata["positional"]``. Where there are none, a YAML file, first or after
+    ``--config``, provides values that options replace.
+
+    Args:
+        arguments: Words of the command line; None: those this process was started with.
+        kinds: Dataclasses whose fields are the options.
+        description: What ``--help`` says first.
+        prog: Name of the command.
+        training: Returns `EVLECGConfig` or a subclass, which reads what is left over. It is called only once all other options
+            have been read: importing it takes seconds.
+        method: The fields of it that --help shows without importing it.
+
+    Returns:
+        One object for each dataclass, the training arguments last.
+    """
+    given = _expand(list(sys.argv[1:] if arguments is None else arguments), kinds)
+    if training is None:
+        return _objects(kinds, vars(_parser(kinds, description=description, prog=prog).parse_args(given)))
+    about: dict[str, Any] = {"description": description, "prog": prog}
+    parser = _parser(kinds, add_help=False, **about)
+    helps = {
+        "-h": lambda: _parser((*kinds, method), **about),
+        "--help-all": lambda: _whole_parser((*kinds, method), training(), **about),
+    }
+    for name, shown in helps.items():
+        names = ("-h", "--help") if name == "-h" else (name,)
+        parser.add_argument(*names, action=_ShowHelp, shown=shown)
+    found, rest = parser.parse_known_args(given)
+    from transformers import HfArgumentParser
+
+    reader = HfArgumentParser(training(), allow_abbrev=False)  # type: ignore[arg-type]  # its hint asks for a type of its own
+    config, unknown = reader.parse_args_into_dataclasses(rest, return_remaining_strings=True, look_for_args_file=False)
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return (*_objects(kinds, vars(found)), config)
+
+
+def option_tokens(values: Mapping[str, Any]) -> list[str]:
+    """Settings as options of a command line; those that are None are left out.
+
+    Example:
+        >>> option_tokens({"data": "questions", "layers": [-1, 4], "seed": None})
+        ['--data', 'questions', '--layers', '-1', '4']
+    """
+    tokens: list[str] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            tokens += [f"--{name}", json.dumps(value)]
+        elif value is not None:
+            tokens += [f"--{name}", *map(str, value if isinstance(value, list | tuple) else [value])]
+    return tokens
+
+
+class _ShowHelp(argparse.Action):
+    """Print the help of another parser, which is made only now."""
+
+    def __init__(self, *, shown: Callable[[], argparse.ArgumentParser], **options: Any) -> None:
+        super().__init__(nargs=0, default=argparse.SUPPRESS, **options)
+        self.shown = shown
+
+    def __call__(self, *_: Any) -> NoReturn:
+        self.shown().print_help()
+        raise SystemExit(0)
+
+
+def _parser(kinds: Sequence[type], *, add_help: bool = True, **about: Any) -> argparse.ArgumentParser:
+    """A parser with a group of options for each dataclass."""
+    # No abbreviations: a shortened training option must not be read as one of the verb's own.
+    parser = argparse.ArgumentParser(formatter_class=HelpFormatter, add_help=add_help, allow_abbrev=False, **about)
+    for kind in kinds:
+        group = parser.add_argument_group(
+            (kind.__doc__ or kind.__name__).partition("\n")[0].partition(":")[0].rstrip(".")
+        )
+        hints = get_type_hints(kind)
+        for option in fields(kind):
+            _add_option(group, option, hints[option.name])
+    if add_help and issubclass(kinds[-1], MethodOptions):
+        parser.add_argument(
+            "--help-all", action="store_true", help="show the training options of transformers too, and exit"
+        )
+    return parser
+
+
+def _whole_parser(kinds: Sequence[type], training: type, **about: Any) -> argparse.ArgumentParser:
+    """A parser that shows, and does not read, own options first and those of transformers after them."""
+    from transformers import HfArgumentParser, TrainingArguments
+
+    inherited = HfArgumentParser(TrainingArguments, add_help=False)  # type: ignore[arg-type]
+    inherited._optionals.title = "Training options of transformers"
+    inherited.set_defaults(
+        **{option.name: option.default for option in fields(training) if option.default is not MISSING}
+    )
+    parents = [_parser(kinds, add_help=False), inherited]
+    return argparse.ArgumentParser(parents=parents, formatter_class=HelpFormatter, **about)
+
+
+def _expand(given: list[str], kinds: Sequence[type]) -> list[str]:
+    """Leading words and a YAML file as options; ``--image-width`` as ``--image_width``."""
+    positional = [option.name for kind in kinds for option in fields(kind) if option.metadata.get("positional")]
+    for name in positional:
+        if given and not given[0].startswith("-"):
+            given = [*given[1:], f"--{name}", given[0]]
+    if not positional:
+        given = given[1:] if given[:1] == ["--config"] else given
+        if given and given[0].endswith((".yaml", ".yml")):
+            values = yaml.safe_load(Path(given[0]).read_text(encoding="utf-8"))
+            if not isinstance(values, Mapping):
+                raise ValueError(f"{given[0]}: holds {type(values).__name__}, needed are lines of OPTION: VALUE")
+            given = [*option_tokens(values), *given[1:]]
+    return [_underscored(word) for word in given]
+
+
+def _underscored(word: str) -> str:
+    name, equals, value = word.partition("=")
+    dashed = word.startswith("--") and name != "--help-all"
+    return f"--{name[2:].replace('-', '_')}{equals}{value}" if dashed else word
+
+
+def _add_option(group: argparse._ArgumentGroup, option: Field[Any], hint: Any) -> None:
+    """One field as an option: numbers, texts, paths, bool, Literal, lists of them, each possibly None."""
+    settings: dict[str, Any] = {"help": option.metadata.get("help", "")}
+    if option.default is not MISSING:
+        settings["default"] = option.default
+    elif option.default_factory is not MISSING:
+        settings["default"] = option.default_factory()
+    else:
+        settings["required"] = True
+    kind = _without_none(hint)
+    if get_origin(kind) is list:
+        kind, settings["nargs"], settings["metavar"] = get_args(kind)[0], "+", "NAME"
+    if get_origin(kind) is Literal:
+        settings["choices"] = get_args(kind)
+    elif kind is bool:
+        settings |= {"type": _boolean, "nargs": "?", "const": True}
+    else:
+        settings["type"] = kind
+    if kind in _METAVARS:
+        settings["metavar"] = _METAVARS[kind]
+    group.add_argument(f"--{option.name}", **settings)
+    if kind is bool and option.default is True:
+        group.add_argument(
+            f"--no_{option.name}", dest=option.name, action="store_false", default=True, help=argparse.SUPPRESS
+        )
+
+
+def _without_none(hint: Any) -> Any:
+    if get_origin(hint) in (Union, types.UnionType):
+        (hint,) = (kind for kind in get_args(hint) if kind is not type(None))  # Optional alone: a text is one type
+    return hint
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in _BOOLEANS:
+        raise argparse.ArgumentTypeError(f"{text!r}: true or false is allowed")
+    return _BOOLEANS[text.lower()]
+
+
+def _objects(kinds: Sequence[type], values: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(kind(**{option.name: values[option.name] for option in fields(kind)}) for kind in kinds)
