@@ -1,15 +1,18 @@
-"""Files that are whole or absent: written aside, then moved to their place in one step."""
+"""Files: written whole or not at all, and YAML files of ``name: value`` lines, read and checked."""
 
 from __future__ import annotations
 
+import difflib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-__all__ = ["replaced_file", "replaced_files", "write_atomically", "write_text"]
+import yaml
+
+__all__ = ["did_you_mean", "read_mapping", "replaced_file", "replaced_files", "write_atomically", "write_text"]
 
 
 @contextmanager
@@ -80,3 +83,45 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         text: Its content, to which nothing is added.
     """
     write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def read_mapping(path: str | Path, known: Collection[str], required: Collection[str] = ()) -> dict[str, Any]:
+    """Read a YAML file that maps names to values.
+
+    Args:
+        path: The file.
+        known: The names that it may hold.
+        required: Those of them that it must hold.
+
+    Raises:
+        ValueError: If it is not YAML or no mapping, or a name is unknown or missing.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "run.yaml").write_text("gamma: 0.3")
+        ...     read_mapping(Path(folder, "run.yaml"), ["gamma", "seed"])
+        {'gamma': 0.3}
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as YAML: {error}") from error
+    if not isinstance(values, dict) or not values:
+        raise ValueError(f"{path} must hold lines of `name: value`; it holds {values!r}.")
+    if unknown := [str(name) for name in values if name not in known]:
+        named = ", ".join(f"{name!r}{did_you_mean(name, known)}" for name in unknown)
+        raise ValueError(f"{path}: there is no {named}; known are {', '.join(sorted(known))}.")
+    if missing := sorted(set(required) - set(values)):
+        raise ValueError(f"{path}: {', '.join(map(repr, missing))} must be given.")
+    return values
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """The closest of the known names as a remark in brackets, nothing if none is close.
+
+    Example:
+        >>> did_you_mean("gama", ["gamma", "seed"])
+        " (did you mean 'gamma'?)"
+    """
+    near = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

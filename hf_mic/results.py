@@ -83,9 +83,14 @@ def read_results(path: str | Path) -> dict[str, Any]:
     """Read and check a results json.
 
     Raises:
-        ValueError: If a key is missing, with its name.
+        ValueError: If it is not json, or a key is missing, with its name.
     """
-    results = json.loads(Path(path).read_text(encoding="utf-8"))
+    try:
+        results = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no results json: {error}") from error
+    if not isinstance(results, dict):
+        raise ValueError(f"{path} is no results json: it holds a {type(results).__name__}.")
     if missing := {"study", "config", "commit", "machine", "rows"} - set(results):
         raise ValueError(f"{path} is no results json: it lacks {sorted(missing)}.")
     _check_rows(results["rows"], str(path))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
+from hf_mic.files import read_mapping
 
 __all__ = ["CardSpec", "MissingResultsError", "read_spec"]
 
@@ -55,15 +55,10 @@ def read_spec(path: str | Path) -> tuple[CardSpec, Path]:
     """Read a YAML file with the fields of :class:`CardSpec`, and ``results``, a results json relative to the file.
 
     Raises:
-        ValueError: If a field is unknown, or name, method or results are missing.
+        ValueError: If it is not YAML, a field is unknown, or name, method or results are missing.
     """
     path = Path(path)
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    known = {f.name for f in fields(CardSpec)}
-    unknown, missing = set(values) - known - {"results"}, {"name", "method", "results"} - set(values)
-    if unknown or missing:
-        raise ValueError(
-            f"{path}: unknown fields {sorted(unknown)}, missing fields {sorted(missing)}; known are {sorted(known)} and results"
-        )
+    required = {"name", "method", "results"}
+    values = read_mapping(path, {f.name for f in fields(CardSpec)} | required, required)
     results = path.parent / values.pop("results")
     return CardSpec(**values), results

@@ -6,15 +6,13 @@ Nothing heavy is loaded, so that ``--help`` answers at once: transformers has su
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields
-from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import yaml
+from hf_mic.files import read_mapping
 
 __all__ = ["HelpFormatter", "add_options", "parse_options", "read_words"]
 
@@ -126,23 +124,7 @@ def read_words(words: Sequence[str], names: Sequence[str], positional: str | Non
     if "--config" not in given[:-1]:
         return given
     place = given.index("--config")
-    return _values_as_words(_read_values(Path(given[place + 1]), names)) + given[:place] + given[place + 2 :]
-
-
-def _read_values(path: Path, names: Sequence[str]) -> Mapping[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as YAML: {error}") from error
-    if not isinstance(values, Mapping) or not values:
-        raise ValueError(f"{path} must hold options, one `name: value` per line; it holds {values!r}.")
-    for name in values:
-        if name not in names:
-            near = difflib.get_close_matches(str(name), names, n=1)
-            raise ValueError(
-                f"{path}: there is no option {name!r}{f', did you mean {near[0]!r}?' if near else ''} See --help."
-            )
-    return values
+    return _values_as_words(read_mapping(given[place + 1], names)) + given[:place] + given[place + 2 :]
 
 
 def _values_as_words(values: Mapping[str, Any]) -> list[str]:

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from hf_mic.files import read_mapping
 from hf_mic.options import check_choice
 
 __all__ = ["read_plan", "settings_of"]
@@ -31,23 +30,24 @@ def read_plan(path: str | Path) -> dict[str, Any]:
         The plan with all of its keys; each method has a name, a method, data and seeds.
 
     Raises:
-        ValueError: If a key is unknown or missing, or a method names data that are not there.
+        ValueError: If it is not YAML, a key is unknown or missing, or a method names data that are not there.
     """
-    given = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    if not isinstance(given, Mapping):
-        raise ValueError(f"{path} must hold a mapping with the keys {', '.join(sorted(REQUIRED))}.")
     known = REQUIRED | DEFAULTS.keys() | {"short_dims", "validation_tasks", "plot"}
-    if unknown := sorted(set(given) - known):
-        raise ValueError(f"{path}: unknown keys {unknown}; known are {', '.join(sorted(known))}.")
-    if missing := sorted(REQUIRED - set(given)):
-        raise ValueError(f"{path}: the keys {missing} are missing.")
-    return completed(given, path)
+    return completed(read_mapping(path, known, REQUIRED), path)
 
 
 def completed(given: Mapping[str, Any], path: str | Path = "plan") -> dict[str, Any]:
     """A plan with the defaults of the keys it lacks."""
     plan = {**DEFAULTS, **given}
     check_choice("head", plan["head"], ("none", "linear", "orthogonal"))
+    if not isinstance(plan["data"], Mapping) or not plan["data"]:
+        raise ValueError(
+            f"{path}: data must map names to lists of files, such as {{pairs: [{{file: a.csv, kind: pairs}}]}}."
+        )
+    if not isinstance(plan["training"], Mapping):
+        raise ValueError(f"{path}: training must map options to values, such as {{max_steps: 100}}.")
+    if not isinstance(plan["methods"], list) or not all(isinstance(method, Mapping) for method in plan["methods"]):
+        raise ValueError(f"{path}: methods must be a list such as [{{name: mrl, method: mrl}}].")
     plan["short_dims"] = given.get("short_dims", plan["dims"])
     plan["validation_tasks"] = given.get("validation_tasks", plan["tasks"])
     first = next(iter(plan["data"]))

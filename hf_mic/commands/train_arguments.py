@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -98,6 +99,7 @@ class TrainArguments:
             raise ValueError(f"--score_range needs two numbers, lowest and highest, got {self.score_range}.")
         check_number("head_learning_rate", self.head_learning_rate, positive=True)
         if isinstance(self.columns, str):
-            self.columns = json.loads(self.columns)
+            with suppress(json.JSONDecodeError):  # then it is no mapping, which is refused below
+                self.columns = json.loads(self.columns)
         if self.columns is not None and not isinstance(self.columns, Mapping):
             raise ValueError(f'--columns must be a mapping such as {{"anchor": "question"}}, got {self.columns!r}.')

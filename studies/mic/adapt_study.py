@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
@@ -37,7 +36,7 @@ from hf_mic.evaluation.score_tables import markdown_report
 from hf_mic.evaluation.tables import read_columns
 from hf_mic.evaluation.tasks import ClassificationTask, RetrievalTask, STSTask, Task
 from hf_mic.evaluation.text_tasks import load_text_tasks
-from hf_mic.files import replaced_file, write_text
+from hf_mic.files import read_mapping, replaced_file, write_text
 from hf_mic.frozen.config import AdaptConfig
 from hf_mic.frozen.fit import fit_map
 from hf_mic.results import read_results, write_results
@@ -158,9 +157,7 @@ def read_plan(path: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: If a key is unknown or missing, or a method's settings are invalid.
     """
-    plan = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    if set(plan) != PLAN_KEYS:
-        raise ValueError(f"{path} must have the keys {sorted(PLAN_KEYS)}, got {sorted(plan)}.")
+    plan = read_mapping(path, PLAN_KEYS, PLAN_KEYS)
     for name, method in plan["methods"].items():
         if method["type"] not in ("truncation", "pca", "map"):
             raise ValueError(f"{path}: type of {name} must be truncation, pca or map, got {method['type']!r}.")

@@ -87,6 +87,10 @@ def test_bad_rows_are_refused_and_leave_the_old_file(tmp_path, rows):
     path.write_text('{"rows": []}')
     with pytest.raises(ValueError, match=r"no results json: it lacks \['commit', 'config', 'machine', 'study'\]"):
         read_results(path)
+    for text, message in (("{", "no results json: Expecting"), ("[]", "no results json: it holds a list")):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read_results(path)
 
 
 def test_all_names_exist():

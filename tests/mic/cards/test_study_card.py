@@ -258,7 +258,7 @@ def test_a_description_without_results_or_with_wrong_ones_is_refused(tmp_path, c
     assert main(["card", str(path)]) == 2
     assert "measured results only" in capsys.readouterr().err
     assert not (tmp_path / "mic_test.md").exists()
-    with pytest.raises(ValueError, match=r"unknown fields \['licence'\]"):
+    with pytest.raises(ValueError, match=r"no 'licence' \(did you mean 'license'\?\)"):
         read_spec(write_study(tmp_path, licence="mit"))
     with pytest.raises(ValueError, match="give the seed"):
         render_card(RESULTS, CardSpec("x", "mic", baselines=[]))

@@ -63,12 +63,12 @@ def test_the_file_may_follow_config_or_be_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("yaml", "message"),
     [
-        ("", "must hold options"),
-        ("- name\n", "must hold options"),
-        ("just words\n", "must hold options"),
+        ("", "must hold lines of"),
+        ("- name\n", "must hold lines of"),
+        ("just words\n", "must hold lines of"),
         ("name: [a\n", "cannot be read as YAML"),
-        ("nmae: a\n", "no option 'nmae', did you mean 'name'"),
-        ("name: a\nzzz: 1\n", "no option 'zzz' See --help"),
+        ("nmae: a\n", r"no 'nmae' \(did you mean 'name'\?\); known are"),
+        ("name: a\nzzz: 1\n", "no 'zzz'; known are columns, fast, name"),
         ("name: a\nrate: -1\n", "rate must be >= 0"),
     ],
 )

@@ -318,3 +318,9 @@ def test_two_processes_equal_one_with_the_whole_batch(model_path, files, tmp_pat
     assert moved > 1e-3
     assert apart < 0.01 * moved
     assert "<!--" not in (tmp_path / "two" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("columns", ["{bad", "3"])
+def test_columns_that_are_no_mapping_are_refused(columns):
+    with pytest.raises(ValueError, match=r"--columns must be a mapping such as .*, got "):
+        parse(["--model", "m", "--data", "a.csv", "--columns", columns])

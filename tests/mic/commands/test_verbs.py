@@ -35,7 +35,7 @@ def test_help_answers_without_heavy_imports(verb):
     text, loaded = run_in_new_process(verb, "--help")
     assert loaded == []
     assert f"usage: hf-mic {verb}" in text
-    assert f"python -m hf_mic {verb}" in text, "the help shows a command"
+    assert f"\n    hf-mic {verb} " in text, "the help shows a command"
     assert "default: None" not in text
     assert "/work" not in text
     assert ".." + "/" not in text, "no folder of a developer"
@@ -62,6 +62,24 @@ def test_what_the_package_refuses_is_one_message(capsys, tmp_path):
     readme.write_text("nothing")
     assert main(["report", str(readme), "--name", "x", "--results", "y.json"]) == 2
     assert "must hold the lines" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [b\n", "cannot be read as YAML"),
+        ("A plain sentence.\n", "must hold lines of"),
+        ("metod: x\n", "no 'metod'"),
+    ],
+)
+@pytest.mark.parametrize("words", [["study"], ["card"], ["adapt"], ["evaluate"], ["train"], ["inspect", "--config"]])
+def test_a_file_that_cannot_be_used_is_one_message(words, text, message, capsys, tmp_path):
+    path = tmp_path / "file.yaml"
+    path.write_text(text)
+    assert main([*words, str(path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {path}")
+    assert message in said
 
 
 def test_a_missing_package_is_named_with_what_to_install(monkeypatch, capsys):
