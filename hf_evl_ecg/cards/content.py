@@ -8,19 +8,18 @@ from typing import Any
 
 from hf_evl_ecg.config import EVLECGConfig
 from hf_evl_ecg.drawing.config import RenderConfig, read_stored_config
+from hf_evl_ecg.scores.tables import MIN_ITEMS
 
 from .names import find_source, method_name, split_task
 from .scores import (
-    MIN_ITEMS,
     Row,
     Run,
     above_chance,
-    calibration_rows,
+    calibration_lines,
     class_lines,
     headline_lines,
     intervals_apart,
     main_lines,
-    seed_text,
 )
 from .spec import CardSpec
 
@@ -65,11 +64,10 @@ def score_content(rows: Sequence[Row], runs: Sequence[Run]) -> dict[str, Any]:
         "small_left_out": len(main) < len(lines) and not single,
         "min_items": MIN_ITEMS,
         "seeds": {method: len({row["seed"] for row in rows if row["method"] == method}) for method, _ in runs},
-        "seed_text": seed_text,
         "chance": above_chance(main, runs[0]),
         "others": [(name, *intervals_apart(main, runs[0], run)) for name, run in others],
         "classes": class_lines(rows, runs[:2]),
-        "calibration": calibration_rows(rows, runs[0]),
+        "calibration": calibration_lines(rows, runs[0]),
         "scored_sources": {split_task(row["task"])[0] for row in rows},
     }
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from hf_evl_ecg.scores.tables import score_text, seeds_text, value_text
+
 from .names import method_name, plain
-from .scores import score_text, value_text
 
 __all__ = ["fill_template", "inline", "listed"]
 
@@ -66,4 +67,5 @@ _TEMPLATES.filters |= {
     "method": method_name,
     "value": value_text,
     "score": score_text,
+    "seeds": seeds_text,
 }

@@ -1,4 +1,4 @@
-"""Pictures of a model card, drawn from a results json and card facts alone."""
+"""Pictures of a model card, drawn from a results json and facts alone."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hf_evl_ecg.files import new_file
+from hf_evl_ecg.scores.picture import PlottedLine, plot_lines
+from hf_evl_ecg.scores.tables import MIN_ITEMS
 
 from .names import task_text
-from .scores import MIN_ITEMS, Row, Run, headline_lines, main_lines
+from .scores import ERROR, Row, Run, headline_lines, main_lines
 
 __all__ = ["plot_reliability", "plot_scores", "pool_reliability"]
 
@@ -20,45 +22,27 @@ MAX_PANELS = 6
 
 
 def plot_scores(rows: Sequence[Row], runs: Sequence[Run], names: Sequence[str], path: str | Path) -> bool:
-    """Draw the scores that a card leads with and their intervals, a colour per model, and where chance is.
+    """Draw the scores that a card leads with, as `hf_evl_ecg.scores.picture.plot_lines`; errors are left out.
 
     Args:
         rows: Rows of a results json.
         runs: (method, seed) of the models, this model first.
         names: Their names in the legend.
-        path: Where to write the png; replaced as a whole.
+        path: Where to write the png.
 
     Returns:
         Whether there was anything to draw.
     """
-    lines, _ = main_lines(headline_lines(rows, runs))
-    lines = [line for line in lines if line.chance is not None and not line.in_unit]
-    if not lines:
-        return False
-    figure = Figure(figsize=(8, 1.2 + len(lines) * (0.24 + 0.13 * len(runs))), layout="constrained")
-    axis = figure.subplots()
-    for number, run in enumerate(runs):
-        for position, line in enumerate(lines):
-            row = line.rows.get(run)
-            if row is None:
-                continue
-            y = position + 0.7 * (number + 0.5) / len(runs) - 0.35
-            if row["ci_low"] is not None:
-                axis.plot([100 * row["ci_low"], 100 * row["ci_high"]], [y, y], color=f"C{number}", linewidth=1.6)
-            axis.plot(100 * row["value"], y, "o", color=f"C{number}", markersize=4.5)
-        axis.plot([], [], "o-", color=f"C{number}", markersize=4.5, label=names[number])
-    for position, line in enumerate(lines):
-        assert line.chance is not None
-        axis.plot([100 * line.chance] * 2, [position - 0.42, position + 0.42], color="black", linestyle=":")
-    axis.plot([], [], color="black", linestyle=":", label="chance")
-    axis.set_yticks(range(len(lines)), [f"{line.task}\n{line.metric_text}, n = {line.n}" for line in lines], fontsize=8)
-    axis.set_ylim(len(lines) - 0.45, -0.55)
-    axis.set_xlim(-2, 102)
-    axis.set_xlabel("× 100, with 95 % interval")
-    axis.grid(axis="x", alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=min(4, len(runs) + 1), frameon=False)
-    _save(figure, Path(path))
-    return True
+    lines = [
+        PlottedLine(
+            f"{line.task}\n{line.metric_text}, n = {line.n}",
+            line.chance,
+            [[line.rows[run]] if run in line.rows else [] for run in runs],
+        )
+        for line in main_lines(headline_lines(rows, runs))[0]
+        if line.chance is not None and line.metric != ERROR
+    ]
+    return plot_lines(lines, names, path)
 
 
 def plot_reliability(tables: Mapping[str, Sequence[Row]], path: str | Path) -> bool:
@@ -99,7 +83,8 @@ def plot_reliability(tables: Mapping[str, Sequence[Row]], path: str | Path) -> b
             lower.set_ylabel("answers")
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
-    _save(figure, Path(path))
+    with new_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
     return True
 
 
@@ -143,8 +128,3 @@ def _merge(parts: Sequence[Row]) -> dict[str, Any]:
         for key in ("confidence", "accuracy")
     }
     return {"low": parts[0]["low"], "high": parts[0]["high"], "n": n, **mean}
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with new_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})

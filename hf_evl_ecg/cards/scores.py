@@ -4,41 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import mean, stdev
 from typing import Any
 
 from hf_evl_ecg.qa.labels import LABELS, label_text
+from hf_evl_ecg.scores.tables import HEADLINES, MIN_ITEMS
 
 from .names import metric_name, split_task, task_text
 
 __all__ = [
-    "HEADLINES",
+    "ERROR",
     "Line",
     "Row",
     "Run",
     "above_chance",
-    "calibration_rows",
+    "calibration_lines",
     "class_lines",
     "headline_lines",
     "intervals_apart",
     "main_lines",
-    "score_text",
-    "seed_text",
-    "value_text",
 ]
 
 Row = Mapping[str, Any]
 Run = tuple[str, int | None]  # method and seed: a model
 
-HEADLINES = (
-    *("balanced_accuracy", "macro_f1", "within_tolerance", "report_f1", "accuracy", "auc", "macro_auc"),
-    "mean_absolute_error",
-)
-"""Metrics that cards show, the main one of a task first; accuracy only where nothing above it is there."""
-
 TOGETHER, SIMULATED = "real", "simulated"  # sources of rows: all real records together, none of them
-MIN_ITEMS = 20  # below, an interval spans most of the scale
-_IN_UNIT = {"mean_absolute_error"}
+ERROR = "mean_absolute_error"  # in the unit asked for; the less the better
 
 
 @dataclass
@@ -76,20 +66,16 @@ class Line:
         """The metric for readers."""
         return metric_name(self.metric)
 
-    @property
-    def in_unit(self) -> bool:
-        """Whether values are in the unit asked for, not fractions."""
-        return self.metric in _IN_UNIT
-
 
 def headline_lines(rows: Sequence[Row], runs: Sequence[Run]) -> list[Line]:
-    """Rows of several models side by side, task by task, real records first.
+    """Rows of several models side by side, task by task, real records first; accuracy only where nothing better is there.
 
     Args:
         rows: Rows of a results json.
         runs: (method, seed) of each model; the tasks are those of the first one.
     """
-    own = [line for line in _side_by_side(rows, runs) if line.label is None and line.metric in HEADLINES]
+    shown = set(HEADLINES) - {"unparsed"}
+    own = [line for line in _side_by_side(rows, runs) if line.label is None and line.metric in shown]
     kept: list[Line] = []
     for task in dict.fromkeys((line.source, line.name) for line in own):
         group = [line for line in own if (line.source, line.name) == task]
@@ -144,50 +130,14 @@ def intervals_apart(lines: Sequence[Line], own: Run, other: Run) -> tuple[list[s
         if b is None or None in (a["ci_low"], b["ci_low"]):
             continue
         higher, lower = a["ci_low"] > b["ci_high"], a["ci_high"] < b["ci_low"]
-        better += [f"{line.task}, {line.metric_text}"] * (lower if line.in_unit else higher)
-        worse += [f"{line.task}, {line.metric_text}"] * (higher if line.in_unit else lower)
+        better += [f"{line.task}, {line.metric_text}"] * (lower if line.metric == ERROR else higher)
+        worse += [f"{line.task}, {line.metric_text}"] * (higher if line.metric == ERROR else lower)
     return better, worse
 
 
-def calibration_rows(rows: Sequence[Row], run: Run) -> list[tuple[str, Row]]:
-    """Tasks with the calibration error of a model, of all real records together where there are such rows."""
-    own = [(split_task(r["task"]), r) for r in rows if (r["method"], r["seed"]) == run and r["metric"] == "calibration_error"]  # fmt: skip
-    own = [(task, row) for task, row in own if row["n"] >= MIN_ITEMS] or own
-    together = any(task[0] == TOGETHER for task, _ in own)
-    return [(task_text(task[1], task[0]), row) for task, row in own if not together or task[0] in (TOGETHER, SIMULATED)]
-
-
-def value_text(value: float | None, metric: str) -> str:
-    """A value as cards show it: × 100, or in its unit, with one decimal; a dash for none.
-
-    Example:
-        >>> value_text(0.7234, "auc"), value_text(8.406, "mean_absolute_error"), value_text(None, "auc")
-        ('72.3', '8.4', '–')
-    """
-    return "–" if value is None else f"{value if metric in _IN_UNIT else 100 * value:.1f}"
-
-
-def score_text(row: Row | None) -> str:
-    """Value and interval of a row, bold where it is above chance.
-
-    Example:
-        >>> score_text({"metric": "auc", "value": 0.7, "ci_low": 0.65, "ci_high": 0.75, "above_chance": True})
-        '**70.0 [65.0, 75.0]**'
-    """
-    if row is None:
-        return "–"
-    low, value, high = (value_text(row[key], row["metric"]) for key in ("ci_low", "value", "ci_high"))
-    text = value if "–" in (low, high) else f"{value} [{low}, {high}]"
-    return f"**{text}**" if row.get("above_chance") else text
-
-
-def seed_text(rows: Sequence[Row], line: Line, method: str) -> str:
-    """Mean ± standard deviation over the seeds of a method, for the task and metric of a line."""
-    task = f"{line.source}:{line.name}" if line.source else line.name
-    wanted = method, task, line.metric
-    own = [row["value"] for row in rows if (row["method"], row["task"], row["metric"]) == wanted]
-    spread = f" ± {value_text(stdev(own), line.metric)}" if len(own) > 1 else ""
-    return value_text(mean(own), line.metric) + spread if own else "–"
+def calibration_lines(rows: Sequence[Row], run: Run) -> list[Line]:
+    """Calibration errors of a model, of all real records together where there are such rows."""
+    return main_lines([line for line in _side_by_side(rows, [run]) if line.metric == "calibration_error"])[0]
 
 
 def _side_by_side(rows: Sequence[Row], runs: Sequence[Run]) -> list[Line]:

@@ -4,19 +4,60 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["HEADLINES", "markdown_table", "seed_table"]
+__all__ = ["HEADLINES", "MIN_ITEMS", "markdown_table", "score_text", "seed_table", "seeds_text", "value_text"]
+
+Row = Mapping[str, Any]
 
 HEADLINES = (
-    *("balanced_accuracy", "auc", "accuracy", "within_tolerance", "mean_absolute_error", "macro_f1", "macro_auc"),
-    *("report_f1", "unparsed"),
+    *("balanced_accuracy", "macro_f1", "within_tolerance", "report_f1", "accuracy", "auc", "macro_auc"),
+    *("mean_absolute_error", "unparsed"),
 )
-"""Metrics that tables show unless others are named."""
+"""Metrics that tables show unless others are named, the main one of a task first."""
+MIN_ITEMS = 20
+"""Tasks of fewer questions are left out of pictures and cards: an interval spans most of the scale."""
 SIMULATED = "Rows that begin with 'simulated' are about simulated ECGs, not patients."
 
 
-def markdown_table(
-    rows: Sequence[Mapping[str, Any]], notes: Sequence[str] = (), metrics: Sequence[str] = HEADLINES
-) -> str:
+def value_text(value: float | None, metric: str) -> str:
+    """A value with one decimal, × 100 or in its unit; a dash for none.
+
+    Example:
+        >>> value_text(0.7234, "auc"), value_text(8.406, "mean_absolute_error"), value_text(None, "auc")
+        ('72.3', '8.4', '–')
+    """
+    return "–" if value is None else f"{value if metric == 'mean_absolute_error' else 100 * value:.1f}"
+
+
+def score_text(row: Row | None) -> str:
+    """Value and interval of a row, bold where it is above chance.
+
+    Example:
+        >>> score_text({"metric": "auc", "value": 0.7, "ci_low": 0.65, "ci_high": 0.75, "above_chance": True})
+        '**70.0 [65.0, 75.0]**'
+    """
+    if row is None:
+        return "–"
+    low, value, high = (value_text(row[key], row["metric"]) for key in ("ci_low", "value", "ci_high"))
+    text = value if "–" in (low, high) else f"{value} [{low}, {high}]"
+    return f"**{text}**" if row.get("above_chance") else text
+
+
+def seeds_text(rows: Sequence[Row]) -> str:
+    """Mean ± standard deviation over rows that differ in their seed, and how many of them are above chance.
+
+    Example:
+        >>> seeds_text([{"metric": "auc", "value": v, "chance": 0.5, "above_chance": v > 0.6} for v in (0.6, 0.7)])
+        '65.0 ± 7.1 (1/2)'
+    """
+    if not rows:
+        return "–"
+    values, metric = [row["value"] for row in rows], rows[0]["metric"]
+    spread = f" ± {value_text(statistics.stdev(values), metric)}" if len(values) > 1 else ""
+    above = "" if rows[0]["chance"] is None else f" ({sum(bool(row['above_chance']) for row in rows)}/{len(rows)})"
+    return f"{value_text(statistics.fmean(values), metric)}{spread}{above}"
+
+
+def markdown_table(rows: Sequence[Row], notes: Sequence[str] = (), metrics: Sequence[str] = HEADLINES) -> str:
     """One line per task and metric, one column per method: value [95 % interval], bold where it is above chance.
 
     Args:
@@ -27,22 +68,16 @@ def markdown_table(
     Raises:
         ValueError: No row has one of the metrics.
     """
-    methods = list(dict.fromkeys(_name(row) for row in rows))
-    lines: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    columns = list(dict.fromkeys(_name(row) for row in rows))
+    lines: dict[tuple[str, str], dict[str, Row]] = {}
     for row in rows:
         if row["metric"] in metrics:
             lines.setdefault((row["task"], row["metric"]), {})[_name(row)] = row
     if not lines:
         raise ValueError(f"No row has one of the metrics {list(metrics)}.")
-    text = [
-        f"| task | metric | n | chance | {' | '.join(methods)} |",
-        f"| --- | --- | --: | --: |{' --: |' * len(methods)}",
-    ]
-    for (task, metric), found in lines.items():
-        any_row = next(iter(found.values()))
-        chance = "–" if any_row["chance"] is None else _number(any_row["chance"], metric)
-        cells = " | ".join(_cell(found.get(method)) for method in methods)
-        text.append(f"| {task} | {metric} | {any_row['n']} | {chance} | {cells} |")
+    text = _head(columns)
+    for found in lines.values():
+        text.append(_line(next(iter(found.values())), [score_text(found.get(column)) for column in columns]))
     text += [
         "",
         "Values × 100 with 95 % bootstrap intervals over records (mean absolute errors in the unit asked for); bold: beats "
@@ -54,7 +89,7 @@ def markdown_table(
     return "\n".join([*text, *notes]) + "\n"
 
 
-def seed_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str] = HEADLINES) -> str:
+def seed_table(rows: Sequence[Row], metrics: Sequence[str] = HEADLINES) -> str:
     """One line per task and metric, one column per method: mean ± standard deviation over seeds, and seeds above chance.
 
     Args:
@@ -62,19 +97,13 @@ def seed_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str] = HEADL
         metrics: Metrics to show.
     """
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    lines: dict[tuple[str, str], dict[str, list[Mapping[str, Any]]]] = {}
+    lines: dict[tuple[str, str], dict[str, list[Row]]] = {}
     for row in rows:
         if row["metric"] in metrics and "/" not in row["task"].split(":", 1)[-1]:
             lines.setdefault((row["task"], row["metric"]), {}).setdefault(row["method"], []).append(row)
-    text = [
-        f"| task | metric | n | chance | {' | '.join(methods)} |",
-        f"| --- | --- | --: | --: |{' --: |' * len(methods)}",
-    ]
-    for (task, metric), found in lines.items():
-        first = next(iter(found.values()))[0]
-        chance = "–" if first["chance"] is None else _number(first["chance"], metric)
-        cells = " | ".join(_seed_cell(found.get(method, []), metric) for method in methods)
-        text.append(f"| {task} | {metric} | {first['n']} | {chance} | {cells} |")
+    text = _head(methods)
+    for found in lines.values():
+        text.append(_line(next(iter(found.values()))[0], [seeds_text(found.get(method, ())) for method in methods]))
     note = (
         "Values × 100 (mean absolute errors in the unit asked for), mean ± standard deviation over training seeds; in brackets: "
         "runs that beat chance, the best answer that ignores the ECG, in at least 97.5 % of the bootstrap resamples."
@@ -82,27 +111,17 @@ def seed_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str] = HEADL
     return "\n".join([*text, "", note]) + "\n"
 
 
-def _name(row: Mapping[str, Any]) -> str:
+def _name(row: Row) -> str:
     return row["method"] if row["seed"] is None else f"{row['method']} (seed {row['seed']})"
 
 
-def _cell(row: Mapping[str, Any] | None) -> str:
-    if row is None:
-        return "–"
-    text = _number(row["value"], row["metric"])
-    if row["ci_low"] is not None:
-        text += f" [{_number(row['ci_low'], row['metric'])}, {_number(row['ci_high'], row['metric'])}]"
-    return f"**{text}**" if row["above_chance"] else text
+def _head(columns: Sequence[str]) -> list[str]:
+    return [
+        f"| task | metric | n | chance | {' | '.join(columns)} |",
+        f"| --- | --- | --: | --: |{' --: |' * len(columns)}",
+    ]
 
 
-def _seed_cell(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
-    if not rows:
-        return "–"
-    values = [row["value"] for row in rows]
-    spread = f" ± {_number(statistics.stdev(values), metric)}" if len(values) > 1 else ""
-    above = "" if rows[0]["chance"] is None else f" ({sum(bool(row['above_chance']) for row in rows)}/{len(rows)})"
-    return f"{_number(statistics.fmean(values), metric)}{spread}{above}"
-
-
-def _number(value: float, metric: str) -> str:
-    return f"{value:.1f}" if metric == "mean_absolute_error" else f"{100 * value:.1f}"
+def _line(row: Row, cells: Sequence[str]) -> str:
+    chance = value_text(row["chance"], row["metric"])
+    return f"| {row['task']} | {row['metric']} | {row['n']} | {chance} | {' | '.join(cells)} |"
