@@ -25,8 +25,8 @@ def expected_tests(root: Path) -> set[tuple[str, str]]:
         found |= {(_module(root, path), node.name) for node in functions if not _is_deselected(node)}
     for package in PACKAGES:
         for path in (root / package).rglob("*.py"):
-            module = _module(root, path).removesuffix(".__init__")
-            examples = _examples(ast.parse(path.read_text(encoding="utf-8")), module)
+            module = _module(root, path)
+            examples = _examples(ast.parse(path.read_text(encoding="utf-8")), module.removesuffix(".__init__"))
             found |= {(module, name) for name in examples}
     return found
 

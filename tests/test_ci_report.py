@@ -20,6 +20,8 @@ def checkout(tmp_path) -> Path:
         "import pytest\n\n\ndef test_data():\n    pass\n\n\n@pytest.mark.slow\ndef test_slow():\n    pass\n"
     )
     (root / "hf_mic" / "maths.py").write_text('class A:\n    def f(self):\n        """F.\n\n        >>> 1\n        1\n        """\n')  # fmt: skip
+    (root / "hf_evl_ecg").mkdir()
+    (root / "hf_evl_ecg" / "__init__.py").write_text('"""A package.\n\n>>> 1\n1\n"""\n')
     return root
 
 
@@ -34,16 +36,18 @@ def case(module: str, name: str) -> str:
     return f'<testcase classname="{module}" name="{name}"/>'
 
 
-ONE, EXAMPLE = case("tests.test_a", "test_one[x]"), case("hf_mic.maths", "hf_mic.maths.A.f")
+ONE = case("tests.test_a", "test_one[x]")
+EXAMPLE = case("hf_mic.maths", "hf_mic.maths.A.f")
+PACKAGE = case("hf_evl_ecg.__init__", "hf_evl_ecg")
 
 
 def test_what_stands_in_the_code_is_expected(checkout, tmp_path):
     absent = tmp_path / "absent"
-    assert check(checkout, ONE + EXAMPLE + SKIPPED, absent).returncode == 0
+    assert check(checkout, ONE + PACKAGE + EXAMPLE + SKIPPED, absent).returncode == 0
     for cases, missing in (
-        (EXAMPLE + SKIPPED, "tests.test_a::test_one"),
-        (ONE + SKIPPED, "hf_mic.maths::hf_mic.maths.A.f"),
-        (ONE + EXAMPLE + case("tests.test_b", "test_data"), "tests.room.test_b::test_data"),
+        (PACKAGE + EXAMPLE + SKIPPED, "tests.test_a::test_one"),
+        (ONE + PACKAGE + SKIPPED, "hf_mic.maths::hf_mic.maths.A.f"),
+        (ONE + PACKAGE + EXAMPLE + case("tests.test_b", "test_data"), "tests.room.test_b::test_data"),
     ):
         done = check(checkout, cases, absent)
         assert done.returncode == 1
@@ -51,14 +55,14 @@ def test_what_stands_in_the_code_is_expected(checkout, tmp_path):
 
 
 def test_real_data_that_is_there_is_read(checkout, tmp_path):
-    done = check(checkout, ONE + EXAMPLE + SKIPPED, tmp_path)
+    done = check(checkout, ONE + PACKAGE + EXAMPLE + SKIPPED, tmp_path)
     assert done.returncode == 1
     assert "1 real-data tests were skipped: test_data" in done.stderr
 
 
 def test_tests_that_must_run(checkout, tmp_path):
     skipped = '<testcase classname="tests.t" name="browser"><skipped message="no chromium"/></testcase>'
-    cases, absent = ONE + EXAMPLE + SKIPPED + skipped, tmp_path / "absent"
+    cases, absent = ONE + PACKAGE + EXAMPLE + SKIPPED + skipped, tmp_path / "absent"
     assert check(checkout, cases, absent, "--must-run", "test_one[x]").returncode == 0
     not_run = check(checkout, cases, absent, "--must-run", "browser", "--must-run", "gone")
     assert not_run.returncode == 1
