@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -60,8 +60,8 @@ def complete_model_card(
     """
     path = Path(folder) / "README.md"
     card = ModelCard(path.read_text(encoding="utf-8"))
-    data, losses = cast(ModelCardData, card.data), list(_flatten(loss))
-    is_mic = any(isinstance(part, MICLoss) for part in losses)
+    data = cast(ModelCardData, card.data)
+    is_mic = any(isinstance(part, MICLoss) for part in (loss.values() if isinstance(loss, Mapping) else [loss]))
     body = _without_sections(_without_comments(card.text))
     body = _with_title(_with_location(body, model_id), model_id, "MIC encoder" if is_mic else "Sentence encoder")
     if results is not None:
@@ -118,8 +118,3 @@ def _with_title(text: str, model_id: str | None, kind: str) -> str:
 def _title(text: str) -> str:
     found = re.search(r"^# (.+)$", text, re.MULTILINE)
     return found.group(1).strip() if found else "Sentence encoder"
-
-
-def _flatten(loss: nn.Module | Mapping[str, nn.Module] | None) -> Iterator[nn.Module]:
-    if loss is not None:
-        yield from loss.values() if isinstance(loss, Mapping) else [loss]

@@ -11,7 +11,7 @@ from torch import nn
 from hf_mic.losses import MICLoss
 from hf_mic.training_args import MICTrainingArguments
 
-from .markdown import fill_template, listed
+from .markdown import fill_template
 
 __all__ = ["describe_loss", "describe_mic", "loss_settings"]
 
@@ -36,7 +36,7 @@ def describe_mic(config: Mapping[str, Any]) -> str:
         config: Settings as from :meth:`hf_mic.MICLoss.get_config_dict`. Where ``reg_dims`` are a list although the scope is
             tokens, the layers are not named.
     """
-    return fill_template("loss.md", {**config, "regularised": _regularised(config)})
+    return fill_template("loss.md", config)
 
 
 def loss_settings(settings: Mapping[str, Any], width: int) -> dict[str, Any]:
@@ -61,17 +61,3 @@ def loss_settings(settings: Mapping[str, Any], width: int) -> dict[str, Any]:
         "reg_dims": {str(layer): regularised for layer in layers} if layers else regularised,
         **{name: settings.get(name, defaults[name]) for name in names},
     }
-
-
-def _regularised(config: Mapping[str, Any]) -> str:
-    """Which vectors the regularisers see, and which of their prefixes."""
-    dims = config["reg_dims"]
-    if config["scope"] == "pooled":
-        return f"sentence embeddings, prefixes {listed(dims)}"
-    if not isinstance(dims, Mapping):
-        return f"token states of the middle-to-late layers, prefixes {listed(dims)}"
-    groups: dict[tuple[int, ...], list[str]] = {}
-    for layer, own in dims.items():
-        groups.setdefault(tuple(own), []).append(layer)
-    parts = [f"layer{'s' * (len(g) > 1)} {listed(g)}, prefixes {listed(own)}" for own, g in groups.items()]
-    return "token states of " + "; ".join(parts)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import mean
 from typing import Any
 
 from huggingface_hub import EvalResult
 
-from hf_mic.evaluation.score_tables import HEADLINE_METRICS
+from hf_mic.evaluation.score_tables import HEADLINE_METRICS, over_seeds, select_rows
 from hf_mic.results import Rows
 
 __all__ = ["COMPARED_METRICS", "compare_methods", "model_index_results", "own_rows", "rows_by_dim"]
@@ -46,23 +45,19 @@ def compare_methods(rows: Rows, method: str, others: Sequence[str]) -> list[tupl
     """Task, metric and, for each other method, the dimensions at which the mean over seeds is above its own.
 
     Example:
-        >>> rows = [{"method": m, "task": "stsb", "metric": "spearman", "dim": d, "value": v}
+        >>> rows = [{"method": m, "seed": 0, "task": "stsb", "metric": "spearman", "dim": d, "value": v}
         ...         for m, d, v in (("mic", 8, 0.7), ("mic", 16, 0.8), ("pca", 8, 0.6), ("pca", 16, 0.9))]
         >>> compare_methods(rows, "mic", ["pca"])
         [('stsb', 'spearman', ['8'])]
     """
+    full = [row for row in rows if row["metric"] in COMPARED_METRICS and _is_full(row)]
     found = []
-    for task, metric in dict.fromkeys(
-        (row["task"], row["metric"]) for row in rows if row["metric"] in COMPARED_METRICS
-    ):
-        values: dict[str, dict[int, list[float]]] = {name: {} for name in (method, *others)}
-        for row in rows:
-            if (row["task"], row["metric"]) == (task, metric) and row["method"] in values and _is_full(row):
-                values[row["method"]].setdefault(row["dim"], []).append(row["value"])
+    for task, metric in dict.fromkeys((row["task"], row["metric"]) for row in full):
+        scores = over_seeds(select_rows(full, task=task, metric=metric), lambda row: (row["method"], row["dim"]))
         texts = []
         for other in others:
-            both = sorted(values[method].keys() & values[other].keys())
-            above = [str(dim) for dim in both if mean(values[method][dim]) > mean(values[other][dim])]
+            both = sorted(dim for name, dim in scores if name == method and (other, dim) in scores)
+            above = [str(dim) for dim in both if scores[method, dim][0] > scores[other, dim][0]]
             texts.append("–" if not both else "all" if len(above) == len(both) else ", ".join(above) or "none")
         found.append((task, metric, texts))
     return found
