@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
+from hf_mic import __version__
+from hf_mic.files import did_you_mean
+
 __all__ = ["VERBS", "main"]
 
 VERBS = {
@@ -24,7 +27,9 @@ VERBS = {
 def usage() -> str:
     """The verbs, one line each."""
     lines = [f"  {verb:<9} {what}" for verb, what in VERBS.items()]
-    return "\n".join(["usage: hf-mic VERB ...", "", *lines, "", "hf-mic VERB --help says more."])
+    return "\n".join(
+        ["usage: hf-mic VERB ...", "", *lines, "", "hf-mic VERB --help says more; hf-mic --version names the release."]
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,9 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
+    if words[0] == "--version":
+        print("hf-mic-evl-ecg", __version__)
+        return 0
     verb, *rest = words
     if verb not in VERBS:
-        print(f"error: there is no verb {verb!r}, there are {', '.join(VERBS)}", file=sys.stderr)
+        hint = did_you_mean(verb, VERBS)
+        print(f"error: there is no verb {verb!r}{hint}; there are {', '.join(VERBS)}", file=sys.stderr)
         return 2
     try:
         module = import_module(f"hf_mic.commands.{verb}")  # only this verb's imports, and those when it is run

@@ -103,7 +103,9 @@ PAPER_DIMS = (16, 32, 64, 128, 256, 512, 768)
 
 @dataclass
 class MICOptions:
-    """Options of :class:`hf_mic.MICLoss` and of its base loss; :class:`hf_mic.MICTrainingArguments` adds those of the trainer.
+    """Options of the MIC loss and of its base loss.
+
+    They are those of :class:`hf_mic.MICLoss`; :class:`hf_mic.MICTrainingArguments` adds those of the trainer.
 
     Raises:
         ValueError: If a value is out of range, or two values contradict each other.

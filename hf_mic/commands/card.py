@@ -27,7 +27,7 @@ class CardArguments:
 
 def parse(words: Sequence[str]) -> tuple[CardArguments]:
     """Read the words after the verb."""
-    (args,) = parse_options([CardArguments], words, __doc__, prog="hf-mic card", positional="spec")
+    (args,) = parse_options([CardArguments], words, __doc__, prog="hf-mic card", positional="spec", yaml_first=False)
     return (args,)
 
 

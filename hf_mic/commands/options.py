@@ -12,20 +12,27 @@ from dataclasses import MISSING, Field, fields
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from hf_mic.files import read_mapping
+from hf_mic.files import did_you_mean, read_mapping
 
-__all__ = ["HelpFormatter", "add_options", "parse_options", "read_words"]
+__all__ = ["HelpFormatter", "make_parser", "parse_options", "read_words", "refuse_unknown"]
 
 
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """The description as it is written; after each option its default, if there is one."""
+_METAVARS = {int: "N", float: "X", bool: "BOOL"}
 
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or action.default is False or action.default == []:
-            return action.help
-        if isinstance(action.default, list):
-            return f"{action.help} (default: {' '.join(map(str, action.default))})"
-        return super()._get_help_string(action)
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """The description as it is written; after each option whether it is required, or its default if there is one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, default = action.help or "", action.default
+        if action.required:
+            return f"{text} (required)"
+        if default is True:
+            return f"{text} (default: True; --no_{action.dest}: False)"
+        if default is None or default is False or default in ("", [], argparse.SUPPRESS) or action.nargs == 0:
+            return text
+        shown = " ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
+        return f"{text} (default: {shown.replace('%', '%%')})"
 
 
 def parse_options(
@@ -35,8 +42,11 @@ def parse_options(
     *,
     prog: str | None = None,
     positional: str | None = None,
+    yaml_first: bool = True,
 ) -> tuple[Any, ...]:
     """Read options; a YAML file, first or after ``--config``, provides values that options replace.
+
+    What there is not is named before what is missing. Options are written out, with _ or - between their words.
 
     Args:
         kinds: Dataclasses whose fields are the options. Fields may be texts, numbers, bools, lists of them, a Literal of texts, any
@@ -45,6 +55,7 @@ def parse_options(
         description: Text above the options in the help.
         prog: Name of the program in the help.
         positional: Name of the option that the first word is for, if it is no option: ``inspect MODEL`` is ``inspect --model MODEL``.
+        yaml_first: Whether a first word that ends in .yaml or .yml is such a file; False where it is the positional option.
 
     Returns:
         One instance of each dataclass.
@@ -57,27 +68,47 @@ def parse_options(
     Example:
         With ``run.yaml`` holding ``gamma: 0.3`` and ``seed: 1``, ``run.yaml --seed 2`` gives gamma 0.3 and seed 2.
     """
-    parser = argparse.ArgumentParser(prog=prog, description=description, formatter_class=HelpFormatter)
+    parser = make_parser(kinds, description, prog=prog)
+    names = [field.name for kind in kinds for field in fields(kind) if field.init]
+    given = read_words(words, names, positional, yaml_first)
+    refuse_unknown(parser, given)
+    parsed = vars(parser.parse_args(given))
+    return tuple(kind(**{field.name: parsed[field.name] for field in fields(kind) if field.init}) for kind in kinds)
+
+
+def make_parser(
+    kinds: Sequence[Any], description: str | None, *, prog: str | None = None, add_help: bool = True
+) -> argparse.ArgumentParser:
+    """A parser with a group of options for each dataclass, under the first line of its docstring."""
+    parser = argparse.ArgumentParser(
+        prog=prog, description=description, formatter_class=HelpFormatter, add_help=add_help, allow_abbrev=False
+    )
     parser.add_argument(
         "--config", metavar="FILE", help="YAML file with values of the options below, which replace them."
     )
     for kind in kinds:
-        add_options(parser.add_argument_group(kind.__doc__.split("\n")[0].rstrip(".")), kind)
-    names = [field.name for kind in kinds for field in fields(kind) if field.init]
-    parsed = vars(parser.parse_args(read_words(words, names, positional)))
-    return tuple(kind(**{field.name: parsed[field.name] for field in fields(kind) if field.init}) for kind in kinds)
+        _add_options(parser.add_argument_group(kind.__doc__.split("\n")[0].rstrip(".")), kind)
+    return parser
 
 
-def add_options(parser: argparse._ActionsContainer, kind: Any) -> None:
+def refuse_unknown(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    """End with the usual message if a word is an option that there is not; argparse names what is missing before that."""
+    known = [name for action in parser._actions for name in action.option_strings]
+    for word in words:
+        name = word.partition("=")[0]
+        if name.startswith("--") and " " not in name and name not in known:
+            parser.error(f"there is no option {name}{did_you_mean(name, known)}")
+
+
+def _add_options(parser: argparse._ActionsContainer, kind: Any) -> None:
     """Add an option for each field of a dataclass: its name, type, default and the ``help`` of its metadata."""
     hints = get_type_hints(kind)
     for field in fields(kind):
         if field.init:
             parser.add_argument(f"--{field.name}", **_argument(field, hints[field.name]))
-            if hints[field.name] is bool and field.default is True:
-                text = f"The contrary of --{field.name}."
+            if hints[field.name] is bool and field.default is True:  # the help of the option itself names this one
                 parser.add_argument(
-                    f"--no_{field.name}", dest=field.name, action="store_false", help=text, default=True
+                    f"--no_{field.name}", dest=field.name, action="store_false", help=argparse.SUPPRESS, default=True
                 )
 
 
@@ -85,16 +116,18 @@ def _argument(field: Field, hint: Any) -> dict[str, Any]:
     """Keyword arguments of ``add_argument`` for a field."""
     factory = field.default_factory
     default = field.default if factory is MISSING else factory()
-    argument: dict[str, Any] = {"help": field.metadata.get("help"), "metavar": field.name.upper()}
+    argument: dict[str, Any] = {"help": field.metadata.get("help")}
     argument |= {"required": True} if default is MISSING else {"default": default}
     if get_origin(hint) in (Union, UnionType):
         members = [member for member in get_args(hint) if member is not NoneType]
         hint = members[0] if len(members) == 1 else str
     if get_origin(hint) is list:
-        argument["nargs"], (hint,) = "+", get_args(hint)
+        argument["nargs"], argument["metavar"], (hint,) = "+", "NAME", get_args(hint)
     if get_origin(hint) is Literal:
         argument["choices"], hint = list(get_args(hint)), str
         argument["metavar"] = "{" + ",".join(argument["choices"]) + "}"
+    if hint in _METAVARS:
+        argument["metavar"] = _METAVARS[hint]
     if hint is bool:
         return argument | {"type": _truth, "nargs": "?", "const": True}
     return argument | {"type": hint}
@@ -108,23 +141,35 @@ def _truth(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
 
 
-def read_words(words: Sequence[str], names: Sequence[str], positional: str | None = None) -> list[str]:
-    """Words with those of a YAML file in its place, and with the name of the positional option before the first word.
+def read_words(
+    words: Sequence[str], names: Sequence[str], positional: str | None = None, yaml_first: bool = True
+) -> list[str]:
+    """Words with those of a YAML file instead of its name, and with the name of the positional option before the first word.
 
     Args:
-        words: The command line. A file stands after ``--config``, or comes first where no option is positional.
+        words: The command line. A file stands after ``--config``, or comes first.
         names: Options that a file may hold.
         positional: As for :func:`parse_options`.
+        yaml_first: As for :func:`parse_options`.
     """
-    given = list(words)
-    if positional and given and not given[0].startswith("-"):
-        given = [f"--{positional}", *given]
-    elif given and given[0].endswith((".yaml", ".yml")):
+    given = [part for word in words for part in _parts(word)]
+    if yaml_first and given and not given[0].startswith("-") and given[0].endswith((".yaml", ".yml")):
         given = ["--config", *given]
+    elif positional and given and not given[0].startswith("-"):
+        given = [f"--{positional}", *given]
     if "--config" not in given[:-1]:
         return given
     place = given.index("--config")
     return _values_as_words(read_mapping(given[place + 1], names)) + given[:place] + given[place + 2 :]
+
+
+def _parts(word: str) -> list[str]:
+    """``--image-width=3`` as ``--image_width=3``, and ``--config=FILE`` as two words."""
+    if not word.startswith("--") or word == "--help-all":
+        return [word]
+    name, equals, value = word.partition("=")
+    name = f"--{name[2:].replace('-', '_')}"
+    return ["--config", value] if name == "--config" and equals else [name + equals + value]
 
 
 def _values_as_words(values: Mapping[str, Any]) -> list[str]:

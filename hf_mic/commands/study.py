@@ -72,7 +72,7 @@ class StudyArguments:
 
 def parse(words: Sequence[str]) -> tuple[StudyArguments]:
     """Read the words after the verb."""
-    (args,) = parse_options([StudyArguments], words, __doc__, prog="hf-mic study", positional="plan")
+    (args,) = parse_options([StudyArguments], words, __doc__, prog="hf-mic study", positional="plan", yaml_first=False)
     return (args,)
 
 

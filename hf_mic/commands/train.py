@@ -31,13 +31,14 @@ Beside the options below, all training arguments of sentence-transformers are ac
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hf_mic.options import MICOptions
 
-from .options import HelpFormatter, parse_options, read_words
+from .options import HelpFormatter, make_parser, read_words, refuse_unknown
 from .train_arguments import TrainArguments
 
 if TYPE_CHECKING:
@@ -47,32 +48,41 @@ if TYPE_CHECKING:
 def parse(words: Sequence[str]) -> tuple[TrainArguments, MICTrainingArguments]:
     """Read the words after the verb; ``--help`` answers without the seconds that importing the trainer takes."""
     if {"-h", "--help"} & set(words):
-        parse_options((TrainArguments, MICOptions), ["--help"], __doc__, prog="hf-mic train")
-    from sentence_transformers import SentenceTransformerTrainingArguments
+        _short_parser().parse_args(["--help"])
+    if "--help-all" in words:
+        _show_all_options()
     from transformers import HfArgumentParser
 
     from hf_mic.training_args import MICTrainingArguments
 
-    parser = HfArgumentParser(
-        [
-            _titled(TrainArguments, "what is trained, on what, and how it is scored"),
-            _titled(MICOptions, "MIC and its base loss"),
-            _titled(SentenceTransformerTrainingArguments, "training arguments of sentence-transformers"),
-        ],
-        prog="hf-mic train",
-        description=__doc__,
-        formatter_class=HelpFormatter,
-    )
-    own, inherited = ([f.name for f in fields(kind) if f.init] for kind in (TrainArguments, MICTrainingArguments))
+    kinds: Any = [TrainArguments, MICTrainingArguments]
+    parser = HfArgumentParser(kinds, prog="hf-mic train", allow_abbrev=False)
+    own, inherited = ([f.name for f in fields(kind) if f.init] for kind in kinds)
     given = read_words(words, [*own, *inherited])
-    parsed = vars(parser.parse_args(["--help" if word == "--help-all" else word for word in given]))
+    refuse_unknown(parser, given)
+    parsed = vars(parser.parse_args(given))
     args = TrainArguments(**{name: parsed[name] for name in own})
     return args, MICTrainingArguments(**{name: parsed[name] for name in inherited})
 
 
-def _titled(kind: type, title: str) -> Any:
-    """A dataclass whose options HfArgumentParser lists under a title."""
-    return type(kind.__name__, (kind,), {"_argument_group_name": title})
+def _short_parser(**about: Any) -> argparse.ArgumentParser:
+    """The options of this verb and of MIC."""
+    return make_parser((TrainArguments, MICOptions), __doc__, prog="hf-mic train", **about)
+
+
+def _show_all_options() -> NoReturn:
+    """Print those of sentence-transformers too, after the others, and end."""
+    from sentence_transformers import SentenceTransformerTrainingArguments
+    from transformers import HfArgumentParser
+
+    kind: Any = SentenceTransformerTrainingArguments
+    inherited = HfArgumentParser(kind, add_help=False)
+    inherited._optionals.title = "Training arguments of sentence-transformers"
+    parents = [_short_parser(add_help=False), inherited]
+    argparse.ArgumentParser(
+        prog="hf-mic train", description=__doc__, formatter_class=HelpFormatter, parents=parents
+    ).print_help()
+    raise SystemExit(0)
 
 
 def main(args: TrainArguments, training: MICTrainingArguments) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ __all__ = ["AdaptConfig"]
 
 @dataclass(frozen=True)
 class AdaptConfig:
-    """Settings of :func:`fit_map`; the defaults did best on validation data of all-MiniLM-L6-v2.
+    """Settings of a map; the defaults did best on validation data of all-MiniLM-L6-v2.
 
     Raises:
         ValueError: If a value is out of range.
@@ -27,7 +27,7 @@ class AdaptConfig:
     )
     dims: list[int] = field(
         default_factory=lambda: [8, 16, 32, 64, 128],
-        metadata={"help": "Prefix lengths that shall be usable, each below the width of the embeddings."},
+        metadata={"help": "Prefix lengths to be usable, each below the width of the embeddings."},
     )
     distill_weight: float = field(
         default=1.0, metadata={"help": "Weight of the similarity distillation from the original full-width embeddings."}

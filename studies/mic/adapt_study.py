@@ -271,5 +271,5 @@ def _write_reports(results: Mapping[str, Any], plan: Mapping[str, Any], path: Pa
 
 
 if __name__ == "__main__":
-    (study_arguments,) = parse_options([StudyArguments], sys.argv[1:], __doc__, positional="plan")
+    (study_arguments,) = parse_options([StudyArguments], sys.argv[1:], __doc__, positional="plan", yaml_first=False)
     main(study_arguments, read_plan(study_arguments.plan))

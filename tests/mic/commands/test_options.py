@@ -1,5 +1,6 @@
 """Options of scripts: a YAML file, options that replace its values, and what is refused."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,7 +14,7 @@ from hf_mic.commands.options import parse_options
 class First:
     """Some options."""
 
-    name: str
+    name: str = field(metadata={"help": "Name."})
     sizes: list[int] = field(default_factory=lambda: [1, 2], metadata={"help": "Sizes."})
     columns: str | None = None
 
@@ -24,7 +25,7 @@ class Second:
 
     rate: float = 0.5
     fast: bool = False
-    safe: bool = True
+    safe: bool = field(default=True, metadata={"help": "Careful."})
 
     def __post_init__(self):
         if self.rate < 0:
@@ -57,6 +58,7 @@ def test_every_kind_of_value(parse):
 def test_the_file_may_follow_config_or_be_left_out(tmp_path):
     (tmp_path / "run.yml").write_text("name: a\n", encoding="utf-8")
     assert parse_options([First], ["--config", str(tmp_path / "run.yml")], None) == (First("a"),)
+    assert parse_options([First], [f"--config={tmp_path / 'run.yml'}"], None) == (First("a"),)
     assert parse_options([First], ["--name", "b"], None) == (First("b"),)
 
 
@@ -79,24 +81,39 @@ def test_bad_files_are_refused(parse, yaml, message):
 
 def test_bad_options_end_with_the_usual_message(parse, capsys, tmp_path):
     for more, message in (
-        (["--nonsense", "3"], "unrecognized arguments: --nonsense 3"),
+        (["--zzz", "3"], "there is no option --zzz\n"),
         (["--rate", "fast"], "--rate"),
+        (["--siezs", "3"], "there is no option --siezs (did you mean '--sizes'?)"),
+        (["--rat", "3"], "there is no option --rat (did you mean '--rate'?)"),
     ):
         with pytest.raises(SystemExit) as error:
             parse("name: a\n", *more)
         assert error.value.code == 2
         assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):  # the word that was mistyped, not the option that is missing for that reason
+        parse_options([First], ["--nmae", "a"], None)
+    assert "there is no option --nmae (did you mean '--name'?)" in capsys.readouterr().err
     with pytest.raises(FileNotFoundError, match=r"absent\.yaml"):
         parse_options([First], [str(tmp_path / "absent.yaml")], None)
 
 
 def test_help_keeps_its_layout(capsys):
     with pytest.raises(SystemExit):
-        parse_options([First], ["--help"], "One line:\n\n    indented as it is")
+        parse_options([First, Every, Second], ["--help"], "One line:\n\n    indented as it is")
     text = capsys.readouterr().out
     assert "\n    indented as it is" in text
     assert "(default: 1 2)" in text
     assert "None" not in text
+    for line in (
+        "--name NAME Name. (required)",
+        "--sizes N [N ...]",
+        "--kinds {x,y}",
+        "--rates X [X ...]",
+        "--fast [BOOL]\n",
+    ):
+        assert f"\n  {line}" in re.sub("(?<=[A-Z]) {2,}", " ", text)
+    assert "Careful. (default: True; --no_safe: False)" in re.sub(r"\s+", " ", text)
+    assert "--no_safe " not in text
 
 
 @dataclass
@@ -150,6 +167,7 @@ def test_every_type_of_field():
         (["--fast", "True", "--safe", "false"], True, False),
         (["--no_safe"], False, False),
         (["--no_safe", "--safe"], False, True),
+        (["--no-safe"], False, False),
     ],
 )
 def test_switches(words, fast, safe):
@@ -171,7 +189,9 @@ def test_wrong_values_are_refused(words, capsys):
 def test_the_first_word_may_stand_for_an_option(tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text("name: a\nsizes: [7]\n", encoding="utf-8")
-    assert parse_options([First], ["b.yaml", "--sizes", "3"], None, positional="name") == (First("b.yaml", [3]),)
+    plan = {"positional": "name", "yaml_first": False}
+    assert parse_options([First], ["b.yaml", "--sizes", "3"], None, **plan) == (First("b.yaml", [3]),)
+    assert parse_options([First], [str(file), "--sizes", "3"], None, positional="name") == (First("a", [3]),)
     assert parse_options([First], ["--name", "b"], None, positional="name") == (First("b"),)
     found = parse_options([First], ["b", "--config", str(file)], None, positional="name")
     assert found == (First("b", [7]),)

@@ -37,6 +37,7 @@ def test_help_answers_without_heavy_imports(verb):
     assert f"usage: hf-mic {verb}" in text
     assert f"\n    hf-mic {verb} " in text, "the help shows a command"
     assert "default: None" not in text
+    assert ":`" not in text, "no markup of docstrings"
     assert "/work" not in text
     assert ".." + "/" not in text, "no folder of a developer"
 
@@ -49,10 +50,49 @@ def test_each_verb_is_a_module_with_parse_and_main(verb):
 
 
 def test_unknown_verb(capsys):
-    assert main(["shout"]) == 2
+    assert main(["evalaute"]) == 2
     message = capsys.readouterr().err
-    assert "'shout'" in message
+    assert "no verb 'evalaute' (did you mean 'evaluate'?)" in message
     assert all(verb in message for verb in VERBS)
+
+
+def test_the_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"hf-mic-evl-ecg {hf_mic.__version__}\n"
+
+
+def test_all_options_of_training_are_shown(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--help-all"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert (
+        text.index("--method {mic")
+        < text.index("--gamma X")
+        < text.index("Training arguments of sentence-transformers:")
+    )
+    assert text.index("Training arguments of sentence-transformers:") < text.index("\n  --max_steps")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["inspect", "--mdoel", "x"], "there is no option --mdoel (did you mean '--model'?)"),
+        (["train", "--mdoel", "x"], "there is no option --mdoel (did you mean '--model'?)"),
+        (["train", "--max_step", "3"], "there is no option --max_step (did you mean '--max_steps'?)"),
+    ],
+)
+def test_a_mistyped_option_is_named_before_a_missing_one(words, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_settings_may_come_first_where_a_model_may(capsys, tmp_path):
+    (tmp_path / "settings.yaml").write_text("model: m\nk: 0\n")
+    assert main(["inspect", str(tmp_path / "settings.yaml")]) == 2
+    assert "k=0: must be at least 1" in capsys.readouterr().err
 
 
 def test_what_the_package_refuses_is_one_message(capsys, tmp_path):
