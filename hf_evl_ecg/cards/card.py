@@ -17,12 +17,13 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardDat
 from hf_evl_ecg.files import write_text
 from hf_evl_ecg.models.loading import PROVENANCE_KEY
 from hf_evl_ecg.results import read_results
+from hf_evl_ecg.scores.lines import Line, Row, Run, headline_lines, main_lines
+from hf_evl_ecg.scores.names import group_name, metric_name, task_text
+from hf_evl_ecg.scores.picture import plot_scores
 
-from .content import compared_runs, run_names, score_content, study_content
+from .content import compared_runs, score_content, study_content
 from .markdown import fill_template
-from .names import group_name, metric_name, task_text
-from .pictures import plot_reliability, plot_scores
-from .scores import Line, Row, Run, headline_lines, main_lines
+from .pictures import plot_reliability
 from .spec import CardSpec, MissingResultsError, read_spec
 
 __all__ = ["CardSpec", "MissingResultsError", "read_spec", "render_card", "write_card"]
@@ -61,10 +62,11 @@ def render_card(
         >>> render_card(read_results("ecg_small.json"), CardSpec("ECG-small", "evl_ecg", seed=0))  # doctest: +SKIP
     """
     facts, rows, config = facts or {}, results["rows"], results["config"]
-    runs = compared_runs(rows, spec)
-    _check_facts(results, spec, runs[0], facts)
+    compared = compared_runs(rows, spec)
+    run = next(iter(compared))
+    _check_facts(results, spec, run, facts)
     provenance = ((model_config or {}).get(PROVENANCE_KEY) or {}).items()
-    stages = (*_SHARED_STAGES, f"{runs[0][0]}_{runs[0][1]}")
+    stages = (*_SHARED_STAGES, f"{run[0]}_{run[1]}")
     filled = {
         "spec": spec,
         "results": results,
@@ -75,10 +77,10 @@ def render_card(
         "models": facts.get("models", {}),
         "stages": [stage for stage in facts.get("stages", ()) if stage["stage"] in stages],
         "failures": facts.get("failures", ()),
-        **score_content(rows, runs),
+        **score_content(rows, compared),
         **study_content(config, spec),
     }
-    text = f"---\n{_metadata(rows, spec, runs[0]).to_yaml()}\n---\n\n{fill_template('card.md', filled)}\n"
+    text = f"---\n{_metadata(rows, spec, run).to_yaml()}\n---\n\n{fill_template('card.md', filled)}\n"
     ModelCard(text)  # parses the metadata back, or raises
     return text
 
@@ -89,7 +91,7 @@ def evaluation_entries(rows: Sequence[Row], spec: CardSpec) -> list[dict[str, An
     Raises:
         ValueError: A benchmark names a task and metric that this model has no row of.
     """
-    method, seed = compared_runs(rows, spec)[0]
+    method, seed = next(iter(compared_runs(rows, spec)))
     entries = []
     for benchmark in spec.benchmarks:
         wanted = method, seed, benchmark["task"], benchmark["metric"]
@@ -132,11 +134,10 @@ def write_card(path: str | Path, output: str | Path | None = None, model: str | 
     facts = json.loads(facts_path.read_text(encoding="utf-8")) if facts_path else {}
     config = json.loads((Path(model) / "config.json").read_text(encoding="utf-8")) if model else None
     runs = compared_runs(results["rows"], spec)
-    names = run_names(runs)
-    known = dict(zip((method for method, _ in runs), names, strict=True))
-    curves = {known.get(method, method): found for method, found in facts.get("reliability", {}).items()}
+    names = {method: name for (method, _), name in runs.items()}
+    curves = {names.get(method, method): found for method, found in facts.get("reliability", {}).items()}
     drawn = {
-        "scores": plot_scores(results["rows"], runs, names, output.parent / f"{stem}_scores.png"),
+        "scores": plot_scores(results["rows"], output.parent / f"{stem}_scores.png", runs),
         "reliability": plot_reliability(curves, output.parent / f"{stem}_reliability.png"),
     }
     pictures = {name: f"{stem}_{name}.png" for name, there in drawn.items() if there}

@@ -8,26 +8,18 @@ from typing import Any
 
 from hf_evl_ecg.config import EVLECGConfig
 from hf_evl_ecg.drawing.config import RenderConfig, read_stored_config
+from hf_evl_ecg.scores.lines import Row, Run, headline_lines, main_lines
+from hf_evl_ecg.scores.names import find_source, method_name, split_task
 from hf_evl_ecg.scores.tables import MIN_ITEMS
 
-from .names import find_source, method_name, split_task
-from .scores import (
-    Row,
-    Run,
-    above_chance,
-    calibration_lines,
-    class_lines,
-    headline_lines,
-    intervals_apart,
-    main_lines,
-)
+from .scores import above_chance, calibration_lines, class_lines, intervals_apart
 from .spec import CardSpec
 
-__all__ = ["compared_runs", "run_names", "score_content", "study_content"]
+__all__ = ["compared_runs", "score_content", "study_content"]
 
 
-def compared_runs(rows: Sequence[Row], spec: CardSpec) -> list[Run]:
-    """(method, seed) of this model, of the teacher and of the baselines: with the same seed where they have it."""
+def compared_runs(rows: Sequence[Row], spec: CardSpec) -> dict[Run, str]:
+    """(method, seed) → name of this model, of the teacher and of the baselines: with the same seed where they have it."""
     seeds: dict[str, list[int | None]] = {}
     for row in rows:
         if row["seed"] not in seeds.setdefault(row["method"], []):
@@ -42,23 +34,20 @@ def compared_runs(rows: Sequence[Row], spec: CardSpec) -> list[Run]:
     wanted = [*([spec.teacher] if spec.teacher in seeds else []), *others]
     if absent := [method for method in wanted if method not in seeds]:
         raise ValueError(f"baselines={absent}: the results hold no row of them; methods: {list(seeds)}")
-    return [run, *((m, run[1] if run[1] in seeds[m] else seeds[m][0]) for m in wanted if m and m != spec.method)]
+    seeds_of = {m: run[1] if run[1] in seeds[m] else seeds[m][0] for m in wanted if m and m != spec.method}
+    return {run: "this model", **{(m, seed): method_name(m) for m, seed in seeds_of.items()}}
 
 
-def run_names(runs: Sequence[Run]) -> list[str]:
-    """Heads of their columns: this model, and the others by their names."""
-    return ["this model", *(method_name(method) for method, _ in runs[1:])]
-
-
-def score_content(rows: Sequence[Row], runs: Sequence[Run]) -> dict[str, Any]:
+def score_content(rows: Sequence[Row], compared: Mapping[Run, str]) -> dict[str, Any]:
     """What the template says of scores."""
-    lines, names = headline_lines(rows, runs), run_names(runs)
+    runs = list(compared)
+    lines = headline_lines(rows, runs)
     main, single = main_lines(lines)
-    others = [(name, run) for name, run in zip(names, runs, strict=True) if any(run in line.rows for line in main)][1:]
+    others = [(compared[run], run) for run in runs[1:] if any(run in line.rows for line in main)]
     return {
         "rows": rows,
         "runs": runs,
-        "names": names,
+        "names": list(compared.values()),
         "main": main,
         "single": single,
         "small_left_out": len(main) < len(lines) and not single,

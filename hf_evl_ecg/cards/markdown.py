@@ -9,9 +9,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from hf_evl_ecg.scores.names import method_name, plain
 from hf_evl_ecg.scores.tables import score_text, seeds_text, value_text
-
-from .names import method_name, plain
 
 __all__ = ["fill_template", "inline", "listed"]
 

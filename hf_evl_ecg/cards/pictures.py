@@ -1,4 +1,4 @@
-"""Pictures of a model card, drawn from a results json and facts alone."""
+"""The picture of reliability in a model card."""
 
 from __future__ import annotations
 
@@ -10,39 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hf_evl_ecg.files import new_file
-from hf_evl_ecg.scores.picture import PlottedLine, plot_lines
+from hf_evl_ecg.scores.lines import Row
+from hf_evl_ecg.scores.names import task_text
 from hf_evl_ecg.scores.tables import MIN_ITEMS
 
-from .names import task_text
-from .scores import ERROR, Row, Run, headline_lines, main_lines
-
-__all__ = ["plot_reliability", "plot_scores", "pool_reliability"]
+__all__ = ["plot_reliability", "pool_reliability"]
 
 MAX_PANELS = 6
-
-
-def plot_scores(rows: Sequence[Row], runs: Sequence[Run], names: Sequence[str], path: str | Path) -> bool:
-    """Draw the scores that a card leads with, as `hf_evl_ecg.scores.picture.plot_lines`; errors are left out.
-
-    Args:
-        rows: Rows of a results json.
-        runs: (method, seed) of the models, this model first.
-        names: Their names in the legend.
-        path: Where to write the png.
-
-    Returns:
-        Whether there was anything to draw.
-    """
-    lines = [
-        PlottedLine(
-            f"{line.task}\n{line.metric_text}, n = {line.n}",
-            line.chance,
-            [[line.rows[run]] if run in line.rows else [] for run in runs],
-        )
-        for line in main_lines(headline_lines(rows, runs))[0]
-        if line.chance is not None and line.metric != ERROR
-    ]
-    return plot_lines(lines, names, path)
 
 
 def plot_reliability(tables: Mapping[str, Sequence[Row]], path: str | Path) -> bool:

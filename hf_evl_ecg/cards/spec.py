@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from .names import DataSource
+from hf_evl_ecg.scores.names import DataSource
 
 __all__ = ["CardSpec", "MissingResultsError", "read_spec"]
 

@@ -2,88 +2,54 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
 from hf_evl_ecg.files import new_file
 
-from .tables import HEADLINES, MIN_ITEMS
+from .lines import ERROR, Row, Run, headline_lines, main_lines
 
-__all__ = ["PlottedLine", "plot_lines", "plot_scores"]
-
-
-class PlottedLine(NamedTuple):
-    """One task and metric in a picture.
-
-    Attributes:
-        label: What the axis says of it.
-        chance: Score of the best answer that ignores the ECG.
-        runs: Rows of each model, none or several of one.
-    """
-
-    label: str
-    chance: float
-    runs: Sequence[Sequence[Mapping[str, Any]]]
+__all__ = ["plot_scores"]
 
 
-def plot_scores(rows: Sequence[Mapping[str, Any]], path: str | Path) -> bool:
-    """Draw every run of a study, a colour per method.
+def plot_scores(rows: Sequence[Row], path: str | Path, runs: Mapping[Run, str] | None = None) -> bool:
+    """Draw the scores that tables lead with and their intervals, a colour per name, and where chance is.
 
-    Classes, errors and tasks of fewer than `MIN_ITEMS` questions are left out, and single sources where all real ones are
-    scored together.
+    Errors are left out, and what `hf_evl_ecg.scores.lines.main_lines` leaves out.
 
     Args:
         rows: Rows of a results json.
         path: Where to write the png; replaced as a whole.
+        runs: (method, seed) of each model → its name in the legend, which several may share; the tasks are those of the first.
+            By default all, by the names of their methods.
 
     Returns:
         Whether there was anything to draw.
     """
-    chosen = [row for row in rows if row["chance"] is not None and "/" not in row["task"].split(":", 1)[-1]]
-    chosen = [row for row in chosen if row["metric"] in HEADLINES and row["metric"] != "mean_absolute_error"]
-    if any(row["task"].startswith("real:") for row in chosen):
-        chosen = [row for row in chosen if row["task"].startswith(("real:", "simulated:"))]
-    chosen = [row for row in chosen if row["n"] >= MIN_ITEMS] or chosen
-    methods = list(dict.fromkeys(row["method"] for row in chosen))
-    lines = []
-    for task, metric in dict.fromkeys((row["task"], row["metric"]) for row in chosen):
-        own = [row for row in chosen if (row["task"], row["metric"]) == (task, metric)]
-        runs = [[row for row in own if row["method"] == method] for method in methods]
-        lines.append(PlottedLine(f"{task}\n{metric}", own[0]["chance"], runs))
-    return plot_lines(lines, methods, path)
-
-
-def plot_lines(lines: Sequence[PlottedLine], names: Sequence[str], path: str | Path) -> bool:
-    """Draw runs with their intervals, a colour per model, and where chance is.
-
-    Args:
-        lines: From top to bottom.
-        names: Names of the models in the legend.
-        path: Where to write the png; replaced as a whole.
-
-    Returns:
-        Whether there was anything to draw.
-    """
+    runs = runs or {(row["method"], row["seed"]): row["method"] for row in rows}
+    lines, _ = main_lines(headline_lines(rows, list(runs)))
+    lines = [line for line in lines if line.chance is not None and line.metric != ERROR]
     if not lines:
         return False
-    thin = max(len(runs) for line in lines for runs in line.runs) ** 0.5  # several runs of a model share its height
+    names = list(dict.fromkeys(runs.values()))
+    thin = max(list(runs.values()).count(name) for name in names) ** 0.5  # several runs of a model share its height
     figure = Figure(figsize=(8, 1.2 + len(lines) * (0.24 + 0.13 * len(names))), layout="constrained")
     axis = figure.subplots()
     for number, name in enumerate(names):
         color = f"C{number}"
         for position, line in enumerate(lines):
-            runs = line.runs[number]
-            for index, row in enumerate(runs):
-                y = position + 0.7 * (number + (index + 0.5) / len(runs)) / len(names) - 0.35
+            own = [row for run, row in line.rows.items() if runs[run] == name]
+            for index, row in enumerate(own):
+                y = position + 0.7 * (number + (index + 0.5) / len(own)) / len(names) - 0.35
                 if row["ci_low"] is not None:
                     axis.plot([100 * row["ci_low"], 100 * row["ci_high"]], [y, y], color=color, linewidth=1.6 / thin)
                 axis.plot(100 * row["value"], y, "o", color=color, markersize=4.5 / thin)
         axis.plot([], [], "o-", color=color, markersize=4.5, label=name)
     for position, line in enumerate(lines):
-        axis.plot([100 * line.chance] * 2, [position - 0.42, position + 0.42], color="black", linestyle=":")
+        chance = 100 * (line.chance or 0.0)
+        axis.plot([chance, chance], [position - 0.42, position + 0.42], color="black", linestyle=":")
     axis.plot([], [], color="black", linestyle=":", label="chance")
-    axis.set_yticks(range(len(lines)), [line.label for line in lines], fontsize=8)
+    axis.set_yticks(range(len(lines)), [f"{line.task}\n{line.metric_text}, n = {line.n}" for line in lines], fontsize=8)
     axis.set_ylim(len(lines) - 0.45, -0.55)
     axis.set_xlim(-2, 102)
     axis.set_xlabel("× 100, with 95 % interval")

@@ -16,19 +16,13 @@ from hf_evl_ecg.__main__ import main
 from hf_evl_ecg.cards import card
 from hf_evl_ecg.cards.card import CardSpec, MissingResultsError, read_spec, render_card, write_card
 from hf_evl_ecg.cards.markdown import fill_template, inline
-from hf_evl_ecg.cards.names import find_source, split_task, task_text
 from hf_evl_ecg.cards.pictures import plot_reliability, pool_reliability
-from hf_evl_ecg.cards.scores import (
-    above_chance,
-    class_lines,
-    headline_lines,
-    intervals_apart,
-    main_lines,
-)
+from hf_evl_ecg.cards.scores import above_chance, class_lines, intervals_apart
 from hf_evl_ecg.config import EVLECGConfig
 from hf_evl_ecg.models.loading import PROVENANCE_KEY
 from hf_evl_ecg.qa.calibration import reliability_bins
 from hf_evl_ecg.results import read_results, write_results
+from hf_evl_ecg.scores.lines import headline_lines
 
 FIXED = "20 95 97.5 100 12 2.0 1.0 2605.29977 4 2020 2021 2026 1"  # numbers of the card's own sentences and names
 SPEC = CardSpec("ECG-small", "evl_ecg", seed=0)
@@ -370,41 +364,16 @@ def test_bad_descriptions_are_refused(tmp_path):
         card.evaluation_entries(RESULTS["rows"], spec)
 
 
-def test_tables():
-    rows = RESULTS["rows"]
-    assert split_task("cinc/georgia:diagnosis_closed/AF") == ("cinc/georgia", "diagnosis_closed", "AF")
-    assert split_task("rhythm") == ("", "rhythm", None)
-    assert task_text("something_else") == "something else"
-    assert task_text("qrs_duration_fill") == "QRS duration (fill in)"
-    runs = [("evl_ecg", 0), ("sft", 7)]
-    lines = headline_lines(rows, runs)
-    assert lines[-1].source == "simulated", "real records first"
-    assert all(set(line.rows) == {runs[0]} for line in lines), "no row of the other"
-    assert "accuracy" not in {line.metric for line in lines}, "balanced accuracy stands for it"
-    assert (lines[0].task, lines[0].metric_text) == ("ludb: rhythm (yes/no)", "balanced accuracy")
-    assert class_lines([r for r in rows if "/" not in r["task"]], runs) == []
-    assert find_source("cinc/georgia").title.startswith("PhysioNet")
-    assert find_source("my_hospital").licence == ""
-
-
 def test_all_real_records_lead_where_they_are_scored_together():
     rows = [r for r in RESULTS["rows"] if r["method"] == "evl_ecg"]
     together = [r | {"task": r["task"].replace("ludb:", "real:")} for r in rows if r["task"].startswith("ludb:")]
     small = row("evl_ecg", "real:axis_closed", "auc", 0.9, n=19)
-    main, single = main_lines(headline_lines([*rows, *together, small], [("evl_ecg", 0)]))
-    assert {line.source for line in main} == {"real", "simulated"}
-    assert {line.source for line in single} == {"ludb"}
-    assert main[0].task == "all real records: rhythm (yes/no)"
-    assert not any(line.name == "axis_closed" for line in main), "fewer than 20 questions"
-    assert [line.n for line in main_lines(headline_lines([small], [("evl_ecg", 0)]))[0]] == [19], (
-        "nothing else is there"
-    )
-    assert not main_lines(headline_lines(rows, [("evl_ecg", 0)]))[1]
     text = render_card(RESULTS | {"rows": [*rows, *together, small]}, SPEC)
     assert text.count("<details>") == text.count("</details>") == 1
     assert "is above chance in rhythm (yes/no), by balanced accuracy and AUC; heart rate (fill in)" in text
     per_class = row("evl_ecg", "real:rhythm_closed/AF", "auc", 0.7), row("evl_ecg", "ludb:rhythm_closed/AF", "auc", 0.6)
     assert [line.task for line in class_lines(per_class, [("evl_ecg", 0)])] == ["all real records: rhythm (yes/no)"]
+    assert class_lines([r for r in rows if "/" not in r["task"]], [("evl_ecg", 0)]) == []
 
 
 def test_an_error_is_better_when_it_is_lower():

@@ -1,6 +1,11 @@
-"""Tables made from rows, and sources that are scored together."""
+"""Tables and pictures made from rows, which lines lead, and sources that are scored together."""
 
+from PIL import Image
+
+from hf_evl_ecg.scores.lines import headline_lines, main_lines
 from hf_evl_ecg.scores.models import by_source
+from hf_evl_ecg.scores.names import find_source, split_task, task_text
+from hf_evl_ecg.scores.picture import plot_scores
 from hf_evl_ecg.scores.tables import markdown_table, seed_table
 
 
@@ -37,3 +42,66 @@ def test_real_sources_are_also_scored_together():
         "ludb",
         "simulated",
     }
+
+
+def make_rows(method="a", seed=0, **changed):
+    """Rows of a model about real records of one source and about simulated ones."""
+    row = {"method": method, "seed": seed, "dim": None, "value": 0.7, "ci_low": 0.6, "ci_high": 0.8, "n": 40}
+    row |= {"chance": 0.5, "above_chance": True, **changed}
+    asked = [
+        ("simulated:rhythm_closed", "auc"),
+        ("ludb:rhythm_closed", "accuracy"),
+        ("ludb:rhythm_closed", "auc"),
+        ("ludb:rhythm_closed", "balanced_accuracy"),
+        ("ludb:rhythm_closed", "unparsed"),
+        ("ludb:rhythm_closed/AF", "auc"),
+        ("ludb:qrs_duration_fill", "mean_absolute_error"),
+    ]
+    return [{**row, "task": task, "metric": metric} for task, metric in asked]
+
+
+def test_lines_lead_with_the_main_metric():
+    runs = [("a", 0), ("b", 7)]
+    lines = headline_lines(make_rows() + make_rows("b", 1), runs)
+    assert [(line.task, line.metric_text) for line in lines] == [
+        ("ludb: rhythm (yes/no)", "balanced accuracy"),
+        ("ludb: rhythm (yes/no)", "AUC"),
+        ("ludb: QRS duration (fill in)", "mean absolute error"),
+        ("simulated: rhythm (yes/no)", "AUC"),
+    ], "balanced accuracy stands for accuracy; real records first; no classes"
+    assert all(set(line.rows) == {runs[0]} for line in lines), "no row of the other"
+
+
+def test_all_real_records_lead_where_they_are_scored_together():
+    rows = make_rows()
+    together = [row | {"task": row["task"].replace("ludb:", "real:")} for row in rows if row["task"][:4] == "ludb"]
+    small = rows[1] | {"task": "real:axis_closed", "metric": "auc", "n": 19}
+    main, single = main_lines(headline_lines([*rows, *together, small], [("a", 0)]))
+    assert {line.source for line in main} == {"real", "simulated"}
+    assert {line.source for line in single} == {"ludb"}
+    assert main[0].task == "all real records: rhythm (yes/no)"
+    assert not any(line.name == "axis_closed" for line in main), "fewer than 20 questions"
+    assert [line.n for line in main_lines(headline_lines([small], [("a", 0)]))[0]] == [19], "nothing else is there"
+    assert not main_lines(headline_lines(rows, [("a", 0)]))[1]
+
+
+def test_names_are_for_readers():
+    assert split_task("cinc/georgia:diagnosis_closed/AF") == ("cinc/georgia", "diagnosis_closed", "AF")
+    assert split_task("rhythm") == ("", "rhythm", None)
+    assert task_text("something_else") == "something else"
+    assert task_text("qrs_duration_fill") == "QRS duration (fill in)"
+    assert find_source("cinc/georgia").title.startswith("PhysioNet")
+    assert find_source("my_hospital").licence == ""
+
+
+def test_scores_are_drawn(tmp_path):
+    path = tmp_path / "out" / "scores.png"
+    assert plot_scores(make_rows(seed=0) + make_rows(seed=1) + make_rows("b", ci_low=None, ci_high=None), path)
+    with Image.open(path) as several:
+        height = several.height
+    assert plot_scores(make_rows() + make_rows("b"), path, {("a", 0): "this model"})
+    with Image.open(path) as one:
+        assert one.height < height, "a line per model"
+    path.unlink()
+    assert not plot_scores(make_rows(chance=None), path)
+    assert not path.exists()
