@@ -1,4 +1,4 @@
-"""Writing files and folders so that whoever reads them finds them whole or not at all."""
+"""Writing files and folders so that whoever reads them finds them whole or not at all; reading YAML that people write."""
 
 import json
 import os
@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["new_file", "new_folder", "write_json", "write_text"]
+import yaml
+
+__all__ = ["new_file", "new_folder", "read_mapping", "write_json", "write_text"]
 
 
 @contextmanager
@@ -88,3 +90,24 @@ def write_json(path: str | Path, content: Any, *, default: Callable[[Any], Any] 
     """
     text = json.dumps(content, indent=1, default=default, ensure_ascii=False, allow_nan=False)
     write_text(path, f"{text}\n")
+
+
+def read_mapping(path: str | Path) -> dict[str, Any]:
+    """Read a YAML file that maps names to values.
+
+    Raises:
+        ValueError: It is not YAML, or holds something else.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_text(f"{folder}/run.yaml", "alpha: 0.6")
+        ...     read_mapping(f"{folder}/run.yaml")
+        {'alpha': 0.6}
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read as YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: holds {type(values).__name__}, needed are lines of NAME: VALUE")
+    return values

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-import yaml
-
+from hf_evl_ecg.files import read_mapping
 from hf_evl_ecg.scores.names import DataSource
 
 __all__ = ["CardSpec", "MissingResultsError", "read_spec"]
@@ -66,14 +65,10 @@ def read_spec(path: str | Path) -> tuple[CardSpec, Path, Path | None]:
         The description, the results file, and the facts file.
 
     Raises:
-        ValueError: The file holds no fields, one is unknown, or name, method or results are missing.
+        ValueError: It is no YAML with fields, one is unknown, or name, method or results are missing.
     """
     path = Path(path)
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(values, dict):
-        raise ValueError(
-            f"{path} holds a {type(values).__name__}; give the fields of a card, one 'name: value' per line"
-        )
+    values = read_mapping(path)
     known = {f.name for f in fields(CardSpec)}
     unknown, missing = set(values) - known - {"results", "facts"}, {"name", "method", "results"} - set(values)
     if unknown or missing:

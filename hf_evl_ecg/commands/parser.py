@@ -8,11 +8,9 @@ import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
-from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
+from hf_evl_ecg.files import read_mapping
 from hf_evl_ecg.method import MethodOptions
 
 __all__ = ["HelpFormatter", "option_tokens", "parse_arguments"]
@@ -155,10 +153,7 @@ def _expand(given: list[str], kinds: Sequence[type]) -> list[str]:
     if not positional:
         given = given[1:] if given[:1] == ["--config"] else given
         if given and given[0].endswith((".yaml", ".yml")):
-            values = yaml.safe_load(Path(given[0]).read_text(encoding="utf-8"))
-            if not isinstance(values, Mapping):
-                raise ValueError(f"{given[0]}: holds {type(values).__name__}, needed are lines of OPTION: VALUE")
-            given = [*option_tokens(values), *given[1:]]
+            given = [*option_tokens(read_mapping(given[0])), *given[1:]]
     return [_underscored(word) for word in given]
 
 

@@ -30,9 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import yaml
-
-from hf_evl_ecg.files import write_text
+from hf_evl_ecg.files import read_mapping, write_text
 
 from . import cache, distil, evaluate, prepare, teach
 from .options import ImageOptions
@@ -92,7 +90,7 @@ def main(args: StudyArguments, kind: type[Study] | None = None) -> list[dict[str
     Returns:
         Rows of the results json.
     """
-    config = yaml.safe_load(Path(args.study).read_text(encoding="utf-8"))
+    config = read_mapping(args.study)
     output = Path(args.output_dir or f"outputs/{config['study']}")
     kind = kind or Study
     return kind(shrink(config, kind.smoke) if args.smoke else config, output, args.data_dir).run(args.methods)

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import yaml
 from matplotlib.figure import Figure
 from small_study import SMOKE, SmallStudy
 from transformers.utils import logging
@@ -39,7 +38,7 @@ from hf_evl_ecg.data.load import load_ecg
 from hf_evl_ecg.data.questions import limit_records, load_questions
 from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.drawing.rendering import render
-from hf_evl_ecg.files import new_file
+from hf_evl_ecg.files import new_file, read_mapping
 from hf_evl_ecg.hub.export import export_student
 from hf_evl_ecg.models.loading import load_model
 from hf_evl_ecg.qa.groups import Answer
@@ -85,7 +84,7 @@ def main(args: DemoArguments) -> list[dict[str, Any]]:
     datasets.disable_progress_bars()
     logging.disable_progress_bar()
     output = Path(args.output_dir)
-    config = yaml.safe_load(Path(args.study or CONFIG).read_text(encoding="utf-8"))
+    config = read_mapping(args.study or CONFIG)
     config = shrink(config, SMOKE) if args.smoke else config
     print(
         "Simulates ECGs, teaches a small vision-language model about them, and trains a smaller one with and without it, offline; scores "

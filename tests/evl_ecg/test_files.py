@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from hf_evl_ecg.files import new_file, new_folder, write_json, write_text
+from hf_evl_ecg.files import new_file, new_folder, read_mapping, write_json, write_text
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):
@@ -66,3 +66,13 @@ def test_json_without_nan(tmp_path):
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(tmp_path / "a.json", {"value": float("nan")})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"name: [x", "cannot be read as YAML"), (b"\xff\xfe", "cannot be read as YAML"), (b"- a", "holds list"), (b"", "NoneType")],
+)  # fmt: skip
+def test_what_maps_no_names_is_refused(tmp_path, content, message):
+    (tmp_path / "a.yaml").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"a\.yaml: .*{message}"):
+        read_mapping(tmp_path / "a.yaml")
