@@ -17,7 +17,7 @@ import gradio as gr
 
 from hf_evl_ecg.interpret.interpreter import ECGInterpreter
 from hf_evl_ecg.qa.labels import label_text
-from hf_evl_ecg.qa.prompts import REPORT_QUESTION
+from hf_evl_ecg.qa.prompts import REPORT_QUESTION, RHYTHM_QUESTION
 from hf_evl_ecg.signals.simulation import LABELS
 
 from .desk import MAX_QUESTION, Desk, Limits
@@ -32,7 +32,7 @@ DISCLAIMER = (
 )
 PRESETS = (
     REPORT_QUESTION,
-    "What is the rhythm of this ECG?",
+    RHYTHM_QUESTION,
     "Which abnormalities can be seen in this ECG?",
     "Does this ECG show atrial fibrillation?",
     "What is the heart rate in this ECG, in beats per minute?",

@@ -29,7 +29,7 @@ __all__ = ["EVLECGCollator"]
 
 logger = logging.getLogger(__name__)
 
-_PROCESSOR_FAILURES = (ValueError, TypeError, LookupError, ArithmeticError)  # of an odd image or text
+_PROCESSOR_FAILURES = (ValueError, TypeError, LookupError, ArithmeticError)  # raised by processors on unusual input
 
 
 class EVLECGCollator:

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from hf_evl_ecg.qa.prompts import REPORT_QUESTION
 
@@ -54,7 +54,7 @@ class InterpretArguments:
     )
     dtype: str = field(default="auto", metadata={"help": "Type of the weights: auto, float32, bfloat16 or float16."})
     quantization: str | None = field(default=None, metadata={"help": "4bit or 8bit, by bitsandbytes on a GPU."})
-    missing: str = field(
+    missing: Literal["raise", "interpolate"] = field(
         default="raise", metadata={"help": "Missing samples of a record: raise an error, or interpolate them."}
     )
     gain_per_mv: float | None = field(
@@ -137,7 +137,7 @@ def _read(args: InterpretArguments) -> tuple[ECG, list[str]]:
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ECGRecordWarning)
-        ecg = read_record(args.record, nan=args.missing, gain_per_mv=args.gain_per_mv)  # type: ignore[arg-type]  # checked there
+        ecg = read_record(args.record, nan=args.missing, gain_per_mv=args.gain_per_mv)
     warned = []
     for warning in caught:
         if issubclass(warning.category, ECGRecordWarning):

@@ -99,6 +99,11 @@ class PrepareArguments:
     )
     seed: int = field(default=0, metadata={"help": "Seed of splits, questions and simulated hearts."})
 
+    def __post_init__(self) -> None:
+        for name in ("simulated_train", "simulated_validation", "simulated_test"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 0")
+
 
 def command(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Run the command line."""
@@ -132,7 +137,9 @@ def main(args: PrepareArguments) -> DatasetDict:
         parts.append(_make_questions(args, rows, report.source))
         reports.append(report)
     if not parts:
-        raise ValueError("no records: name ptbxl, ptbxl_filtered, ludb, cinc, folder or simulated_train")
+        raise ValueError(
+            "no records: name ptbxl, ptbxl_filtered, ludb, cinc, folder, or simulated_train, _validation or _test"
+        )
     questions = concatenate_datasets(parts)
     kept = {name: [i for i, split in enumerate(questions["split"]) if split == name] for name in SPLITS}
     data = DatasetDict({name: questions.select(index).flatten_indices() for name, index in kept.items() if index})

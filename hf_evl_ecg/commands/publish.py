@@ -47,7 +47,7 @@ class PublishArguments:
         default=None, metadata={"help": "The student: an export, or a folder of hf-evl-ecg distil."}
     )
     data: str | None = field(
-        default=None, metadata={"help": "Question dataset from hf-evl-ecg prepare, in place of --model."}
+        default=None, metadata={"help": "Question dataset from hf-evl-ecg prepare, instead of --model."}
     )
     card: str | None = field(
         default=None,

@@ -14,7 +14,7 @@ from hf_evl_ecg.records.header import ECGRecordError
 
 __all__ = ["Wave", "measure", "read_delineation"]
 
-MAX_ANNOTATION_BYTES = 1 << 20  # LUDB's hold a few hundred bytes; what is far larger is no annotation file
+MAX_ANNOTATION_BYTES = 1 << 20  # LUDB's hold a few hundred bytes; anything far larger is rejected
 
 # Codes of the MIT annotation format: https://physionet.org/physiotools/wag/annot-5.htm
 _SYMBOLS = {1: "N", 24: "p", 27: "t", 39: "(", 40: ")"}

@@ -89,12 +89,12 @@ def question_dataset(
         >>> question_dataset(rows, tasks=["heart_rate"], formats=["fill"])[0]["answer"]  # doctest: +SKIP
         '45 beats per minute'
     """
-    unknown = [name for name in formats if name not in FORMATS] + [name for name in tasks if name not in TASKS]
-    if unknown or report_text not in ("labels", "original") or (per_record is not None and per_record < 1):
-        raise ValueError(
-            f"unknown {unknown}, report_text={report_text!r}, per_record={per_record}: allowed are formats {FORMATS}, "
-            f"tasks {TASKS}, report_text 'labels' or 'original', per_record 1 or more"
-        )
+    given = {"formats": formats, "tasks": tasks, "report_text": (report_text,)}
+    for name, allowed in {"formats": FORMATS, "tasks": TASKS, "report_text": ("labels", "original")}.items():
+        if unknown := [value for value in given[name] if value not in allowed]:
+            raise ValueError(f"{name}={unknown}: allowed are {', '.join(allowed)}")
+    if per_record is not None and per_record < 1:
+        raise ValueError(f"per_record={per_record}: must be at least 1, or None for all questions")
     if balanced and per_record is not None:
         raise ValueError(
             f"balanced and per_record={per_record}: leaving questions out record by record would undo the balance "

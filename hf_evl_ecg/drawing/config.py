@@ -24,7 +24,7 @@ _GRIDS = ("full", "thick", "none")
 _OVERFLOWS = ("overlap", "clamp")
 _MODES = ("RGB", "L")
 
-# Exports of before stored the options of the training script; these are their other names, and those that drew no line.
+# Older exports stored the training script's option names; the second set does not affect drawing.
 _OPTION_NAMES = {"image_width": "width_px", "image_height": "height_px", "paper": "palette"}
 _OPTIONS_OF_TRAINING = {"augment", "image_seed"}
 

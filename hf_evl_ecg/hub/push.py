@@ -54,7 +54,7 @@ class Push:
 
 
 class PushOptions(TypedDict, total=False):
-    """What `publish_folder` and all that call it may be told, and what it means is written there."""
+    """Options of `publish_folder` and of its callers, documented there."""
 
     private: bool
     revision: str
@@ -236,6 +236,6 @@ def _explained(state: Callable[[], str]) -> Iterator[None]:
     """Turn whatever goes wrong into one error that also says what is on the Hub."""
     try:
         yield
-    except Exception as error:  # of the Hub, of the HTTP library, of uploads in threads, of the check
+    except Exception as error:  # includes errors of the HTTP library, of upload threads and of the check
         kind = "" if isinstance(error, PublishError) else f"{type(error).__name__}: "
         raise PublishError(f"{kind}{str(error).strip()} {state()}") from error

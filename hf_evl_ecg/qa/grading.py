@@ -134,7 +134,7 @@ def grade(item: Mapping[str, Any], text: str) -> Grade:
             MEASUREMENTS[task].plausible if (task := item.get("task")) in MEASUREMENTS else (-math.inf, math.inf)
         )
         if value is not None and not low <= value <= high:
-            value = None  # a run of digits is no reading, and would drown every other error
+            value = None  # an absurdly long number would dominate the error
         close = value is not None and abs(value - item["value"]) <= item["tolerance"]
         return Grade(float(item["value"]), value, float(close))
     if kind == "text":

@@ -103,7 +103,7 @@ def _label_scores(group: TaskGroup, grades: Sequence[Grade], min_per_class: int)
         classes = list(label_family(group.items[0]))
     truth, predicted = (label_matrix([getattr(g, side) for g in grades], classes) for side in ("truth", "predicted"))
     everything = np.ones_like(truth)  # to name every class is the constant answer with the best F1
-    majority = np.broadcast_to(truth.mean(0) > 0.5, truth.shape)  # and the majority the one with the least Hamming loss
+    majority = np.broadcast_to(truth.mean(0) > 0.5, truth.shape)  # majority vote minimises Hamming loss
     scores: Scores = {
         (group.name, "macro_f1"): group.estimate(_f1(truth, predicted), _f1(truth, everything)),
         (group.name, "hamming_loss"): group.estimate(

@@ -153,7 +153,7 @@ def parse_header(path: Path) -> Header:
     except (OSError, ValueError) as error:
         if isinstance(error, ECGRecordError):
             raise
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = "missing" if isinstance(error, FileNotFoundError) else getattr(error, "strerror", None) or str(error)
         raise ECGRecordError(path, "header file", reason, "an existing, readable file") from error
     try:
         text = raw.decode("utf-8-sig")

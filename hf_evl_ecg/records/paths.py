@@ -24,7 +24,7 @@ def find_header(path: str | os.PathLike[str], root: str | os.PathLike[str] | Non
     """
     if root is None:
         return _header_path(Path(path))
-    # Twice: before the disk is asked about a path outside, and because the header beside the record may itself be a link.
+    # Checked twice: before any access, and after links are resolved, as the header itself may be a link.
     return resolve_inside(_header_path(resolve_inside(path, root)), root)
 
 

@@ -19,13 +19,13 @@ from .header import ECGRecordError, ECGRecordWarning, Header, SignalLine
 
 __all__ = ["DEFAULT_GAIN", "check_sizes", "read_physical"]
 
-BLOCKS = {  # bytes that 0, 1, ... samples need, up to a whole block
+BLOCKS = {  # bytes needed by 0, 1, ... samples, up to a whole block
     **{"8": (0, 1), "80": (0, 1), "16": (0, 2), "61": (0, 2), "160": (0, 2), "24": (0, 3), "32": (0, 4)},
     **{"212": (0, 2, 3), "310": (0, 2, 4, 4), "311": (0, 2, 3, 4)},
 }
 FLAC_BITS = {"508": 8, "516": 16, "524": 24}
 SUBTYPE_BITS = {"PCM_S8": 8, "PCM_16": 16, "PCM_24": 24}
-_CALLER = 6  # frames from here to who called read_record or check_record
+_CALLER = 6  # stack frames up to the caller of read_record or check_record
 MAX_FLAC_EXPANSION = 256  # samples per byte; real ECGs stay below 10
 DEFAULT_GAIN = 200.0  # stored units per mV where a header is silent (WFDB_DEFGAIN)
 
