@@ -1,6 +1,7 @@
 """The command of this package: ``hf-evl-ecg VERB …``, or ``python -m hf_evl_ecg VERB …``.
 
-What this package refuses gives a message without the lines of code that it came through; any other failure shows them.
+What this package or the Hub refuses gives a message without the lines of code that it came through; any other failure shows
+them.
 """
 
 from __future__ import annotations
@@ -41,11 +42,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verb = importlib.import_module(f"hf_evl_ecg.commands.{given[0]}")
     try:
         verb.command(given[1:], prog=f"hf-evl-ecg {given[0]}")
-    except (ValueError, OSError) as error:
-        if not isinstance(error, OSError) and not _refused_here(error):
-            raise  # a fault of the program, perhaps hours into a training: its place must be seen
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing in ("", "hf_evl_ecg"):  # a fault of ours, not of the installation
@@ -53,11 +49,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         extras = "ecg,app" if missing == "gradio" else "ecg"
         print(f"error: {missing} is not installed (pip install 'hf-mic-evl-ecg[{extras}]')", file=sys.stderr)
         return 2
+    except Exception as error:
+        if not _is_refusal(error):
+            raise  # a fault of the program, perhaps hours into a training: its place must be seen
+        print(f"error: {str(error).strip() or type(error).__name__}", file=sys.stderr)
+        return 2
     return 0
 
 
-def _refused_here(error: BaseException) -> bool:
-    """Whether this package refused something, and says what to do."""
+def _is_refusal(error: Exception) -> bool:
+    """Whether this package, the Hub, the network or the file system refused something, and says why."""
+    if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in ("huggingface_hub", "httpx"):
+        return True
+    if not isinstance(error, ValueError | RuntimeError):
+        return False
     return Path(traceback.extract_tb(error.__traceback__)[-1].filename).is_relative_to(Path(__file__).parent)
 
 

@@ -107,7 +107,7 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read as YAML: {error}") from error
+        raise ValueError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{path}: holds {type(values).__name__}, needed are lines of NAME: VALUE")
+        raise ValueError(f"{path}: expected lines of NAME: VALUE, got {type(values).__name__}")
     return values

@@ -85,10 +85,7 @@ def main(args: CacheArguments, images: ImageOptions) -> int:
     from hf_evl_ecg.models.fingerprints import model_fingerprint
     from hf_evl_ecg.models.loading import load_model
 
-    state = PartialState()
-    model, processor = load_model(args.teacher, args.teacher_dtype)
-    draw = images.renderer(train=True)  # with the artefacts that the student will see
-    made_from = fingerprint(processor, draw, args.system_prompt, args.max_length)
+    # What takes no time comes first: loading a teacher takes minutes.
     layout = CacheLayout(
         layers=tuple(args.layers),
         tokens=args.tokens,
@@ -97,7 +94,13 @@ def main(args: CacheArguments, images: ImageOptions) -> int:
         top_k=args.top_k,
         dtype=args.dtype,
     )
-    teacher = OnlineTeacher(model.to(state.device))
+    draw = images.renderer(train=True)  # with the artefacts that the student will see
+    draw.fingerprint()
+    questions = load_questions(args.data, args.split, args.train_records)
+    state = PartialState()
+    model, processor = load_model(args.teacher, args.teacher_dtype, str(state.device))
+    made_from = fingerprint(processor, draw, args.system_prompt, args.max_length)
+    teacher = OnlineTeacher(model)
     made_from["teacher"] = model_fingerprint(model)
     with state.main_process_first():  # the first one writes the header, the others compare theirs with it
         writer = TeacherCacheWriter(
@@ -108,7 +111,6 @@ def main(args: CacheArguments, images: ImageOptions) -> int:
             shard_size=args.shard_size,
             rank=state.process_index,
         )
-    questions = load_questions(args.data, args.split, args.train_records)
     # Each process takes every n-th question, so that all have about the same of each source.
     own = questions.select(range(state.process_index, len(questions), state.num_processes))
     todo = own.select([i for i, item in enumerate(own) if example_key(item) not in writer.done])

@@ -98,12 +98,14 @@ def main(script: DistillArguments, images: ImageOptions, lora: LoraOptions, trai
     # The Trainer would push checkpoints with all that lies beside them; the finished student is published below instead.
     hub = take_hub_arguments(training)
     card = check_card_file(script.card) if hub else ""
-    student, processor = load_model(script.student, script.dtype)
     draw = images.renderer(train=True)
+    evaluated = training.eval_strategy != "no"
+    train_questions = load_questions(script.data, "train", script.train_records)
+    eval_questions = load_questions(script.data, "validation", script.eval_records) if evaluated else None
+    student, processor = load_model(script.student, script.dtype)
     if script.sft_only:
         training.alpha = 0.0
     teacher, teacher_processor = _load_teacher(script, training, draw)
-    evaluated = training.eval_strategy != "no"
     trainer = EVLECGTrainer(
         lora.wrap(student),
         training,
@@ -111,8 +113,8 @@ def main(script: DistillArguments, images: ImageOptions, lora: LoraOptions, trai
         processing_class=processor,
         teacher_processing_class=teacher_processor,
         load_image=draw,
-        train_dataset=load_questions(script.data, "train", script.train_records),
-        eval_dataset=load_questions(script.data, "validation", script.eval_records) if evaluated else None,
+        train_dataset=train_questions,
+        eval_dataset=eval_questions,
         compute_metrics=answer_metrics(processor, training),
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(training))

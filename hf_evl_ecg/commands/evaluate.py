@@ -116,15 +116,16 @@ def score_models(
     from hf_evl_ecg.models.loading import load_model
     from hf_evl_ecg.scores.models import score_model
 
+    draw = images.renderer()  # clean pages: artefacts are for training
     questions = load_questions(data, split, records)
     rows: list[dict[str, Any]] = []
     for name, (method, seed, path) in models.items():
-        model, processor = load_model(path, dtype)
+        model, processor = load_model(path, dtype, device)
         scored, _ = score_model(
-            model.to(device).eval(),
+            model.eval(),
             processor,
             questions,
-            images.renderer(),  # clean pages: artefacts are for training
+            draw,
             method=method,
             seed=seed,
             answers=output / f"answers_{name}_{split}.jsonl",

@@ -39,6 +39,7 @@ from .parser import option_tokens, parse_arguments
 __all__ = ["Stage", "Study", "StudyArguments", "command", "main", "shrink"]
 
 SOURCES = ("ptbxl", "ptbxl_filtered", "ludb", "cinc", "folder", "dx_mapping")
+SECTIONS = ("study", "images", "questions", "teacher", "cache", "student", "methods", "seeds", "evaluate")
 SMOKE: dict[str, dict[str, Any]] = {
     "questions": {"simulated_train": 3, "simulated_validation": 0, "simulated_test": 1},
     "teacher": {"max_steps": 2, "train_records": 6},
@@ -47,6 +48,11 @@ SMOKE: dict[str, dict[str, Any]] = {
     "evaluate": {"records": 3, "max_new_tokens": 8, "n_bootstrap": 20},
 }
 """What --smoke puts in place of the file's settings, for sections that the file has."""
+_HELD: dict[str, tuple[Any, str]] = {  # all other sections hold options
+    "study": (str, "a name"),
+    "seeds": (list, "a list of numbers"),
+    "teacher": ((str, Mapping), "options of teach, or the name of a model"),
+}
 
 
 class Verb(Protocol):
@@ -90,10 +96,8 @@ def main(args: StudyArguments, kind: type[Study] | None = None) -> list[dict[str
     Returns:
         Rows of the results json.
     """
-    config = read_mapping(args.study)
-    output = Path(args.output_dir or f"outputs/{config['study']}")
-    kind = kind or Study
-    return kind(shrink(config, kind.smoke) if args.smoke else config, output, args.data_dir).run(args.methods)
+    study = (kind or Study)(read_mapping(args.study), args.output_dir, args.data_dir, smoke=args.smoke)
+    return study.run(args.methods)
 
 
 class Stage:
@@ -119,7 +123,7 @@ class Stage:
             print(f"[{self.folder.name}] is done already", flush=True)
             return
         print(f"[{self.folder.name}]", flush=True)
-        # Settings are written before the work: what was begun with others must not be gone on with.
+        # Settings are written before the work, so that a stage begun with other settings is not continued.
         started = time.monotonic()
         write_text(begun, json.dumps(self.record, indent=1, default=str) + "\n")
         work()
@@ -129,40 +133,43 @@ class Stage:
 class Study:
     """The stages of one study.
 
-    A subclass may add sections and stages: it extends `sections`, `needed` and `smoke`, and overrides `prepare`, `teacher_start` or `student_start`.
+    A subclass may add sections and stages: it extends `sections`, `needed` and `small`, and overrides `prepare`, `teacher_start` or `student_start`.
 
     Args:
         config: Content of the YAML file.
-        output: Where everything goes.
+        output: Where everything goes; None: ``outputs/STUDY``.
         data_dir: Folder that the data folders in the file lie in; without it they are taken as they are.
+        smoke: A few steps on a few simulated records: the settings of `small` replace those of the file.
 
     Raises:
-        ValueError: An unknown or missing section.
+        ValueError: An unknown or missing section, or one that does not hold settings.
     """
 
-    sections: tuple[str, ...] = (
-        "study",
-        "images",
-        "questions",
-        "teacher",
-        "cache",
-        "student",
-        "methods",
-        "seeds",
-        "evaluate",
-    )
-    smoke: Mapping[str, Mapping[str, Any]] = SMOKE
+    sections: tuple[str, ...] = SECTIONS
+    small: Mapping[str, Mapping[str, Any]] = SMOKE
     needed: tuple[str, ...] = ("study", "questions", "teacher", "student", "methods")
 
-    def __init__(self, config: Mapping[str, Any], output: Path, data_dir: str | None = None) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        output: str | Path | None = None,
+        data_dir: str | None = None,
+        *,
+        smoke: bool = False,
+    ) -> None:
         if unknown := sorted(set(config) - set(self.sections)):
             raise ValueError(f"sections {unknown}: are unknown, {list(self.sections)} are allowed")
         if missing := sorted(set(self.needed) - set(config)):
             raise ValueError(f"sections {missing}: are missing, {list(self.needed)} are needed")
-        self.config = config
-        self.output = output
+        for name, value in config.items():
+            held, expected = _HELD.get(name, (Mapping, "lines of OPTION: VALUE"))
+            empty = value is None and name not in self.needed
+            if not empty and not isinstance(value, held):
+                raise ValueError(f"section {name}={value!r}: expected {expected}")
+        self.config = shrink(config, self.small) if smoke else config
+        self.output = Path(output or f"outputs/{config['study']}")
         self.data_dir = data_dir
-        self.images: dict[str, Any] = dict(config.get("images", {}))
+        self.images: dict[str, Any] = dict(self.config.get("images") or {})
 
     def run(self, methods: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """Run every stage that is not done.
@@ -218,7 +225,7 @@ class Study:
         """Score teacher and students on the same questions; write results."""
         from hf_evl_ecg.scores.report import write_report
 
-        images, options = ImageOptions(**self.images), self.config.get("evaluate", {})
+        images, options = ImageOptions(**self.images), self.config.get("evaluate") or {}
         rows = evaluate.score_models(self.models(), images, self.output, data=self.path("questions"), **options)
         text = write_report(self.output, self.config["study"], self._described(), rows)
         print(f"\n{text}\nWritten: {self.output / self.config['study']}.json, .md, .png")

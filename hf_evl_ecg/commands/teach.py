@@ -61,15 +61,18 @@ def main(script: TeacherArguments, images: ImageOptions, lora: LoraOptions, trai
     from hf_evl_ecg.distillation.trainer import EVLECGTrainer
     from hf_evl_ecg.models.loading import load_model
 
-    model, processor = load_model(script.model, script.dtype)
+    draw = images.renderer(train=True)
     evaluated = training.eval_strategy != "no"
+    train_questions = load_questions(script.data, "train", script.train_records)
+    eval_questions = load_questions(script.data, "validation", script.eval_records) if evaluated else None
+    model, processor = load_model(script.model, script.dtype)
     trainer = EVLECGTrainer(
         lora.wrap(model),
         training,
         processing_class=processor,
-        load_image=images.renderer(train=True),
-        train_dataset=load_questions(script.data, "train", script.train_records),
-        eval_dataset=load_questions(script.data, "validation", script.eval_records) if evaluated else None,
+        load_image=draw,
+        train_dataset=train_questions,
+        eval_dataset=eval_questions,
         compute_metrics=answer_metrics(processor, training),
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(training))

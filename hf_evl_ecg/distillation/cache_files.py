@@ -65,8 +65,12 @@ class CacheLayout:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
-        if not self.layers or self.top_k < 0 or self.dtype not in DTYPES:
-            raise ValueError(f"{self}: at least one layer, top_k >= 0 and a dtype of {sorted(DTYPES)} are needed.")
+        if not self.layers:
+            raise ValueError("layers=(): at least one is needed")
+        if self.top_k < 0:
+            raise ValueError(f"top_k={self.top_k}: must be at least 0 (0 keeps no log-probabilities)")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype={self.dtype!r}: choose one of {', '.join(map(repr, sorted(DTYPES)))}")
         self.request(self.layers[0])
 
     def tensors(self) -> list[str]:

@@ -18,7 +18,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedM
 from hf_evl_ecg.chat.conversations import Turn, chat_messages, special_tokens
 from hf_evl_ecg.files import new_folder
 from hf_evl_ecg.inference.likelihood import answer_token_ids
-from hf_evl_ecg.models.loading import PROVENANCE_KEY
+from hf_evl_ecg.models.loading import PROVENANCE_KEY, check_folder, check_model
 from hf_evl_ecg.models.native import UnsupportedModelError, base_model, eval_mode, move_batch
 from hf_evl_ecg.qa.prompts import RHYTHM_QUESTION
 
@@ -88,8 +88,8 @@ def export_student(
         raise ValueError(f"output_dir={output}: it exists; choose a new folder or remove it")
     text = _provenance_text(provenance or {})
     if not isinstance(model, nn.Module):
-        processor = AutoProcessor.from_pretrained(model) if processor is None else processor
-        model = load_student(model)
+        folder, model = model, load_student(model)
+        processor = AutoProcessor.from_pretrained(folder) if processor is None else processor
     _check_processor(processor, check_inputs)
     tensors, question = _check_input(processor, check_inputs)
     student = _native_copy(model)
@@ -119,9 +119,12 @@ def load_student(folder: str | Path) -> nn.Module:
     """Load a checkpoint of `EVLECGTrainer`: a whole model, or adapters with the base model they name.
 
     Raises:
+        ModelLoadError: There is no such folder.
+        UnsupportedModelError: Its model takes no images.
         ValueError: The folder holds neither.
     """
     folder = Path(folder)
+    check_folder(folder)
     if (folder / "adapter_config.json").is_file():
         from peft import PeftConfig, PeftModel
 
@@ -135,6 +138,7 @@ def load_student(folder: str | Path) -> nn.Module:
         raise ValueError(
             f"folder={folder}: it holds neither config.json nor adapter_config.json; give a checkpoint folder"
         )
+    check_model(folder)
     return AutoModelForImageTextToText.from_pretrained(folder)
 
 

@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from hf_evl_ecg.files import new_folder
+from hf_evl_ecg.models.loading import check_folder
 from hf_evl_ecg.models.weights import ShardWriter, iterate_tensors
 
 from .layout import (
@@ -138,6 +139,7 @@ def add_mean_rows(weight: Tensor, rows: int) -> Tensor:
 
 def _folder(name: str | Path) -> Path:
     """A local folder as it is, or a download from the Hub without what is not needed."""
+    check_folder(name)
     if Path(name).is_dir():
         return Path(name)
     patterns = ["*.json", "*.safetensors", "pytorch_model*.bin", "*.model", "*.txt"]

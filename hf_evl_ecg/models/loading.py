@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from transformers import (
 
 from .native import UnsupportedModelError
 
-__all__ = ["PROVENANCE_KEY", "QUANTIZATIONS", "ModelLoadError", "load_model", "load_vlm"]
+__all__ = ["PROVENANCE_KEY", "QUANTIZATIONS", "ModelLoadError", "check_folder", "check_model", "load_model", "load_vlm"]
 
 PROVENANCE_KEY = "evl_ecg"  # of config.json: where an exported student says what it was made from
 
@@ -60,15 +59,12 @@ def load_vlm(
     Example:
         >>> model, processor = load_vlm("ecg-student", quantization="4bit")  # doctest: +SKIP
     """
-    try:
-        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError as error:
-        raise _device_error(str(device), error) from error
+    wanted = device or ("cuda" if torch.cuda.is_available() else "cpu")
     _check_dtype(dtype)
-    options = {"dtype": dtype, **_quantization_options(quantization, place)}
-    _check_device(place)
+    options = {"dtype": dtype, **_quantization_options(quantization, wanted)}
+    place = _checked_device(wanted)
     found = {"revision": revision or "main", **hub_options}
-    _check_architecture(model, found)
+    check_model(model, **found)
     try:
         processor = AutoProcessor.from_pretrained(model, **found)
         loaded: Any = AutoModelForImageTextToText.from_pretrained(model, output_loading_info=True, **options, **found)
@@ -82,26 +78,28 @@ def load_vlm(
     return (network.to(place) if quantization is None else network).eval(), processor
 
 
-def load_model(model: str, dtype: str = "auto") -> tuple[Any, Any]:
-    """Load a model to train or to ask, on the CPU, and its processor; adapters come with the model below them.
+def load_model(model: str, dtype: str = "auto", device: str = "cpu") -> tuple[Any, Any]:
+    """Load a model to train or to ask, and its processor; adapters come with the model below them.
 
     Args:
         model: Folder of a native model or of its adapters, or a name on the Hub.
         dtype: Type of its weights; ``"auto"``: as they are stored.
+        device: Where it runs.
 
     Raises:
-        ModelLoadError: There is no such model, it is damaged, or the type is unknown.
+        ModelLoadError: There is no such model, it is damaged, the type is unknown, or the device is not there.
         UnsupportedModelError: The model takes no images.
 
     Example:
         >>> student, processor = load_model("outputs/student", "float32")  # doctest: +SKIP
     """
+    place = _checked_device(device)
     _check_dtype(dtype)
     if not (Path(model) / "adapter_config.json").is_file():
-        _check_architecture(model, {})
+        check_model(model)
     try:
-        loaded = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype)
-        return loaded, AutoProcessor.from_pretrained(model)
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype)
+        return loaded.to(place), AutoProcessor.from_pretrained(model)
     except _LOAD_FAILURES as error:
         raise _load_error(model, error) from error
 
@@ -111,26 +109,22 @@ def _check_dtype(dtype: str | torch.dtype) -> None:
         raise ModelLoadError(f"dtype={dtype!r}: choose 'auto', {', '.join(map(repr, DTYPES))}, or a torch.dtype")
 
 
-def _check_device(device: torch.device) -> None:
+def _checked_device(device: str | torch.device) -> torch.device:
     """Try a device before a model is loaded for it."""
     try:
-        torch.empty(1, device=device)
+        return torch.empty(1, device=device).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise _device_error(device, error) from error
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        there = ", ".join(["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))])
+        raise ModelLoadError(f"device={str(device)!r} cannot be used: {reason}; here are: {there}") from error
 
 
-def _device_error(device: str | torch.device, error: Exception) -> ModelLoadError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    there = ", ".join(["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))])
-    return ModelLoadError(f"device={str(device)!r} cannot be used: {reason}; here are: {there}")
-
-
-def _quantization_options(quantization: str | None, device: torch.device) -> dict[str, Any]:
+def _quantization_options(quantization: str | None, device: str | torch.device) -> dict[str, Any]:
     if quantization is None:
         return {}
     if quantization not in QUANTIZATIONS:
         raise ModelLoadError(f"quantization={quantization!r}: choose one of {QUANTIZATIONS} or None")
-    if device.type != "cuda":
+    if not str(device).startswith("cuda"):
         raise ModelLoadError(f"quantization={quantization!r} on {device}; it needs a CUDA device; leave it out here")
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ModelLoadError(f"quantization={quantization!r} needs bitsandbytes: pip install bitsandbytes")
@@ -146,10 +140,36 @@ def _quantization_options(quantization: str | None, device: torch.device) -> dic
     return {"quantization_config": config, "device_map": {"": device}}
 
 
-def _check_architecture(model: str | Path, found: Mapping[str, Any]) -> None:
+def check_folder(model: str | Path) -> None:
+    """Refuse the name of a folder that is not there, before the Hub is asked for it.
+
+    Raises:
+        ModelLoadError: What is named can only be a folder, and there is none.
+
+    Example:
+        >>> check_folder("heart-lab/ecg-student")
+    """
+    only_a_folder = isinstance(model, Path) or model.startswith(("/", ".", "~")) or model.count("/") > 1
+    if only_a_folder and not Path(model).exists():
+        raise ModelLoadError(f"{model} is no folder; give the folder of a model or a name on the Hub")
+
+
+def check_model(model: str | Path, **found: Any) -> None:
+    """Refuse what is no vision-language model of transformers, from its configuration alone.
+
+    Args:
+        model: Folder of a model, or its name on the Hub.
+        found: Options of transformers' ``from_pretrained``, such as revision.
+
+    Raises:
+        ModelLoadError: There is no such model, or its configuration cannot be read.
+        UnsupportedModelError: The model takes no images.
+
+    Example:
+        >>> check_model("outputs/student")  # doctest: +SKIP
+    """
+    check_folder(model)
     folder = Path(model)
-    if not folder.exists() and (isinstance(model, Path) or model.startswith(("/", ".", "~"))):
-        raise ModelLoadError(f"{model} is no folder; give the folder of an exported model or a name on the Hub")
     if folder.is_dir() and not (folder / "config.json").is_file() and (folder / "adapter_config.json").is_file():
         raise ModelLoadError(f"{model} holds adapters only; merge them with hf_evl_ecg.hub.export.export_student first")
     try:

@@ -31,7 +31,7 @@ class SmallStudy(Study):
 
     sections = (*Study.sections, "build", "teacher_vision", "student_vision")
     needed = (*Study.needed, "build")
-    smoke = SMOKE
+    small = SMOKE
 
     def prepare(self) -> None:
         """The questions, and models with random weights, whose tokenizers learn the questions."""

@@ -356,7 +356,7 @@ def test_bad_descriptions_are_refused(tmp_path):
         "x", "evl_ecg", seed=0, benchmarks=[{"task": "none", "metric": "auc", "dataset_id": "a/b", "task_id": "c"}]
     )
     (tmp_path / "ecg_test.yaml").write_text("- name\n")
-    with pytest.raises(ValueError, match="holds list, needed are lines of NAME: VALUE"):
+    with pytest.raises(ValueError, match="expected lines of NAME: VALUE, got list"):
         read_spec(tmp_path / "ecg_test.yaml")
     with pytest.raises(ValueError, match="sources need title"):
         read_spec(write_spec(tmp_path, sources={"ours": {"name": "x"}}))

@@ -99,7 +99,7 @@ def test_a_yaml_file_comes_before_options(tmp_path):
         assert read(*given, "--steps", "1", "--draw").steps == 1
         assert read(*given, "--steps", "1", "--draw").draw
     path.write_text("- 1\n")
-    with pytest.raises(ValueError, match="holds list"):
+    with pytest.raises(ValueError, match="expected lines of NAME: VALUE, got list"):
         read(str(path))
     assert option_tokens({"a": {"b": 1}, "c": True}) == ["--a", '{"b": 1}', "--c", "True"]
 
