@@ -11,6 +11,7 @@ import importlib
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 # In the order of a first visit: ask a model, train one's own, hand it on.
@@ -31,8 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if given[:1] in ([], ["-h"], ["--help"]):
+    if given[:1] in ([], ["-h"], ["--help"], ["help"]):
         print(_overview())
+        return 0
+    if given[0] == "--version":
+        print(f"hf-mic-evl-ecg {version('hf-mic-evl-ecg')}")
         return 0
     if given[0] not in VERBS:
         meant = difflib.get_close_matches(given[0], VERBS, 1)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["AnswerOptions", "MethodOptions"]
+__all__ = ["AnswerOptions", "DistillationOptions", "MethodOptions"]
 
 
 @dataclass
-class MethodOptions:
-    """The method: weights of the loss and how its terms are computed, lengths, evaluation in between.
-
-    `hf_evl_ecg.config.EVLECGConfig` has these fields beside those of `transformers.TrainingArguments`, and checks them.
-    """
+class DistillationOptions:
+    """The method: weights of the loss, how its terms are computed, what of the teacher is matched."""
 
     alpha: float = field(default=0.5, metadata={"help": "Share of the distillation terms in the loss, 0 to 1."})
     lambda_mhca: float = field(default=1.0, metadata={"help": "Weight of the cross-attention alignment term."})
@@ -69,13 +66,19 @@ class MethodOptions:
         default=1e-3, metadata={"help": "Learning rate of aligner and projector, which have their own parameter group."}
     )
     aligner_weight_decay: float = field(default=0.0, metadata={"help": "Weight decay of aligner and projector."})
+    teacher_max_length: int | None = field(default=None, metadata={"help": "Longest teacher input in tokens."})
+    teacher_system_prompt: str | None = field(default=None, metadata={"help": "System message of the teacher's chats."})
+
+
+@dataclass
+class AnswerOptions:
+    """Learning from answers: lengths, bad examples, evaluation in between."""
+
     freeze_vision_tower: bool = field(default=False, metadata={"help": "Do not train the student's vision tower."})
     max_length: int | None = field(
         default=None, metadata={"help": "Longest student input in tokens; an image is never cut, an answer may be."}
     )
-    teacher_max_length: int | None = field(default=None, metadata={"help": "Longest teacher input in tokens."})
     system_prompt: str | None = field(default=None, metadata={"help": "System message of the student's chats."})
-    teacher_system_prompt: str | None = field(default=None, metadata={"help": "System message of the teacher's chats."})
     on_bad_example: str = field(
         default="skip",
         metadata={
@@ -103,7 +106,8 @@ class MethodOptions:
 
 
 @dataclass
-class AnswerOptions(MethodOptions):
-    """Learning from answers alone: the same options, of which the weights of distillation do nothing."""
+class MethodOptions(AnswerOptions, DistillationOptions):
+    """The method, and learning from answers.
 
-    alpha: float = field(default=0.0, metadata={"help": "Must be 0: nothing is distilled here."})
+    `hf_evl_ecg.config.EVLECGConfig` has these fields beside those of `transformers.TrainingArguments`, and checks them.
+    """

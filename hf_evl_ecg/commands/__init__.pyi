@@ -6,7 +6,7 @@ from .distil import DistillArguments
 from .evaluate import EvaluateArguments
 from .export import ExportArguments
 from .interpret import InterpretArguments
-from .options import ImageOptions, LoraOptions
+from .options import ImageOptions, LoraOptions, PageOptions
 from .parser import HelpFormatter, option_tokens, parse_arguments
 from .prepare import PrepareArguments
 from .publish import PublishArguments
@@ -25,6 +25,7 @@ __all__ = [
     "ImageOptions",
     "InterpretArguments",
     "LoraOptions",
+    "PageOptions",
     "PrepareArguments",
     "PublishArguments",
     "Stage",

@@ -94,7 +94,7 @@ def main(args: CacheArguments, images: ImageOptions) -> int:
         top_k=args.top_k,
         dtype=args.dtype,
     )
-    draw = images.renderer(train=True)  # with the artefacts that the student will see
+    draw = images.training_renderer()  # with the artefacts that the student will see
     draw.fingerprint()
     questions = load_questions(args.data, args.split, args.train_records)
     state = PartialState()

@@ -98,7 +98,7 @@ def main(script: DistillArguments, images: ImageOptions, lora: LoraOptions, trai
     # The Trainer would push checkpoints with all that lies beside them; the finished student is published below instead.
     hub = take_hub_arguments(training)
     card = check_card_file(script.card) if hub else ""
-    draw = images.renderer(train=True)
+    draw = images.training_renderer()
     evaluated = training.eval_strategy != "no"
     train_questions = load_questions(script.data, "train", script.train_records)
     eval_questions = load_questions(script.data, "validation", script.eval_records) if evaluated else None

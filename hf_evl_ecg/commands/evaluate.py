@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .options import ImageOptions
+from .options import PageOptions
 from .parser import parse_arguments
 
 __all__ = ["EvaluateArguments", "command", "main", "score_models"]
@@ -62,10 +62,10 @@ class EvaluateArguments:
 
 def command(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Run the command line."""
-    main(*parse_arguments(arguments, EvaluateArguments, ImageOptions, description=__doc__, prog=prog))
+    main(*parse_arguments(arguments, EvaluateArguments, PageOptions, description=__doc__, prog=prog))
 
 
-def main(args: EvaluateArguments, images: ImageOptions) -> list[dict[str, Any]]:
+def main(args: EvaluateArguments, images: PageOptions) -> list[dict[str, Any]]:
     """Score every model and write results.
 
     Returns:
@@ -86,7 +86,7 @@ def main(args: EvaluateArguments, images: ImageOptions) -> list[dict[str, Any]]:
 
 def score_models(
     models: Mapping[str, tuple[str, int | None, str]],
-    images: ImageOptions,
+    images: PageOptions,
     output: Path,
     *,
     data: str,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .options import ImageOptions
+from .options import PageOptions
 from .parser import parse_arguments
 
 if TYPE_CHECKING:  # --help must not wait for torch
@@ -36,10 +36,10 @@ class ExportArguments:
 
 def command(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Run the command line."""
-    main(*parse_arguments(arguments, ExportArguments, ImageOptions, description=__doc__, prog=prog))
+    main(*parse_arguments(arguments, ExportArguments, PageOptions, description=__doc__, prog=prog))
 
 
-def main(args: ExportArguments, images: ImageOptions) -> ExportReport:
+def main(args: ExportArguments, images: PageOptions) -> ExportReport:
     """Export and check.
 
     Returns:

@@ -11,11 +11,11 @@ if TYPE_CHECKING:  # --help of a verb must not wait for torch
     from hf_evl_ecg.data.rendered import RenderedECG
     from hf_evl_ecg.drawing.config import RenderConfig
 
-__all__ = ["ImageOptions", "LoraOptions"]
+__all__ = ["ImageOptions", "LoraOptions", "PageOptions"]
 
 
 @dataclass
-class ImageOptions:
+class PageOptions:
     """How ECGs are drawn: the same for training, caching and evaluation."""
 
     image_width: int = field(default=1100, metadata={"help": "Width of the drawn page (px)."})
@@ -25,13 +25,6 @@ class ImageOptions:
     paper: str = field(default="red", metadata={"help": "Paper: red, pink, orange, green, blue or grey."})
     footer: bool = field(default=True, metadata={"help": "Write speed and gain (and 'simulated') below the leads."})
     overflow: str = field(default="overlap", metadata={"help": "overlap or clamp, where traces leave their row."})
-    augment: float = field(
-        default=0.0, metadata={"help": "Share of training pages with artefacts (rotation, noise, creases …), 0 to 1."}
-    )
-    image_seed: int = field(
-        default=0,
-        metadata={"help": "Artefacts follow from this seed and the record's name; -1 draws new ones each time."},
-    )
 
     def config(self) -> RenderConfig:
         """How a page is drawn, without artefacts."""
@@ -47,12 +40,31 @@ class ImageOptions:
             overflow=self.overflow,
         )
 
-    def renderer(self, *, train: bool = False) -> RenderedECG:
-        """The image loader: with artefacts for training if ``augment`` is positive, clean otherwise."""
+    def renderer(self) -> RenderedECG:
+        """The image loader, of clean pages."""
+        from hf_evl_ecg.data.rendered import RenderedECG
+
+        return RenderedECG(self.config())
+
+
+@dataclass
+class ImageOptions(PageOptions):
+    """How ECGs are drawn, and with which artefacts: the same for training and caching."""
+
+    augment: float = field(
+        default=0.0, metadata={"help": "Share of training pages with artefacts (rotation, noise, creases …), 0 to 1."}
+    )
+    image_seed: int = field(
+        default=0,
+        metadata={"help": "Artefacts follow from this seed and the record's name; -1 draws new ones each time."},
+    )
+
+    def training_renderer(self) -> RenderedECG:
+        """The image loader of training: with artefacts if ``augment`` is positive."""
         from hf_evl_ecg.data.rendered import RenderedECG
         from hf_evl_ecg.drawing.artefacts import AugmentConfig
 
-        augment = AugmentConfig(probability=self.augment) if train and self.augment > 0 else None
+        augment = AugmentConfig(probability=self.augment) if self.augment > 0 else None
         return RenderedECG(self.config(), augment, None if self.image_seed == -1 else self.image_seed)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import sys
 import types
@@ -11,7 +12,7 @@ from dataclasses import MISSING, Field, fields
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from hf_evl_ecg.files import read_mapping
-from hf_evl_ecg.method import MethodOptions
+from hf_evl_ecg.method import DistillationOptions, MethodOptions
 
 __all__ = ["HelpFormatter", "option_tokens", "parse_arguments"]
 
@@ -48,8 +49,8 @@ def parse_arguments(
 ) -> tuple[Any, ...]:
     """Read a command line into dataclasses.
 
-    Leading words are the values of fields with ``metadata["positional"]``. Where there are none, a YAML file, first or after
-    ``--config``, provides values that options replace.
+    A YAML file after ``--config`` provides values that options replace. Leading words are the values of fields with
+    ``metadata["positional"]``; where there are none, the file may stand first without ``--config``.
 
     Args:
         arguments: Words of the command line; None: those this process was started with.
@@ -58,24 +59,29 @@ def parse_arguments(
         prog: Name of the command.
         training: Returns `EVLECGConfig` or a subclass, which reads what is left over. It is called only once all other options
             have been read: importing it takes seconds.
-        method: The fields of it that --help shows without importing it.
+        method: The fields of it that --help shows without importing it; those of distillation that it lacks are refused.
 
     Returns:
         One object for each dataclass, the training arguments last.
     """
-    given = _expand(list(sys.argv[1:] if arguments is None else arguments), kinds)
-    if training is None:
-        return _objects(kinds, vars(_parser(kinds, description=description, prog=prog).parse_args(given)))
+    file, values, words = _expand(list(sys.argv[1:] if arguments is None else arguments), kinds)
     about: dict[str, Any] = {"description": description, "prog": prog}
-    parser = _parser(kinds, add_help=False, **about)
+    parser = _parser(kinds, add_help=training is None, **about)
+    known = _names(*kinds) | {"config", "help", "help-all"}
+    if training is None:
+        _refuse_unknown(parser, known, file, values, words)
+        return _objects(kinds, vars(parser.parse_args([*values, *words])))
     helps = {
-        "-h": lambda: _parser((*kinds, method), **about),
+        "-h": lambda: _parser((*kinds, method), whole=True, **about),
         "--help-all": lambda: _whole_parser((*kinds, method), training(), **about),
     }
     for name, shown in helps.items():
         names = ("-h", "--help") if name == "-h" else (name,)
         parser.add_argument(*names, action=_ShowHelp, shown=shown)
-    found, rest = parser.parse_known_args(given)
+    if not {"-h", "--help", "--help-all"} & set(words):
+        without = _names(DistillationOptions) - _names(method)
+        _refuse_unknown(parser, known | _names(method), file, values, words, lambda: _names(training()) - without)
+    found, rest = parser.parse_known_args([*values, *words])
     from transformers import HfArgumentParser
 
     reader = HfArgumentParser(training(), allow_abbrev=False)  # type: ignore[arg-type]  # its hint asks for a type of its own
@@ -113,10 +119,16 @@ class _ShowHelp(argparse.Action):
         raise SystemExit(0)
 
 
-def _parser(kinds: Sequence[type], *, add_help: bool = True, **about: Any) -> argparse.ArgumentParser:
-    """A parser with a group of options for each dataclass."""
+def _parser(
+    kinds: Sequence[type], *, add_help: bool = True, whole: bool = False, **about: Any
+) -> argparse.ArgumentParser:
+    """A parser with a group of options for each dataclass; ``whole``: there are more, which --help-all shows."""
     # No abbreviations: a shortened training option must not be read as one of the verb's own.
     parser = argparse.ArgumentParser(formatter_class=HelpFormatter, add_help=add_help, allow_abbrev=False, **about)
+    # Shown here, and read before this parser is made.
+    parser.add_argument(
+        "--config", metavar="FILE", help="YAML file with values of options; those given here replace them."
+    )
     for kind in kinds:
         group = parser.add_argument_group(
             (kind.__doc__ or kind.__name__).partition("\n")[0].partition(":")[0].rstrip(".")
@@ -124,7 +136,7 @@ def _parser(kinds: Sequence[type], *, add_help: bool = True, **about: Any) -> ar
         hints = get_type_hints(kind)
         for option in fields(kind):
             _add_option(group, option, hints[option.name])
-    if add_help and issubclass(kinds[-1], MethodOptions):
+    if whole:
         parser.add_argument(
             "--help-all", action="store_true", help="show the training options of transformers too, and exit"
         )
@@ -144,17 +156,45 @@ def _whole_parser(kinds: Sequence[type], training: type, **about: Any) -> argpar
     return argparse.ArgumentParser(parents=parents, formatter_class=HelpFormatter, **about)
 
 
-def _expand(given: list[str], kinds: Sequence[type]) -> list[str]:
-    """Leading words and a YAML file as options; ``--image-width`` as ``--image_width``."""
+def _expand(words: list[str], kinds: Sequence[type]) -> tuple[str, list[str], list[str]]:
+    """A YAML file (empty: none), its values as options, and all other words; leading words as options too."""
     positional = [option.name for kind in kinds for option in fields(kind) if option.metadata.get("positional")]
+    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
+    if not positional and words and words[0].endswith((".yaml", ".yml")):
+        words = ["--config", *words]
+    file, values = "", []
+    if "--config" in words[:-1]:
+        place = words.index("--config")
+        file, words = words[place + 1], words[:place] + words[place + 2 :]
+        values = [_underscored(word) for word in option_tokens(read_mapping(file))]
     for name in positional:
-        if given and not given[0].startswith("-"):
-            given = [*given[1:], f"--{name}", given[0]]
-    if not positional:
-        given = given[1:] if given[:1] == ["--config"] else given
-        if given and given[0].endswith((".yaml", ".yml")):
-            given = [*option_tokens(read_mapping(given[0])), *given[1:]]
-    return [_underscored(word) for word in given]
+        if words and not words[0].startswith("-"):
+            words = [*words[1:], f"--{name}", words[0]]
+    return file, values, [_underscored(word) for word in words]
+
+
+def _names(*kinds: type) -> set[str]:
+    names = {option.name for kind in kinds for option in fields(kind)}
+    return names | {f"no_{name}" for name in names}
+
+
+def _refuse_unknown(
+    parser: argparse.ArgumentParser,
+    known: set[str],
+    file: str,
+    values: Sequence[str],
+    words: Sequence[str],
+    more: Callable[[], set[str]] | None = None,
+) -> None:
+    """Name an option that there is not, before argparse says which ones are missing; ``more`` adds to those known."""
+    for where, given in ((f"{file}: ", values), ("", words)):
+        for name in (word[2:].partition("=")[0] for word in given if word.startswith("--")):
+            if name not in known and more is not None:
+                known, more = known | more(), None
+            if name not in known:
+                near = difflib.get_close_matches(name, sorted(known), 1)
+                hint = f"did you mean --{near[0]}?" if near else "see --help"
+                parser.error(f"{where}--{name}: no such option ({hint})")
 
 
 def _underscored(word: str) -> str:
@@ -184,10 +224,9 @@ def _add_option(group: argparse._ArgumentGroup, option: Field[Any], hint: Any) -
     if kind in _METAVARS:
         settings["metavar"] = _METAVARS[kind]
     group.add_argument(f"--{option.name}", **settings)
-    if kind is bool and option.default is True:
-        group.add_argument(
-            f"--no_{option.name}", dest=option.name, action="store_false", default=True, help=argparse.SUPPRESS
-        )
+    if kind is bool:  # also where False is the default: a YAML file may say True
+        unset: dict[str, Any] = {"dest": option.name, "action": "store_false", "default": option.default}
+        group.add_argument(f"--no_{option.name}", **unset, help=argparse.SUPPRESS)
 
 
 def _without_none(hint: Any) -> Any:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from .export import ExportArguments, is_export
 from .export import main as export
-from .options import ImageOptions
+from .options import PageOptions
 from .parser import parse_arguments
 
 if TYPE_CHECKING:  # --help must not wait for torch
@@ -84,10 +84,10 @@ class PublishArguments:
 
 def command(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Run the command line."""
-    main(*parse_arguments(arguments, PublishArguments, ImageOptions, description=__doc__, prog=prog))
+    main(*parse_arguments(arguments, PublishArguments, PageOptions, description=__doc__, prog=prog))
 
 
-def main(args: PublishArguments, images: ImageOptions) -> Push:
+def main(args: PublishArguments, images: PageOptions) -> Push:
     """Publish and check.
 
     Returns:
@@ -96,7 +96,7 @@ def main(args: PublishArguments, images: ImageOptions) -> Push:
     return _publish_questions(args, images) if args.data is not None else _publish_student(args, images)
 
 
-def _publish_questions(args: PublishArguments, images: ImageOptions) -> Push:
+def _publish_questions(args: PublishArguments, images: PageOptions) -> Push:
     from datasets import DatasetDict, load_from_disk
 
     from hf_evl_ecg.hub.publish import publish_dataset, render_dataset
@@ -107,7 +107,7 @@ def _publish_questions(args: PublishArguments, images: ImageOptions) -> Push:
     return push
 
 
-def _publish_student(args: PublishArguments, images: ImageOptions) -> Push:
+def _publish_student(args: PublishArguments, images: PageOptions) -> Push:
     from hf_evl_ecg.cards.card import write_card
     from hf_evl_ecg.files import write_text
     from hf_evl_ecg.hub.publish import publish_student
@@ -129,7 +129,7 @@ def _publish_student(args: PublishArguments, images: ImageOptions) -> Push:
     return report.push
 
 
-def _exported(model: str, export_dir: str | None, images: ImageOptions) -> Path:
+def _exported(model: str, export_dir: str | None, images: PageOptions) -> Path:
     """The export that ``model`` is, or that is now made of it."""
     if is_export(model):
         return Path(model)

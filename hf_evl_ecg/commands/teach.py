@@ -61,7 +61,7 @@ def main(script: TeacherArguments, images: ImageOptions, lora: LoraOptions, trai
     from hf_evl_ecg.distillation.trainer import EVLECGTrainer
     from hf_evl_ecg.models.loading import load_model
 
-    draw = images.renderer(train=True)
+    draw = images.training_renderer()
     evaluated = training.eval_strategy != "no"
     train_questions = load_questions(script.data, "train", script.train_records)
     eval_questions = load_questions(script.data, "validation", script.eval_records) if evaluated else None

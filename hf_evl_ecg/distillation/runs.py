@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from transformers import EvalPrediction, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_evl_ecg.config import EVLECGConfig
-from hf_evl_ecg.method import AnswerOptions
 
 from .trainer import EVLECGTrainer
 
@@ -20,8 +19,10 @@ __all__ = ["TeacherConfig", "answer_metrics", "last_checkpoint", "save_student"]
 
 
 @dataclass
-class TeacherConfig(AnswerOptions, EVLECGConfig):
+class TeacherConfig(EVLECGConfig):
     """Training arguments without a teacher: ``alpha`` is 0."""
+
+    alpha: float = field(default=0.0, metadata={"help": "Must be 0: nothing is distilled here."})
 
     def __post_init__(self) -> None:
         super().__post_init__()

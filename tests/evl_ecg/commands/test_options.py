@@ -13,6 +13,7 @@ from hf_evl_ecg.__main__ import VERBS, main
 from hf_evl_ecg.commands import options
 from hf_evl_ecg.commands.parser import option_tokens, parse_arguments
 from hf_evl_ecg.drawing.palettes import PALETTES
+from hf_evl_ecg.method import AnswerOptions, DistillationOptions, MethodOptions
 
 
 @dataclass
@@ -60,6 +61,7 @@ def test_defaults_and_required():
         (["--name", "x"], "name", "x"),
         (["--name=a-b"], "name", "a-b"),
         (["--no_draw"], "draw", False),
+        (["--fast", "--no_fast"], "fast", False),
         (["--no-draw"], "draw", False),
         (["--draw", "False"], "draw", False),
         (["--draw"], "draw", True),
@@ -81,7 +83,8 @@ def test_every_kind_of_field(given, name, value):
         (["--kind", "other"], "invalid choice"),
         (["--fast", "perhaps"], "true or false"),
         (["--steps", "many"], "invalid int"),
-        (["--step", "1"], "unrecognized arguments: --step"),
+        (["--step", "1"], "--step: no such option (did you mean --steps?)"),
+        (["--zzz=1"], "--zzz: no such option (see --help)"),
     ],
 )
 def test_wrong_values_are_refused(given, message, capsys):
@@ -94,7 +97,7 @@ def test_wrong_values_are_refused(given, message, capsys):
 def test_a_yaml_file_comes_before_options(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("data: d\nsteps: 9\nrate: 2.0e-5\ndraw: false\nlayers: [1, 2]\nname:\n")
-    for given in ([str(path)], ["--config", str(path)]):
+    for given in ([str(path)], ["--config", str(path)], [f"--config={path}"]):
         assert read(*given) == Inside("d", 9, 2e-5, draw=False, layers=[1, 2])
         assert read(*given, "--steps", "1", "--draw").steps == 1
         assert read(*given, "--steps", "1", "--draw").draw
@@ -108,6 +111,10 @@ def test_leading_words(tmp_path):
     asked, inside = read("rec.yaml", "--data", "d", kinds=(Asked, Inside))
     assert (asked.record, inside.data) == ("rec.yaml", "d")
     assert read("--record", "r", "--again", "x", kinds=(Asked,)) == Asked("r", "x")
+    path = tmp_path / "asked.yaml"
+    path.write_text("record: r\nagain: x\n")
+    assert read("--config", str(path), kinds=(Asked,)) == Asked("r", "x")
+    assert read("q", "--config", str(path), kinds=(Asked,)) == Asked("q", "x")
 
 
 def test_training_arguments_read_what_is_left_over(tmp_path, capsys):
@@ -139,7 +146,33 @@ def test_training_arguments_read_what_is_left_over(tmp_path, capsys):
     assert re.search(r"--remove_unused_columns [^(]*\(default: True\)", text) is None, "EVLECGConfig's own default"
     with pytest.raises(SystemExit):
         parse_arguments([*given, "--learning_rat", "1"], Inside, description=None, training=training)
-    assert "unrecognized arguments: --learning_rat" in capsys.readouterr().err
+    assert "--learning_rat: no such option (did you mean --learning_rate?)" in capsys.readouterr().err
+
+
+def test_an_option_that_there_is_not_is_named_before_those_that_are_missing(tmp_path, capsys):
+    path = tmp_path / "run.yaml"
+    path.write_text("dta: d\n")
+    for given, message in ((["--dta", "d"], "error: --dta: no such"), ([str(path)], f"error: {path}: --dta: no such")):
+        with pytest.raises(SystemExit):
+            read(*given)
+        assert message in capsys.readouterr().err
+    for verb, given in (("teach", ["--lambda_ot", "1"]), ("teach", ["--alpha", "0"]), ("export", ["--augment", "0.5"])):
+        with pytest.raises(SystemExit):
+            main([verb, *given])
+        assert f"{given[0]}: no such option" in capsys.readouterr().err
+
+
+def test_teach_shows_what_has_an_effect(capsys):
+    with pytest.raises(SystemExit):
+        main(["teach", "--help"])
+    text = capsys.readouterr().out
+    assert "--max_length" in text
+    assert not re.search(
+        r"--(alpha|lambda_|mhca_|ot_|relation_|uld_|hidden_tokens|teacher_|aligner_|student_layer)", text
+    )
+    names = [{option.name for option in fields(kind)} for kind in (AnswerOptions, DistillationOptions, MethodOptions)]
+    assert names[0] | names[1] == names[2]
+    assert not names[0] & names[1]
 
 
 def test_help_says_what_matters(capsys):
@@ -158,8 +191,11 @@ def test_help_says_what_matters(capsys):
 
 
 def test_without_words_it_names_the_verbs(capsys):
-    assert main([]) == 0
-    out = capsys.readouterr().out
+    assert main([]) == main(["help"]) == 0
+    out, again = capsys.readouterr().out.split("Usage: ")[1:]
+    assert out == again
+    assert main(["--version"]) == 0
+    assert re.fullmatch(r"hf-mic-evl-ecg \d[\w.]+\n", capsys.readouterr().out)
     for verb in VERBS:
         (line,) = [line for line in out.splitlines() if line.split()[:1] == [verb]]
         assert len(line.split()) > 3
@@ -211,9 +247,11 @@ def test_image_options_reach_the_page():
     config = image.config()
     assert (config.width_px, config.height_px, config.layout.name, config.grid) == (448, 224, "6x2", "thick")
     assert (config.palette, config.footer, config.overflow) == (PALETTES["blue"], False, "clamp")
+    assert image.renderer() == options.PageOptions(448, 224, "6x2", "thick", "blue", False, "clamp").renderer()
     assert image.renderer().augment is None
-    assert image.renderer(train=True).augment.probability == 0.5
-    assert image.renderer().seed is None
+    assert image.training_renderer().augment.probability == 0.5
+    assert image.training_renderer().seed is None
+    assert options.ImageOptions(image_seed=3).training_renderer().seed == 3
     assert len(fields(image)) == 9, "a new option needs a line here"
 
 
