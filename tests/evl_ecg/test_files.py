@@ -70,7 +70,7 @@ def test_json_without_nan(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"name: [x", "cannot be read as YAML"), (b"\xff\xfe", "cannot be read as YAML"), (b"- a", "holds list"), (b"", "NoneType")],
+    [(b"name: [x", "cannot be read as YAML"), (b"\xff\xfe", "cannot be read as YAML"), (b"- a", "got list"), (b"", "NoneType")],
 )  # fmt: skip
 def test_what_maps_no_names_is_refused(tmp_path, content, message):
     (tmp_path / "a.yaml").write_bytes(content)
