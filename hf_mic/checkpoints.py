@@ -92,7 +92,7 @@ class AtomicCheckpointTrainer(SentenceTransformerTrainer):
 
 
 def _publish(staging: Path, name: str) -> None:
-    """Move a complete checkpoint out of the staging folder, in the place of one of the same name."""
+    """Move a complete checkpoint out of the staging folder, replacing one of the same name."""
     final = staging.parent / name
     if final.exists():
         os.replace(final, staging / "replaced")

@@ -73,7 +73,7 @@ class MICLoss(nn.Module):
         t: Sharpness of SIR's uniformity term.
         cv_mode: ``"diagonal"`` as in the paper, or ``"eigen"``, which also sees correlated coordinates.
         scope: ``"tokens"`` regularises hidden states of ``layers``; ``"pooled"`` applies the same formulas to the sentence
-            embeddings, with the batch in the place of the tokens: for losses with gradient caching, static embeddings and
+            embeddings, with the batch instead of the tokens: for losses with gradient caching, static embeddings and
             models without hidden states.
         distill: ``"similarity_kl"`` adds full-to-prefix self-distillation of the similarities within the batch.
         distill_weight: Weight of that term.

@@ -157,7 +157,7 @@ class MICOptions:
     layer_dims: dict[int, list[int]] | str | None = field(  # str second: how HfArgumentParser reads the command line
         default=None,
         metadata={
-            "help": "Pair layers with prefix lengths of their own, in the place of layers and reg_dims: a mapping, as JSON "
+            "help": "Pair layers with prefix lengths of their own, instead of layers and reg_dims: a mapping, as JSON "
             'on the command line, such as {"4": [16, 32], "6": [64, 128]}.'
         },
     )

@@ -90,13 +90,12 @@ def main(args: AdaptArguments, config: AdaptConfig) -> PrefixMap:
     Raises:
         ValueError: If vectors, texts or widths do not fit together.
     """
-    from sentence_transformers import SentenceTransformer
-
     from hf_mic.frozen.fit import fit_map
     from hf_mic.frozen.index import open_vectors, write_mapped_index
     from hf_mic.frozen.prefix_map import append_to_model
+    from hf_mic.inspection.inputs import load_encoder
 
-    model = SentenceTransformer(args.model) if args.model else None
+    model = load_encoder(args.model) if args.model else None
     if model is not None and args.texts is not None:
         vectors = model.encode(_read_texts(args), batch_size=64, show_progress_bar=True)
     else:

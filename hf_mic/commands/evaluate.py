@@ -114,19 +114,18 @@ def main(args: EvaluateArguments) -> dict[str, Any]:
     Raises:
         ValueError: If a task is not known, its data are not sound, or a dimension exceeds the width of a model.
     """
-    from sentence_transformers import SentenceTransformer
-
     from hf_mic.evaluation.evaluation import evaluate_model
     from hf_mic.evaluation.score_report import write_score_report
     from hf_mic.evaluation.score_tables import markdown_report
     from hf_mic.evaluation.text_tasks import load_tasks
+    from hf_mic.inspection.inputs import load_encoder
 
     tasks = load_tasks(args.tasks, args.data_dir, validation=args.validation)
     rows: list[dict[str, Any]] = []
     results: dict[str, Any] = {}
     for path, method, seed in zip(args.models, args.names(), args.each_seed(), strict=True):
         rows += evaluate_model(
-            SentenceTransformer(path, device=args.device),
+            load_encoder(path, device=args.device),
             tasks,
             args.dims,
             method=method,

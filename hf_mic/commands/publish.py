@@ -77,15 +77,14 @@ def main(args: PublishArguments) -> PublishReport:
         ValueError: If there is no card, or it is not complete.
         PublishError: If the Hub refused, or its copy computes something else.
     """
-    from sentence_transformers import SentenceTransformer
-
     from hf_mic.cards.study_card import write_card as render_study_card
     from hf_mic.hub.publish import publish_encoder, write_card
+    from hf_mic.inspection.inputs import load_encoder
     from hf_mic.results import read_results
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        SentenceTransformer(args.model).save_pretrained(scratch, create_model_card=False)
+        load_encoder(args.model).save_pretrained(scratch, create_model_card=False)
         card = Path(args.card) if args.card is not None else Path(args.model) / "README.md"
         if card.suffix in (".yaml", ".yml"):
             render_study_card(card, folder / "README.md")

@@ -40,7 +40,7 @@ class StudyArguments:
 
     plan: str = field(metadata={"help": "YAML file of the study; the word --plan may be left out."})
     model: str | None = field(
-        default=None, metadata={"help": "Encoder, a folder or a name on the Hub, in the place of the plan's."}
+        default=None, metadata={"help": "Encoder, a folder or a name on the Hub, instead of the plan's."}
     )
     data_dir: str = field(
         default=".",

@@ -24,6 +24,7 @@ from hf_mic.evaluation.tasks import Task
 from hf_mic.evaluation.training_data import load_training_data
 from hf_mic.frozen.head import KeepOrthogonal, add_dense_head
 from hf_mic.hub.publish import publish_encoder
+from hf_mic.inspection.inputs import load_encoder
 from hf_mic.trainer import MICTrainer
 from hf_mic.training_args import MICTrainingArguments
 
@@ -70,7 +71,7 @@ def _text_columns(args: TrainArguments, source: str) -> list[str]:
 
 def build_trainer(args: TrainArguments, training: MICTrainingArguments) -> MICTrainer:
     """The trainer with model, head and data as the arguments say."""
-    parts, model = load_data(args), SentenceTransformer(args.model)
+    parts, model = load_data(args), load_encoder(args.model)
     if args.max_seq_length is not None:
         model.max_seq_length = args.max_seq_length
     model.model_card_data.train_datasets = [
@@ -118,7 +119,7 @@ def score(
 ) -> dict[str, Any]:
     """Score the trained model and the truncated starting model; write json, markdown and picture."""
     options: dict[str, Any] = {"n_bootstrap": args.n_bootstrap, "progress_bar": True}
-    start = SentenceTransformer(args.model)
+    start = load_encoder(args.model)
     start.max_seq_length = model.max_seq_length
     rows = evaluate_model(start, tasks, dims, method="truncation", **options)
     rows += evaluate_model(model, tasks, dims, method=args.method, seed=training.seed, **options)
@@ -135,7 +136,7 @@ def warn_about_single_process() -> None:
     if os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_ADDR" in os.environ and not started:
         logger.warning(
             "Several CPU processes were asked for, one was started: accelerate needs MPI (--mpirun_hostfile) for more. Use "
-            "accelerate launch --multi_gpu --num_processes N -m hf_mic train ... --use_cpu in its place."
+            "accelerate launch --multi_gpu --num_processes N -m hf_mic train ... --use_cpu instead."
         )
 
 

@@ -56,7 +56,7 @@ def read_table(source: str | Path, *, split: str = "train", subset: str | None =
 
 
 def _read_file(path: Path, ending: str) -> dict[str, list[Any]]:
-    """Columns of a file; what cannot be read is refused with the name of the file."""
+    """Columns of a file; errors name the file."""
     try:
         if ending == ".parquet":
             return pyarrow.parquet.read_table(path).to_pydict()

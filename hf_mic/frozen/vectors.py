@@ -13,7 +13,7 @@ __all__ = ["FLOATS", "check_floats", "checked_vectors", "principal_axes", "unit_
 
 FLOATS = (np.float16, np.float32, np.float64)
 SCAN_ROWS = 16384  # rows held at once, so that an index on disk need not fit into memory
-COVARIANCE_ROWS = 100_000  # of more rows, this many are enough for the axes
+COVARIANCE_ROWS = 100_000  # rows sampled to estimate the axes
 
 
 def check_floats(embeddings: NDArray) -> None:

@@ -90,7 +90,7 @@ def push_encoder(
         # Last of all: whoever finds the tag finds files that came back whole and compute the same.
         if tag is not None and tag not in tags:
             api.create_tag(repo_id, tag=tag, revision=commit)
-    except Exception as error:  # also of the HTTP library, and of uploads in threads
+    except Exception as error:  # includes errors raised by the HTTP library and upload threads
         said = error if isinstance(error, PublishError) else f"{type(error).__name__}: {error}"
         raise PublishError(f"{said} {_how_far(api, repo_id, revision, head, sent)}") from error
     return Push(repo_id, revision, commit, commit != head, tag, tuple(sorted(_names(folder)))), difference

@@ -61,19 +61,6 @@ def test_the_version(capsys):
     assert capsys.readouterr().out == f"hf-mic-evl-ecg {hf_mic.__version__}\n"
 
 
-def test_all_options_of_training_are_shown(capsys):
-    with pytest.raises(SystemExit) as ended:
-        main(["train", "--help-all"])
-    assert ended.value.code == 0
-    text = capsys.readouterr().out
-    assert (
-        text.index("--method {mic")
-        < text.index("--gamma X")
-        < text.index("Training arguments of sentence-transformers:")
-    )
-    assert text.index("Training arguments of sentence-transformers:") < text.index("\n  --max_steps")
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -122,8 +109,40 @@ def test_a_file_that_cannot_be_used_is_one_message(words, text, message, capsys,
     assert message in said
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["adapt", "--texts", "texts.txt", "--model"],
+        ["evaluate", "--tasks", "sts=pairs.csv", "--models"],
+        ["inspect", "--texts", "texts.txt", "--model"],
+        ["publish", "--repo_id", "ann/mic", "--model"],
+        ["train", "--use_cpu", "--report_to", "none", "--data", "texts.txt", "--model"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_folder_without_an_encoder_is_one_message(words, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Path("texts.txt").write_text("one\ntwo\nthree\n")
+    Path("pairs.csv").write_text("sentence1,sentence2,score\na,b,1\nc,d,2\ne,f,3\n")
+    Path("empty").mkdir()
+    for folder in ("empty", "absent"):
+        assert main([*words, str(tmp_path / folder)]) == 2
+        assert f"error: No sentence-transformers model '{tmp_path / folder}' could be loaded" in capsys.readouterr().err
+
+
+def test_what_the_hub_cannot_do_is_one_message(monkeypatch, capsys, tmp_path, make_model):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    make_model().save_pretrained(str(tmp_path / "encoder"), create_model_card=False)
+    (tmp_path / "encoder" / "README.md").write_text("---\nlicense: mit\n---\n# Tiny\n")
+    assert main(["publish", str(tmp_path / "encoder"), "--repo_id", "ann/mic"]) == 2
+    message = capsys.readouterr().err
+    assert "error: OfflineModeIsEnabled" in message
+    assert message.rstrip().endswith("Nothing was sent.")
+
+
 def test_a_missing_package_is_named_with_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    monkeypatch.delitem(sys.modules, "hf_mic.inspection.inputs", raising=False)  # another test may have imported it
     assert main(["evaluate", "--models", "m"]) == 2
     message = capsys.readouterr().err
     assert "sentence_transformers is not installed" in message
