@@ -1,15 +1,17 @@
 """Publish a trained encoder on the Hugging Face Hub, and check what the Hub returns.
 
+One process on the CPU, whatever the encoder was trained on; a GPU or `accelerate launch` would change nothing:
+
     hf auth login
     python examples/mic/publish.py outputs/mic --repo_id your-name/mic --license apache-2.0 --tag v1.0
 
-The encoder is run on the CPU, whatever it was trained on. Nothing is public unless --no_private is given; the same again makes no
-commit. The same as `hf-mic publish`, whose --help says the rest.
+Nothing is public unless --no_private is given, so that a smoke run needs nothing but a name of its own; the same again makes no commit.
+The same as `hf-mic publish`, see its --help.
 """
 
 import sys
 
-from hf_mic.commands.publish import main, parse
+from hf_mic.__main__ import main
 
 if __name__ == "__main__":
-    main(*parse(sys.argv[1:]))
+    sys.exit(main(["publish", *sys.argv[1:]]))
