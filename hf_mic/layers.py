@@ -8,6 +8,7 @@ from numbers import Integral
 from sentence_transformers import SentenceTransformer
 
 from hf_mic.capture import embedding_width, transformer_of
+from hf_mic.statistics import check_prefixes
 
 __all__ = ["default_layers", "distilled_dims", "pooled_dims", "token_dims"]
 
@@ -75,7 +76,7 @@ def token_dims(
             f"layers {wrong} are out of range: the encoder has {num_layers} layers, allowed are 0 to {num_layers}."
         )
     for dims in chosen.values():
-        _check_below(dims, width)
+        check_prefixes(dims, width, allow_full=False)
     return {int(layer): dims for layer, dims in chosen.items()}
 
 
@@ -89,7 +90,7 @@ def pooled_dims(
     """
     width = embedding_width(model)
     dims = _prefixes(reg_dims, matryoshka_dims, width)
-    _check_below(dims, width)
+    check_prefixes(dims, width, allow_full=False)
     return dims
 
 
@@ -111,10 +112,3 @@ def distilled_dims(model: SentenceTransformer, matryoshka_dims: Sequence[int]) -
 
 def _prefixes(reg_dims: Sequence[int] | None, matryoshka_dims: Sequence[int], width: int) -> list[int]:
     return [dim for dim in matryoshka_dims if dim < width] if reg_dims is None else list(reg_dims)
-
-
-def _check_below(dims: Sequence[int], width: int) -> None:
-    if not dims:
-        raise ValueError(f"There is no prefix length below the width {width} to regularise; give reg_dims.")
-    if wrong := [dim for dim in dims if not 1 <= dim < width]:
-        raise ValueError(f"reg_dims {wrong} are out of range: the width is {width}, so prefixes are 1 to {width - 1}.")

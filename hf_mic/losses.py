@@ -284,12 +284,9 @@ def _is_distributed() -> bool:
 
 def _check_inner(loss: nn.Module, scope: str) -> None:
     """Refuse losses that Matryoshka learning cannot contain, or not in this scope."""
-    if isinstance(loss, MatryoshkaLoss):
-        raise ValueError("MICLoss builds the MatryoshkaLoss itself: pass its inner loss and its matryoshka_dims.")
-    if isinstance(loss, AdaptiveLayerLoss):
+    if isinstance(loss, MatryoshkaLoss | AdaptiveLayerLoss):
         raise ValueError(
-            f"{type(loss).__name__} runs on several layers, which MatryoshkaLoss, and so MICLoss, cannot contain: pass "
-            "its inner loss."
+            f"MICLoss builds the MatryoshkaLoss itself, which cannot contain {type(loss).__name__}: pass its inner loss."
         )
     if scope == "tokens" and uses_gradient_cache(loss):
         raise ValueError(

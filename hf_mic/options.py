@@ -13,6 +13,7 @@ __all__ = [
     "PAPER_DIMS",
     "MICOptions",
     "check_at_least",
+    "check_between",
     "check_choice",
     "check_distinct",
     "check_mic_options",
@@ -37,6 +38,18 @@ def check_at_least(name: str, value: int, least: int) -> None:
     """Refuse a number below the least that is allowed."""
     if value < least:
         raise ValueError(f"{name}={value}: must be at least {least}")
+
+
+def check_between(name: str, value: float, low: float, high: float) -> None:
+    """Refuse a number outside [low, high], and NaN.
+
+    Example:
+        >>> check_between("dim", 9, 1, 8)
+        Traceback (most recent call last):
+        ValueError: dim=9: must lie in [1, 8]
+    """
+    if not low <= value <= high:
+        raise ValueError(f"{name}={value}: must lie in [{low}, {high}]")
 
 
 def check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
@@ -242,8 +255,7 @@ class MICOptions:
                     f"matryoshka_weights needs one weight per entry of matryoshka_dims: got {self.matryoshka_weights} for "
                     f"{self.matryoshka_dims}."
                 )
-            if min(self.matryoshka_weights) < 0:
-                raise ValueError(f"matryoshka_weights={self.matryoshka_weights}: must be >= 0")
+            check_number("matryoshka_weights", min(self.matryoshka_weights))
         if self.layer_dims is not None and (self.layers is not None or self.reg_dims is not None):
             raise ValueError("layer_dims replaces layers and reg_dims: give either it or them.")
         options = self.mic_options()
@@ -257,8 +269,7 @@ class MICOptions:
         """
         if self.matryoshka_dims is None:
             return sorted({width, *(dim for dim in PAPER_DIMS if dim < width)}, reverse=True)
-        if too_long := [dim for dim in self.matryoshka_dims if dim > width]:
-            raise ValueError(f"matryoshka_dims {too_long} exceed the width {width} of the model's embeddings.")
+        check_between("matryoshka_dims", max(self.matryoshka_dims), 1, width)
         return list(self.matryoshka_dims)
 
     def mic_options(self) -> dict[str, Any]:

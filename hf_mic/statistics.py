@@ -145,7 +145,9 @@ def check_prefixes(dims: Sequence[int], width: int, *, allow_full: bool) -> None
     """
     upper = width if allow_full else width - 1
     if len(dims) == 0:
-        raise ValueError("dims is empty; give at least one prefix length.")
+        raise ValueError(
+            f"dims is empty: give a prefix length from 1 to {upper} (reg_dims, or shorter matryoshka_dims)"
+        )
     if wrong := [dim for dim in dims if not 1 <= dim <= upper]:
         reason = "" if allow_full else ", since a prefix of the full width leaves no residual"
         raise ValueError(f"dims {wrong} are out of range: the width is {width}, allowed are 1 to {upper}{reason}.")

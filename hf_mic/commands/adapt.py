@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_mic.frozen.config import AdaptConfig
-from hf_mic.options import check_at_least
+from hf_mic.options import check_at_least, check_between
 
 from .options import parse_options
 
@@ -65,14 +65,22 @@ class AdaptArguments:
     )
 
     def __post_init__(self) -> None:
-        if (self.embeddings is None) == (self.texts is None):
-            raise ValueError("Give either --embeddings (a .npy file) or --texts (with --model) to fit on.")
-        if self.texts is not None and self.model is None:
-            raise ValueError("--texts needs --model to embed them.")
         if self.max_texts is not None:
             check_at_least("max_texts", self.max_texts, 3)
-        if self.output_dim is not None and self.embeddings is None and self.index is None:
-            raise ValueError("output_dim is the width of the written index: give --index or --embeddings too.")
+        to_write = self.embeddings is not None or self.index is not None
+        for fits, needed in (
+            (
+                (self.embeddings is None) != (self.texts is None),
+                "Give either --embeddings (a .npy file) or --texts to fit on.",
+            ),
+            (self.texts is None or self.model is not None, "--texts needs --model to embed them."),
+            (
+                self.output_dim is None or to_write,
+                "--output_dim is the width of the index: give --index or --embeddings too.",
+            ),
+        ):
+            if not fits:
+                raise ValueError(needed)
 
 
 def parse(words: Sequence[str]) -> tuple[AdaptArguments, AdaptConfig]:
@@ -103,8 +111,8 @@ def main(args: AdaptArguments, config: AdaptConfig) -> PrefixMap:
     index, width = args.index or args.embeddings, vectors.shape[-1]
     if index is not None and open_vectors(index).shape[1:] != (width,):
         raise ValueError(f"{index} must hold vectors of the width {width} that the map is fitted on.")
-    if args.output_dim is not None and not 1 <= args.output_dim <= width:
-        raise ValueError(f"output_dim={args.output_dim}: must lie in [1, {width}], the width of the embeddings")
+    if args.output_dim is not None:
+        check_between("output_dim", args.output_dim, 1, width)  # before the fit
     fitted = fit_map(vectors, config)
     output = Path(args.output_dir)
     fitted.save(output / "map.safetensors")

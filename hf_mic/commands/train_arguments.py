@@ -91,15 +91,22 @@ class TrainArguments:
     study: str = field(default="mic_train", metadata={"help": "Name of the results json, md and png in output_dir."})
 
     def __post_init__(self) -> None:
-        if self.kinds is not None and len(self.kinds) not in (1, len(self.data)):
-            raise ValueError(f"--kinds needs one entry, or one per source: {len(self.data)}, got {len(self.kinds)}.")
-        if self.unsupervised and self.kinds is not None:
-            raise ValueError("--unsupervised takes the texts of all kinds alike: leave --kinds out.")
-        if self.score_range is not None and len(self.score_range) != 2:
-            raise ValueError(f"--score_range needs two numbers, lowest and highest, got {self.score_range}.")
         check_number("head_learning_rate", self.head_learning_rate, positive=True)
         if isinstance(self.columns, str):
             with suppress(json.JSONDecodeError):  # then it is no mapping, which is refused below
                 self.columns = json.loads(self.columns)
-        if self.columns is not None and not isinstance(self.columns, Mapping):
-            raise ValueError(f'--columns must be a mapping such as {{"anchor": "question"}}, got {self.columns!r}.')
+        kinds, pair, mapping = self.kinds, self.score_range, self.columns
+        for fits, needed in (
+            (kinds is None or len(kinds) in (1, len(self.data)), f"--kinds {kinds}: one entry, or one per source"),
+            (
+                kinds is None or not self.unsupervised,
+                "--unsupervised takes the texts of all kinds alike: leave --kinds out",
+            ),
+            (pair is None or len(pair) == 2, f"--score_range {pair}: two numbers are needed, lowest and highest"),
+            (
+                mapping is None or isinstance(mapping, Mapping),
+                f'--columns {mapping!r}: a mapping such as {{"anchor": "question"}}',
+            ),
+        ):
+            if not fits:
+                raise ValueError(needed)

@@ -8,7 +8,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Router
 from tqdm.auto import tqdm
 
-from hf_mic.options import check_at_least, check_distinct
+from hf_mic.options import check_at_least, check_between, check_distinct
 
 from . import metrics
 from .precision import bytes_per_vector, check_precisions
@@ -116,8 +116,7 @@ def score_embeddings(
     _check_request(tasks, dims, precisions, n_bootstrap)
     index = TextIndex(tasks, separate_queries=embed_queries is not None)
     embeddings = index.embed(embed, embed_queries)
-    if max(dims) > embeddings.shape[1]:
-        raise ValueError(f"dims {list(dims)} exceed the width {embeddings.shape[1]} of the embeddings.")
+    check_between("dims", max(dims), 1, embeddings.shape[1])  # before the shorter ones are scored
     rows: list[dict[str, Any]] = []
     resamples = {
         task.name: metrics.bootstrap_counts(count_test_items(task), n_bootstrap, bootstrap_seed)
@@ -155,11 +154,9 @@ def _row(method: str, seed: int | None, task: str, view: TextView, score: Score)
 
 
 def _check_request(tasks: Sequence[Task], dims: Sequence[int], precisions: Sequence[str], n_bootstrap: int) -> None:
-    if not tasks:
-        raise ValueError("tasks is empty: give at least one task.")
     names = [task.name for task in tasks]
-    if len(set(names)) < len(names):
-        raise ValueError(f"Task names must differ, got {names}.")
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"tasks={names}: at least one is needed, and their names must differ")
     check_distinct("dims", dims)
     check_precisions(precisions)
     check_at_least("n_bootstrap", n_bootstrap, 0)

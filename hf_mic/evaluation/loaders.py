@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from .tables import parse_scores, read_columns, read_table
+from .tables import parse_scores, read_columns, read_table, require_columns
 from .tasks import ClassificationTask, PairClassificationTask, RetrievalTask, STSTask, stratified_split
 
 __all__ = ["load_banking77", "load_classification", "load_pair_classification", "load_retrieval", "load_sts"]
@@ -136,10 +136,8 @@ def load_pair_classification(
     for source, split in ((dev, dev_split), (test, test_split)):
         table = read_columns(source, list(names.values()), split=split)
         labels = parse_scores(table[names["label"]], names["label"], source)
-        if bad := [label for label in labels if label not in (0, 1)]:
-            raise ValueError(f"{source}: column {names['label']!r} must hold 0 or 1, found {bad[0]:g}.")
         pairs = list(zip(table[names["sentence1"]], table[names["sentence2"]], strict=True))
-        parts.append((pairs, [int(label) for label in labels]))
+        parts.append((pairs, labels))  # the task refuses all but 0 and 1
     return PairClassificationTask(name, *parts[0], *parts[1])
 
 
@@ -152,8 +150,7 @@ def _names(columns: Mapping[str, str] | None, *expected: str) -> dict[str, str]:
 
 def _by_id(table: Mapping[str, list], source: str) -> dict[str, str]:
     """Texts of a corpus or of queries by their id."""
-    if missing := [column for column in ("_id", "text") if column not in table]:
-        raise ValueError(f"{source} has no column {missing}. Its columns are {list(table)}.")
+    require_columns(table, ("_id", "text"), source)
     for number, (key, text) in enumerate(zip(table["_id"], table["text"], strict=True), start=1):
         if key is None or not isinstance(text, str):
             raise ValueError(

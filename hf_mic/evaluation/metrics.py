@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hf_mic.options import check_between
+
 __all__ = [
     "average_precision",
     "best_threshold",
@@ -60,9 +62,7 @@ def truncate(embeddings: Floats, dim: int) -> Floats:
         >>> truncate(np.array([[3.0, 4.0, 12.0]]), 2)
         array([[0.6, 0.8]])
     """
-    width = embeddings.shape[1]
-    if not 1 <= dim <= width:
-        raise ValueError(f"Cannot truncate {width}-dimensional embeddings to {dim}: choose a dim from 1 to {width}.")
+    check_between("dim", dim, 1, embeddings.shape[1])
     return normalize(embeddings[:, :dim])
 
 

@@ -13,7 +13,7 @@ import datasets
 import pyarrow
 import pyarrow.parquet
 
-__all__ = ["parse_scores", "pick_columns", "read_columns", "read_table"]
+__all__ = ["check_texts", "parse_scores", "pick_columns", "read_columns", "read_table", "require_columns"]
 
 EXTENSIONS = (".csv", ".tsv", ".jsonl", ".parquet", ".txt")
 
@@ -138,8 +138,7 @@ def pick_columns(table: Mapping[str, list[Any]], columns: Sequence[str], source:
         >>> pick_columns({"a": ["x"], "b": ["y"]}, ["b"], "pairs.csv")
         {'b': ['y']}
     """
-    if missing := [name for name in columns if name not in table]:
-        raise ValueError(f"{source} has no column {missing}. Its columns are {list(table)}: map them with `columns`.")
+    require_columns(table, columns, source)
     for name in columns:
         for number, cell in enumerate(table[name], start=1):
             blank = cell is None or (isinstance(cell, str) and not cell.strip())
@@ -148,6 +147,27 @@ def pick_columns(table: Mapping[str, list[Any]], columns: Sequence[str], source:
                     f"{source}, row {number}: column {name!r} is {cell!r}. Fill in or remove rows with missing values."
                 )
     return {name: table[name] for name in columns}
+
+
+def require_columns(table: Mapping[str, list[Any]], columns: Sequence[str], source: str | Path) -> None:
+    """Refuse a table that lacks a column; the message names those that are there.
+
+    Raises:
+        ValueError: If a column is missing.
+    """
+    if missing := [name for name in columns if name not in table]:
+        raise ValueError(f"{source} has no column {missing}. Its columns are {list(table)}: map them with `columns`.")
+
+
+def check_texts(values: Sequence[Any], column: str, source: str | Path) -> None:
+    """Refuse a column with cells that are no text, such as the numbers of a jsonl or parquet file.
+
+    Raises:
+        ValueError: If a cell is no text; the message names the row, counted from 1 without the header.
+    """
+    for number, value in enumerate(values, start=1):
+        if not isinstance(value, str):
+            raise ValueError(f"{source}, row {number}: column {column!r} holds {value!r}, not a text.")
 
 
 def parse_scores(values: Sequence[Any], column: str, source: str | Path) -> list[float]:

@@ -112,9 +112,9 @@ class PairClassificationTask:
 
     name: str
     dev_pairs: Sequence[tuple[str, str]]
-    dev_labels: Sequence[int]
+    dev_labels: Sequence[float]
     test_pairs: Sequence[tuple[str, str]]
-    test_labels: Sequence[int]
+    test_labels: Sequence[float]
 
     def __post_init__(self) -> None:
         _check_lengths(self.name, dev_pairs=self.dev_pairs, dev_labels=self.dev_labels)

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from hf_mic.options import check_choice
+
 from .loaders import load_banking77, load_classification, load_pair_classification, load_retrieval, load_sts
 from .tasks import Task
 
@@ -83,8 +85,8 @@ def load_text_tasks(
     Raises:
         ValueError: If a name is unknown.
     """
-    if unknown := sorted(set(names) - {"stsb", "banking77", "scifact"}):
-        raise ValueError(f"Unknown tasks {unknown}: choose from stsb, banking77, scifact.")
+    for name in names:
+        check_choice("task", name, ("stsb", "banking77", "scifact"))
     folder = None if data_dir is None else Path(data_dir)
     if folder is not None and not folder.is_dir():
         raise ValueError(f"{folder} is not a folder: give the folder that holds stsb/, classification/ and retrieval/.")

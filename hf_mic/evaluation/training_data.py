@@ -6,7 +6,9 @@ from typing import Any
 
 import datasets
 
-from .tables import parse_scores, pick_columns, read_table
+from hf_mic.options import check_at_least, check_choice
+
+from .tables import check_texts, parse_scores, pick_columns, read_table
 
 __all__ = ["KINDS", "load_training_data", "simcse_pairs"]
 
@@ -72,10 +74,9 @@ def load_training_data(
         {'sentence1': 'A plane is taking off.', 'sentence2': 'An air plane is taking off.', 'score': 1.0}
     """
     mapping = _checked_mapping(columns)
-    if max_rows is not None and max_rows < 1:
-        raise ValueError(f"max_rows must be at least 1, got {max_rows}.")
-    if kind is not None and kind not in KINDS:
-        raise ValueError(f"Unknown kind {kind!r}: choose from {', '.join(KINDS)}.")
+    check_choice("kind", kind, (None, *KINDS))
+    if max_rows is not None:
+        check_at_least("max_rows", max_rows, 1)
     table = read_table(source, split=split, subset=subset)
     kind = kind or _infer_kind(source, table, mapping)
     if unused := sorted(set(mapping) - set(KINDS[kind])):
@@ -84,7 +85,7 @@ def load_training_data(
     cut = {name: values[:max_rows] for name, values in table.items()}
     table = pick_columns(cut, [name for names in wanted.values() for name in names], source)
     for name in (name for target, names in wanted.items() if target != "score" for name in names):
-        _check_texts(table[name], name, source)
+        check_texts(table[name], name, source)
     if kind == "single":
         return simcse_pairs([text for row in zip(*table.values(), strict=True) for text in row])
     result: dict[str, list[Any]] = {target: table[names[0]] for target, names in wanted.items()}
@@ -95,11 +96,6 @@ def load_training_data(
 
 
 def _checked_mapping(columns: Mapping[str, str | Sequence[str]] | None) -> dict[str, list[str]]:
-    known = {name for names in KINDS.values() for name in names}
-    if unknown := sorted(set(columns or {}) - known):
-        raise ValueError(
-            f"columns maps {unknown}: its keys must be of {sorted(known)}, its values names in the source."
-        )
     mapping = {key: [names] if isinstance(names, str) else list(names) for key, names in (columns or {}).items()}
     for key, names in mapping.items():
         if not names or (len(names) > 1 and key != "text"):
@@ -113,14 +109,8 @@ def _infer_kind(source: str | Path, table: Mapping[str, list], mapping: Mapping[
             return kind
     raise ValueError(
         f"{source}: cannot tell what its columns {list(table)} are. Expected the columns of one of {KINDS}: map them with "
-        "`columns`."
+        f"`columns` (which maps {sorted(mapping)})."
     )
-
-
-def _check_texts(values: Sequence[Any], name: str, source: str | Path) -> None:
-    for number, value in enumerate(values, start=1):
-        if not isinstance(value, str):
-            raise ValueError(f"{source}, row {number}: column {name!r} holds {value!r}, not a text.")
 
 
 def _rescale(scores: Sequence[float], score_range: tuple[float, float], source: str | Path) -> list[float]:

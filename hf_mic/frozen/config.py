@@ -96,16 +96,12 @@ class AdaptConfig:
             check_number(name, getattr(self, name))
         if not any(getattr(self, name) for name in weights):
             raise ValueError(f"{', '.join(weights)} are all 0: nothing is optimised (give one of them)")
-        for name, least in (("batch_size", 3), ("steps", 1), ("hidden_dim", 1), ("neighbours", 0), ("seed", 0)):
+        for name, least in (("steps", 1), ("hidden_dim", 1), ("neighbours", 0), ("seed", 0)):
             check_at_least(name, getattr(self, name), least)
         if not 0 <= self.warmup_ratio < 1:
             raise ValueError(f"warmup_ratio={self.warmup_ratio}: must lie in [0, 1)")
-        # Distillation compares a row with at least two others, see similarity_distillation_loss.
-        if self.batch_size // (self.neighbours + 1) < 3:
-            raise ValueError(
-                f"neighbours={self.neighbours}: a batch of {self.batch_size} must hold three rows with their neighbours "
-                "(raise batch_size)"
-            )
+        # Distillation compares a row with at least two others (and their neighbours), see similarity_distillation_loss.
+        check_at_least(f"neighbours={self.neighbours}, batch_size", self.batch_size, 3 * (self.neighbours + 1))
         if self.neighbours:
             check_at_least("pool_size", self.pool_size, self.batch_size)
         check_distinct("dims", self.dims)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from hf_mic.files import replaced_file
+from hf_mic.options import check_between
 
 from .vectors import FLOATS, check_floats, unit_rows
 
@@ -86,8 +87,7 @@ class PrefixMap:
         if embeddings.ndim != 2 or embeddings.shape[1] != self.width:
             raise ValueError(f"This map takes embeddings of shape (N, {self.width}), got {embeddings.shape}.")
         check_floats(embeddings)
-        if not 1 <= dim <= self.width:
-            raise ValueError(f"dim={dim}: must lie in [1, {self.width}]")
+        check_between("dim", dim, 1, self.width)
         if out is None:
             out = np.empty((len(embeddings), dim), dtype=np.float32)
         elif out.shape != (len(embeddings), dim) or out.dtype not in FLOATS:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from hf_mic.options import check_between
+
 __all__ = ["CayleyAdam", "cayley_step", "nearest_orthogonal"]
 
 
@@ -105,8 +107,8 @@ class CayleyAdam(torch.optim.Optimizer):
                     raise ValueError(
                         f"CayleyAdam rotates square matrices, got a parameter of shape {tuple(param.shape)}."
                     )
-                if columns is not None and not 1 <= columns <= param.size(1):
-                    raise ValueError(f"columns={columns}: must lie in [1, {param.size(1)}]")
+                if columns is not None:
+                    check_between("columns", columns, 1, param.size(1))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]

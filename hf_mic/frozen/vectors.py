@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hf_mic.statistics import check_prefixes
+
 __all__ = ["FLOATS", "check_floats", "checked_vectors", "principal_axes", "unit_rows"]
 
 FLOATS = (np.float16, np.float32, np.float64)
@@ -74,8 +76,7 @@ def checked_vectors(embeddings: NDArray | Tensor, dims: Sequence[int], batch_siz
         raise ValueError(f"Embeddings must have shape (N, D), got {embeddings.shape}.")
     check_floats(embeddings)
     count, width = embeddings.shape
-    if max(dims) >= width:
-        raise ValueError(f"dims {dims} must all lie below the width {width} of the embeddings.")
+    check_prefixes(dims, width, allow_full=False)
     if count < batch_size:
         raise ValueError(
             f"A batch of {batch_size} needs at least as many embeddings, got {count}: lower batch_size, or give "

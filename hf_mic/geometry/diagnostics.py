@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_mic.options import check_at_least
+from hf_mic.options import check_at_least, check_distinct
 
 from .directions import alignment, mean_cosine, uniformity
 from .linalg import (
@@ -108,8 +108,7 @@ def geometry_report(
     x = as_matrix(take(embeddings, draw(len(embeddings), max_rows, seed)))
     n, width = x.shape
     widths = sorted(prefix_width(dim, width, full=True) for dim in dims)
-    if not widths or len(set(widths)) < len(widths):
-        raise ValueError(f"dims must be a non-empty list without repetition, got {list(dims)}")
+    check_distinct("dims", widths)
     sides = None if pairs is None else _pair_sides(embeddings, pairs, max_rows, seed)
     centred = centre(x)
     raw, factor = factorise(x), factorise(centred)

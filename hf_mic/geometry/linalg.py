@@ -13,6 +13,8 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
+from hf_mic.options import check_at_least
+
 __all__ = [
     "Matrix",
     "as_matrix",
@@ -72,8 +74,8 @@ def draw(n: int, size: int | None, seed: int) -> np.ndarray:
         >>> draw(3, None, seed=0), len(draw(100, 10, seed=0))
         (array([0, 1, 2]), 10)
     """
-    if size is not None and size < 1:
-        raise ValueError(f"size={size}: a sample needs at least one row")
+    if size is not None:
+        check_at_least("size", size, 1)
     if size is None or size >= n:
         return np.arange(n)
     return np.sort(np.random.default_rng(seed).choice(n, size, replace=False))

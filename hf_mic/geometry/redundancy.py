@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from hf_mic.options import check_choice
+from hf_mic.options import check_between, check_choice
 
 from .linalg import (
     Matrix,
@@ -91,8 +91,7 @@ def knn_overlap(
     """
     check_choice("measure", measure, ("recall", "jaccard"))
     x = as_matrix(embeddings)
-    if not 1 <= k < len(x):
-        raise ValueError(f"k={k}: must be between 1 and N - 1 = {len(x) - 1}")
+    check_between("k", k, 1, len(x) - 1)
     dim = prefix_width(dim, x.shape[1], full=True)
     queries = draw(len(x), max_queries, seed)
     common = shared(neighbours(x, queries, k), neighbours(x[:, :dim], queries, k))

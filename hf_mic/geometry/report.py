@@ -28,8 +28,6 @@ def geometry_table(rows: Sequence[Mapping[str, Any]]) -> str:
         |---:|---:|
         | 2 | 0.125 |
     """
-    if not rows:
-        raise ValueError("no rows: pass what geometry_report returned")
     settings = ("dim", "n", "knn_k")
     names = [name for name in rows[0] if name not in settings and any(row[name] is not None for row in rows)]
     lines = [f"| {' | '.join(['dim', *names])} |", f"|{'---:|' * (len(names) + 1)}"]

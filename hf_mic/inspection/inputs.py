@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
 
-from hf_mic.evaluation.tables import read_columns, read_table
+from hf_mic.evaluation.tables import check_texts, read_columns, read_table
 
 from .settings import InspectionError
 
@@ -44,14 +44,13 @@ def read_texts(sources: Iterable[str | Path], columns: Sequence[str] | None = No
         columns: Columns that hold texts. Default: ``text``, or the only column there is.
 
     Raises:
-        InspectionError: If it is not clear which column holds the texts, or a cell is no text.
-        ValueError: If a file is malformed or empty, a column is missing or a cell blank.
+        InspectionError: If it is not clear which column holds the texts.
+        ValueError: If a file is malformed or empty, a column is missing, or a cell blank or no text.
     """
     texts: dict[str, None] = {}
     for source in sources:
         for name, values in read_columns(source, columns or _text_column(source)).items():
-            if bad := [value for value in values if not isinstance(value, str)]:
-                raise InspectionError(f"{source}: column {name!r} holds {bad[0]!r}, not a text; choose text_columns.")
+            check_texts(values, name, source)
             texts.update(dict.fromkeys(values))
     return list(texts)
 

@@ -77,8 +77,8 @@ def inspect_model(
         progress_bar: Show progress.
 
     Raises:
-        InspectionError: Neither texts nor tasks, too few distinct texts, an unknown prompt, dims beyond the width, or
-            embeddings that are all equal or not finite.
+        InspectionError: Too few distinct texts in the texts or tasks, or embeddings that are all equal.
+        ValueError: An unknown prompt, dims beyond the width, or embeddings that are not finite.
 
     Example:
         >>> found = inspect_model(SentenceTransformer("all-MiniLM-L6-v2"), sentences)  # doctest: +SKIP
@@ -87,12 +87,6 @@ def inspect_model(
     """
     settings = settings or InspectionSettings()
     given = None if texts is None else list(dict.fromkeys(texts))
-    if given is None and not tasks:
-        raise InspectionError(
-            "Nothing to embed: give texts like those the model will see (--texts FILE), or tasks that bring their own (--tasks)."
-        )
-    if settings.prompt_name is not None and settings.prompt_name not in model.prompts:
-        raise InspectionError(f"The model has no prompt {settings.prompt_name!r}, it has {sorted(model.prompts)}.")
     # Everything is measured from the full width, whatever encode would return.
     truncate_dim, model.truncate_dim = model.truncate_dim, None
     try:
@@ -131,8 +125,8 @@ def _embed(
     pool = list(index.documents) if given is None else given
     if len(pool) < 2 * settings.k + 1:
         raise InspectionError(
-            f"{len(pool)} distinct texts are too few to compare {settings.k} neighbours: give at least {2 * settings.k + 1}; "
-            "some thousand describe a model better."
+            f"{len(pool)} distinct texts are too few to compare {settings.k} neighbours: give at least {2 * settings.k + 1} "
+            "like those the model will see (--texts FILE), or tasks that bring their own (--tasks)."
         )
     rows = draw(len(pool), settings.max_texts, settings.seed)
     chosen = [pool[row] for row in rows]

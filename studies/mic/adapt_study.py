@@ -39,6 +39,7 @@ from hf_mic.evaluation.text_tasks import load_text_tasks
 from hf_mic.files import read_mapping, replaced_file, write_text
 from hf_mic.frozen.config import AdaptConfig
 from hf_mic.frozen.fit import fit_map
+from hf_mic.options import check_choice
 from hf_mic.results import read_results, write_results
 
 METRICS = ("spearman", "accuracy_standardised", "ndcg@10")
@@ -159,8 +160,7 @@ def read_plan(path: str | Path) -> dict[str, Any]:
     """
     plan = read_mapping(path, PLAN_KEYS, PLAN_KEYS)
     for name, method in plan["methods"].items():
-        if method["type"] not in ("truncation", "pca", "map"):
-            raise ValueError(f"{path}: type of {name} must be truncation, pca or map, got {method['type']!r}.")
+        check_choice(f"{path}: type of {name}", method["type"], ("truncation", "pca", "map"))
         if method["type"] != "truncation" and method["text"] not in plan["texts"]:
             raise ValueError(
                 f"{path}: {name} is fitted on {method['text']!r}, which is not among {sorted(plan['texts'])}."

@@ -15,9 +15,7 @@ It shows that the pieces work together. A few dozen steps with one seed do not r
 """
 
 import itertools
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -35,25 +33,17 @@ from hf_mic import MICTrainer, MICTrainingArguments
 from hf_mic.cards.card import complete_model_card
 from hf_mic.commands.options import parse_options
 from hf_mic.evaluation.evaluation import evaluate_model, precomputed, score_embeddings
+from hf_mic.evaluation.metrics import normalize
 from hf_mic.evaluation.score_report import write_score_report
 from hf_mic.evaluation.score_tables import markdown_report
 from hf_mic.frozen.vectors import principal_axes
+from hf_mic.hub.publish import reload_embeddings
 
 STUDY = "demo_mic"
 LIMITS = (
     "A demonstration: a few dozen training steps on generated English ECG statements. Not for clinical use.",
     "The statements come from templates; real reports are more varied, and scores on them may be lower.",
 )
-RELOAD = """
-import sys
-sys.modules["hf_mic"] = None  # an attempt to import it fails
-import numpy as np
-from sentence_transformers import SentenceTransformer
-model, dim, texts, target = sys.argv[1:]
-encoder = SentenceTransformer(model, truncate_dim=int(dim), device="cpu")
-lines = open(texts, encoding="utf-8").read().splitlines()
-np.save(target, encoder.encode(lines, normalize_embeddings=True))
-"""
 
 
 @dataclass
@@ -174,21 +164,14 @@ def check_reload(model: SentenceTransformer, folder: Path, statements: Sequence[
         Largest absolute difference of a coordinate.
 
     Raises:
-        RuntimeError: If the process fails, or a coordinate differs by more than 1e-4.
+        PublishError: If the process fails.
+        RuntimeError: If a coordinate differs by more than 1e-4.
     """
     texts = [statement.phrasings[0] for statement in statements[:32]]
-    with tempfile.TemporaryDirectory() as scratch:
-        listed, target = Path(scratch, "texts.txt"), Path(scratch, "embeddings.npy")
-        listed.write_text("\n".join(texts), encoding="utf-8")
-        command = [sys.executable, "-c", RELOAD, str(folder.resolve()), str(dim), str(listed), str(target)]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=scratch)
-        if done.returncode:
-            raise RuntimeError(f"The saved model could not be loaded in a fresh process:\n{done.stderr}")
-        loaded = np.load(target)
+    loaded = reload_embeddings(folder, texts, truncate_dim=dim)
     prefixes = model.encode(texts)[:, :dim]
-    expected = prefixes / np.linalg.norm(prefixes, axis=1, keepdims=True)
-    difference = float(np.abs(loaded - expected).max())
-    if loaded.shape != expected.shape or not difference < 1e-4:
+    difference = float(np.abs(normalize(loaded) - normalize(prefixes)).max())
+    if not difference < 1e-4:
         raise RuntimeError(f"The saved model differs from the trained one by {difference:.1e} at {dim} dimensions.")
     return difference
 

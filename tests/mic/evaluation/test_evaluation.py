@@ -283,9 +283,9 @@ def test_unusable_requests_are_refused(sts):
         return score_embeddings(given, function, dims, method="m", **options)
 
     for arguments, message in (
-        ({"given": ()}, "tasks is empty"),
-        ({"given": (sts, sts)}, "Task names must differ"),
-        ({"dims": (4, 21)}, "exceed the width 20"),
+        ({"given": ()}, "at least one is needed"),
+        ({"given": (sts, sts)}, "names must differ"),
+        ({"dims": (4, 21)}, r"dims=21: must lie in \[1, 20\]"),
         ({"dims": (0,)}, "must be distinct"),
         ({"dims": (4, 4)}, "must be distinct"),
         ({"dims": ()}, "must be distinct"),

@@ -28,7 +28,7 @@ def test_truncate_renormalises_and_leaves_zero_rows():
     assert short.dtype == np.float32
     np.testing.assert_allclose(metrics.truncate(metrics.normalize(vectors)[:1], 2), short[:1], rtol=1e-6)
     for dim in (0, 4):
-        with pytest.raises(ValueError, match="choose a dim from 1 to 3"):
+        with pytest.raises(ValueError, match=r"must lie in \[1, 3\]"):
             metrics.truncate(vectors, dim)
 
 

@@ -52,7 +52,7 @@ def test_kind_is_inferred_and_can_be_chosen(tmp_path):
     assert load_training_data(path).to_list() == [{"anchor": "a", "positive": "p", "negative": "n"}]
     assert load_training_data(path).column_names == list(KINDS["triplets"])
     assert load_training_data(path, "pairs").to_list() == [{"anchor": "a", "positive": "p"}]
-    with pytest.raises(ValueError, match="Unknown kind 'tuples': choose from pairs"):
+    with pytest.raises(ValueError, match="kind='tuples': must be one of None, 'pairs'"):
         load_training_data(path, "tuples")
 
 
@@ -64,7 +64,7 @@ def test_column_mapping(tmp_path):
     assert sentences["anchor"] == sentences["positive"] == ["q1", "a1", "q2", "a2"]
     with pytest.raises(ValueError, match=r"cannot tell what its columns \['question', 'answer'\] are"):
         load_training_data(path)
-    with pytest.raises(ValueError, match=r"columns maps .'query'."):
+    with pytest.raises(ValueError, match=r"`columns` \(which maps \['query'\]\)"):
         load_training_data(path, columns={"query": "question"})
     with pytest.raises(ValueError, match="only 'text' may name several"):
         load_training_data(path, columns={"anchor": ["question", "answer"]})
@@ -188,7 +188,7 @@ def test_other_names_go_to_the_hub(monkeypatch):
 def test_max_rows(tmp_path):
     path = write(tmp_path / "a.csv", [{"text": str(i)} for i in range(5)])
     assert load_training_data(path, max_rows=2)["anchor"] == ["0", "1"]
-    with pytest.raises(ValueError, match="at least 1, got 0"):
+    with pytest.raises(ValueError, match="max_rows=0: must be at least 1"):
         load_training_data(path, max_rows=0)
 
 

@@ -57,7 +57,7 @@ def test_sts_and_pair_files(tmp_path):
     task = load_pair_classification(path, path, name="p", columns=columns | {"label": "same"})
     assert (task.dev_pairs, task.dev_labels) == ([("x", "y"), ("v", "w")], [1, 0])
     path.write_text("a,b,same\nx,y,2\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="must hold 0 or 1, found 2"):
+    with pytest.raises(ValueError, match=r"dev labels must be 0 and 1, both present; found \[2"):
         load_pair_classification(path, path, name="p", columns=columns | {"label": "same"})
     with pytest.raises(ValueError, match=r"Unknown keys .'text'. in columns"):
         load_sts(path, name="s", columns={"text": "a"})
@@ -112,7 +112,7 @@ def test_real_tasks_keep_validation_apart_from_test(data_dir):
     assert len(chosen[1].test_texts) / len(train) == pytest.approx(0.2, abs=0.005)
     assert set(chosen[1].test_labels) == set(final[1].train_labels)
     assert not set(chosen[2].qrels) & set(final[2].qrels)
-    with pytest.raises(ValueError, match="choose from stsb, banking77, scifact"):
+    with pytest.raises(ValueError, match="task='sst2': must be one of 'stsb', 'banking77', 'scifact'"):
         load_text_tasks(data_dir / "text", ["sst2"])
     with pytest.raises(ValueError, match="is not a folder"):
         load_text_tasks(data_dir / "absent")

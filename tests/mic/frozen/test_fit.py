@@ -244,7 +244,7 @@ def test_bfloat16_tensor_and_scale_are_accepted(vectors):
         (lambda x: x[0], r"shape \(N, D\)"),
         (lambda x: (x * 100).astype(np.int8), "int8: decode"),
         (lambda x: x[:60], "at least as many embeddings, got 60"),
-        (lambda x: x[:, :8], "below the width 8"),
+        (lambda x: x[:, :8], "allowed are 1 to 7"),
     ],
 )
 def test_unusable_embeddings_are_refused(vectors, spoil, message):
@@ -285,12 +285,12 @@ def test_divergence_is_reported(vectors):
         ({"distill_weight": 0, "sir_weight": 0, "scr_weight": 0}, "nothing is optimised"),
         ({"dims": []}, r"dims=\[\]: must be distinct"),
         ({"dims": [8, 8]}, "must be distinct"),
-        ({"batch_size": 2}, "batch_size=.*: must be at least 3"),
+        ({"batch_size": 2}, "batch_size=2: must be at least 6"),
         ({"steps": 0}, "steps=.*: must be at least 1"),
         ({"seed": -1}, "seed=.*: must be at least 0"),
         ({"warmup_ratio": 1.0}, "warmup_ratio"),
-        ({"neighbours": 256}, "must hold three rows with their neighbours"),
-        ({"neighbours": 1, "batch_size": 5}, "must hold three rows"),
+        ({"neighbours": 256}, "neighbours=256, batch_size=256: must be at least 771"),
+        ({"neighbours": 1, "batch_size": 5}, "batch_size=5: must be at least 6"),
         ({"pool_size": 100}, "pool_size=100: must be at least 256"),
     ],
 )

@@ -212,7 +212,7 @@ def test_two_processes_only_the_first_logs(tiny_bert_path, make_sentences, run_i
         ({"texts": ["one"]}, "list of at least two"),
         ({"texts": [1, 2]}, "strings"),
         ({"dims": [8, 33]}, "between 1 and 32"),
-        ({"dims": []}, "non-empty"),
+        ({"dims": []}, "must be distinct"),
         ({"every_n_steps": 0}, "every_n_steps"),
         ({"at_evaluation": False}, "nothing would be measured"),
         ({"measures": ["isotropy"]}, r"unknown measures \['isotropy'\]; choose from effective_rank"),
