@@ -7,6 +7,8 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from hf_evl_ecg.arguments import check_between, check_choice
+
 from .method import MethodOptions
 
 __all__ = ["EVLECGConfig"]
@@ -76,12 +78,11 @@ class EVLECGConfig(MethodOptions, TrainingArguments):
         if loading.dispatch_batches is None:
             loading.dispatch_batches = False  # a stream's batches differ in size and hold texts
         for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)!r}: choose one of {', '.join(map(repr, allowed))}.")
+            check_choice(name, getattr(self, name), allowed)
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise ValueError(f"{name}={value}: must lie between {low:g} and {high:g}.")
+            if value is not None:
+                check_between(name, value, low, high)
         if self.relation_subset > self.relation_max_tokens:
             raise ValueError(
                 f"relation_subset={self.relation_subset} exceeds relation_max_tokens={self.relation_max_tokens}; "

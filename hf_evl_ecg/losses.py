@@ -13,6 +13,7 @@ from hf_evl_ecg.alignment import (
     anchor_loss,
     collapse_monitors,
 )
+from hf_evl_ecg.arguments import check_between, check_choice
 from hf_evl_ecg.ot import ot_matching_loss
 from hf_evl_ecg.padded import promote, zero_padding
 from hf_evl_ecg.relations import relation_loss
@@ -270,10 +271,8 @@ def _needed(features: TokenFeatures, side: str, term: str, *fields: str) -> list
 
 
 def _check_weights(alpha: float, weights: Mapping[str, float], mode: str) -> None:
-    if mode not in MODES:
-        raise ValueError(f"mhca_mode={mode!r}: choose one of {', '.join(map(repr, MODES))}.")
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha={alpha}: must lie in [0, 1] (0 trains on the answers alone).")
+    check_choice("mhca_mode", mode, MODES)
+    check_between("alpha", alpha, 0, 1)
     for name, weight in weights.items():
         if not 0 <= weight < float("inf"):
             raise ValueError(f"{name}={weight}: must be finite and not negative (0 switches the term off).")

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hf_evl_ecg.arguments import check_between
 from hf_evl_ecg.padded import mean_over_samples, promote, zero_padding
 from hf_evl_ecg.sinkhorn import marginal_error, sinkhorn
 
@@ -58,8 +59,7 @@ def ot_matching_loss(
     """
     _check_tokens(teacher, student, teacher_mask, student_mask)
     teacher_mask, student_mask = teacher_mask.to(torch.bool), student_mask.to(torch.bool)
-    if not 0.0 <= position_weight <= 1.0:
-        raise ValueError(f"position_weight={position_weight}: must lie in [0, 1].")
+    check_between("position_weight", position_weight, 0, 1)
     if position_weight > 0 and (teacher_positions is None or student_positions is None):
         raise ValueError(
             f"position_weight={position_weight} needs teacher_positions and student_positions; give both or set it to 0."

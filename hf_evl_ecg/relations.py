@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hf_evl_ecg.arguments import check_between
 from hf_evl_ecg.padded import front_mask, mean_over_samples, promote, take_tokens, zero_padding
 
 __all__ = ["cosine_relations", "distance_relations", "relation_loss"]
@@ -143,5 +144,4 @@ def _check(target: Tensor, student: Tensor, mask: Tensor, max_tokens: int, subse
         )
     if mask.shape != student.shape[:2]:
         raise ValueError(f"mask must have the shape {tuple(student.shape[:2])}; given {tuple(mask.shape)}.")
-    if not 2 <= subset <= max_tokens:
-        raise ValueError(f"subset={subset}: must lie in [2, max_tokens={max_tokens}].")
+    check_between("subset", subset, 2, max_tokens)

@@ -12,6 +12,8 @@ import math
 import torch
 from torch import Tensor
 
+from hf_evl_ecg.arguments import check_choice
+
 __all__ = ["BACKENDS", "marginal_error", "sinkhorn"]
 
 BACKENDS = ("torch", "pot")
@@ -61,8 +63,7 @@ def sinkhorn(
                  [0.0000, 0.5000]]])
     """
     _check_problem(cost, a, b, epsilon, max_iter, tol, chunk_size)
-    if backend not in BACKENDS:
-        raise ValueError(f"backend={backend!r}: choose one of {', '.join(map(repr, BACKENDS))}.")
+    check_choice("backend", backend, BACKENDS)
     with torch.no_grad(), torch.autocast(cost.device.type, enabled=False):  # bmm would run in half precision
         dtype = torch.promote_types(cost.dtype, torch.float32)  # of the plan; the cost itself is not copied
         a, b = a.to(cost.device, dtype), b.to(cost.device, dtype)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hf_evl_ecg.arguments import check_choice
 from hf_evl_ecg.padded import mean_over_samples, promote
 from hf_evl_ecg.tokens import AnswerGroups
 
@@ -172,7 +173,6 @@ def _check_logits(
 
 
 def _check_options(merge: str, temperature: float, top_k: int | None) -> None:
-    if merge not in _MERGES:
-        raise ValueError(f"merge={merge!r}: choose one of {', '.join(map(repr, _MERGES))}.")
+    check_choice("merge", merge, _MERGES)
     if not temperature > 0 or (top_k is not None and top_k < 1):
         raise ValueError(f"temperature={temperature}, top_k={top_k}: both must be positive.")

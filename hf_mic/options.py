@@ -41,13 +41,7 @@ def check_at_least(name: str, value: int, least: int) -> None:
 
 
 def check_between(name: str, value: float, low: float, high: float) -> None:
-    """Refuse a number outside [low, high], and NaN.
-
-    Example:
-        >>> check_between("dim", 9, 1, 8)
-        Traceback (most recent call last):
-        ValueError: dim=9: must lie in [1, 8]
-    """
+    """Refuse a number outside [low, high], and NaN."""
     if not low <= value <= high:
         raise ValueError(f"{name}={value}: must lie in [{low}, {high}]")
 
@@ -251,10 +245,7 @@ class MICOptions:
     def _check_combinations(self) -> None:
         if self.matryoshka_weights is not None:
             if len(self.matryoshka_weights) != len(self.matryoshka_dims or ()):
-                raise ValueError(
-                    f"matryoshka_weights needs one weight per entry of matryoshka_dims: got {self.matryoshka_weights} for "
-                    f"{self.matryoshka_dims}."
-                )
+                raise ValueError(f"matryoshka_weights={self.matryoshka_weights}: one per entry of matryoshka_dims")
             check_number("matryoshka_weights", min(self.matryoshka_weights))
         if self.layer_dims is not None and (self.layers is not None or self.reg_dims is not None):
             raise ValueError("layer_dims replaces layers and reg_dims: give either it or them.")

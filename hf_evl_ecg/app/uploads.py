@@ -68,22 +68,22 @@ def main_file(names: Sequence[str]) -> str:
         'JS00001.hea'
     """
     shown = ", ".join(names) or "nothing"
-    if unknown := [name for name in names if Path(name).suffix.lower() not in ALLOWED_SUFFIXES]:
-        raise UploadError(f"{', '.join(unknown)} cannot be read; {_WANTED} ({', '.join(IMAGE_SUFFIXES)})")
-    if doubled := [name for name, count in Counter(names).items() if count > 1]:
-        raise UploadError(f"{', '.join(doubled)} was given twice; {_WANTED}")
+    unknown = [name for name in names if Path(name).suffix.lower() not in ALLOWED_SUFFIXES]
+    doubled = [name for name, count in Counter(names).items() if count > 1]
     pictures = [name for name in names if is_image_file(name)]
     headers = [name for name in names if Path(name).suffix.lower() == ".hea"]
     signals = [name for name in names if Path(name).suffix.lower() in SIGNAL_SUFFIXES]
-    if len(pictures) == len(names) == 1:
-        return pictures[0]
-    if pictures or len(headers) > 1 or not names:
-        raise UploadError(f"got {shown}; {_WANTED}, one ECG at a time")
-    if not headers:
-        raise UploadError(f"{shown} came without a header; {_WANTED}")
-    if not signals:
-        raise UploadError(f"{headers[0]} came without its signal file; {_WANTED}")
-    return headers[0]
+    alone = len(pictures) == len(names) == 1
+    for wrong, why in (
+        (unknown, f"{', '.join(unknown)} cannot be read; {_WANTED} ({', '.join(IMAGE_SUFFIXES)})"),
+        (doubled, f"{', '.join(doubled)} was given twice; {_WANTED}"),
+        (not alone and (pictures or len(headers) > 1 or not names), f"got {shown}; {_WANTED}, one ECG at a time"),
+        (not alone and not headers, f"{shown} came without a header; {_WANTED}"),
+        (not alone and not signals, f"{', '.join(headers)} came without its signal file; {_WANTED}"),
+    ):
+        if wrong:
+            raise UploadError(why)
+    return pictures[0] if alone else headers[0]
 
 
 def read_uploads(
@@ -132,8 +132,6 @@ def simulated_ecg(label: str, seed: int) -> GivenECG:
         >>> simulated_ecg("AF", 0).name
         'simulated-AF-0'
     """
-    if seed < 0:
-        raise ValueError(f"heart no. {seed}; give 0 or more")
     ecg = simulate(label, seed=seed)
     truth = ecg.metadata
     parts = [label_text(label), f"{truth['heart_rate_bpm']:.0f} beats per minute"]

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from PIL import Image
 from torch import Tensor
 
+from hf_evl_ecg.arguments import check_at_least, check_choice
 from hf_evl_ecg.drawing.image_file import ImageFile
 from hf_evl_ecg.tokens import IGNORE
 
@@ -77,13 +78,11 @@ class EVLECGCollator:
         padding_side: Literal["right", "left"] = "right",
         on_bad_example: Literal["skip", "stop"] = "skip",
     ) -> None:
-        if padding_side not in ("right", "left"):
-            raise ValueError(f"padding_side={padding_side!r}: choose 'right' or 'left'.")
-        if on_bad_example not in ("skip", "stop"):
-            raise ValueError(f"on_bad_example={on_bad_example!r}: choose 'skip' or 'stop'.")
+        check_choice("padding_side", padding_side, ("right", "left"))
+        check_choice("on_bad_example", on_bad_example, ("skip", "stop"))
         for name, length in (("max_length", max_length), ("teacher_max_length", teacher_max_length)):
-            if length is not None and length < 8:
-                raise ValueError(f"{name}={length}: at least 8 tokens are needed (None for no limit).")
+            if length is not None:
+                check_at_least(name, length, 8)
         self.student_processor = student_processor
         self.teacher_processor = teacher_processor
         self.load_image = load_image

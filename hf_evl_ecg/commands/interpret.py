@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from hf_evl_ecg.arguments import check_at_least
 from hf_evl_ecg.qa.prompts import REPORT_QUESTION
 
 from .parser import parse_arguments
@@ -121,8 +122,7 @@ def _check(args: InterpretArguments) -> None:
     check_labels(_labels(args) or [])
     if not args.question.strip():
         raise ValueError("question='': must not be empty (leave it out to ask for a report)")
-    if args.max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens={args.max_new_tokens}: must be at least 1")
+    check_at_least("max_new_tokens", args.max_new_tokens, 1)
     if is_image_file(args.record) and (args.gain_per_mv is not None or args.missing != "raise"):
         raise ValueError(f"record={args.record}: is a picture (gain_per_mv and missing are for records)")
     for name in filter(None, (args.json, args.html)):

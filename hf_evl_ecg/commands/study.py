@@ -157,10 +157,11 @@ class Study:
         *,
         smoke: bool = False,
     ) -> None:
-        if unknown := sorted(set(config) - set(self.sections)):
-            raise ValueError(f"sections {unknown}: are unknown, {list(self.sections)} are allowed")
-        if missing := sorted(set(self.needed) - set(config)):
-            raise ValueError(f"sections {missing}: are missing, {list(self.needed)} are needed")
+        unknown, missing = sorted(set(config) - set(self.sections)), sorted(set(self.needed) - set(config))
+        if unknown or missing:
+            raise ValueError(
+                f"unknown sections {unknown}, missing sections {missing}: allowed are {list(self.sections)}"
+            )
         for name, value in config.items():
             held, expected = _HELD.get(name, (Mapping, "lines of OPTION: VALUE"))
             empty = value is None and name not in self.needed

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from datasets import Dataset, Features, IterableDataset, List, Value
 
+from hf_evl_ecg.arguments import check_choice
 from hf_evl_ecg.qa.prompts import IMAGE_TOKEN
 from hf_evl_ecg.records.header import ECGRecordError
 from hf_evl_ecg.records.paths import resolve_inside
@@ -78,8 +79,8 @@ def load_instructions(
         ECGRecordError: A bad record, with `on_bad="raise"`.
     """
     path, root = Path(path), Path(root).resolve()
-    if split not in SPLITS or on_bad not in ("skip", "raise"):
-        raise ValueError(f"split={split!r}, on_bad={on_bad!r}: allowed are {SPLITS}, and 'skip' or 'raise'")
+    check_choice("split", split, SPLITS)
+    check_choice("on_bad", on_bad, ("skip", "raise"))
     if not path.is_file():
         raise ValueError(f"{path}: missing (give the json file of conversations)")
     report = LoadReport(path.stem, notes=["splits as published: one file is one split"])

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from hf_evl_ecg.arguments import check_choice
 from hf_evl_ecg.signals.ecg import ECG, crop, resample
 
 from .simulated import read_simulated
@@ -40,8 +41,7 @@ def load_ecg(
         >>> load_ecg({"record": "AF/0", "storage": "simulated", "root": ""}, fs_hz=250, duration_s=5).signal_mv.shape
         (1250, 12)
     """
-    if row["storage"] not in READERS:
-        raise ValueError(f"record {row['record']!r}: storage={row['storage']!r}: allowed are {list(READERS)}")
+    check_choice(f"record {row['record']!r}: storage", row["storage"], READERS)
     ecg = READERS[row["storage"]](row, row["root"] if root is None else root, nan)
     if duration_s is not None and ecg.duration_s > duration_s:
         ecg = crop(ecg, 0.0, duration_s)

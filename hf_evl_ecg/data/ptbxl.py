@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from datasets import Dataset
 
+from hf_evl_ecg.arguments import check_choice
 from hf_evl_ecg.qa.labels import AXIS_LABELS, PTBXL_SUPERCLASSES, main_axis, main_rhythm
 
 from .csv_fields import number, read_table, whole_number
@@ -75,8 +76,7 @@ def load_ptbxl(
         ValueError: A table or column is missing, or an option is unknown.
         ECGRecordError: A bad record, with `on_bad="raise"`.
     """
-    if sampling_rate not in (500, 100):
-        raise ValueError(f"sampling_rate={sampling_rate}: allowed are 500 and 100")
+    check_choice("sampling_rate", sampling_rate, (500, 100))
     root = Path(root).resolve()
     classes = _diagnostic_classes(root / "scp_statements.csv")
     column = "filename_hr" if sampling_rate == 500 else "filename_lr"

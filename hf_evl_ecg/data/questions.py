@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from datasets import Dataset, DatasetDict, Features, List, Value, load_from_disk
 
+from hf_evl_ecg.arguments import check_at_least
 from hf_evl_ecg.qa.items import (
     choice_question,
     class_list_question,
@@ -93,8 +94,8 @@ def question_dataset(
     for name, allowed in {"formats": FORMATS, "tasks": TASKS, "report_text": ("labels", "original")}.items():
         if unknown := [value for value in given[name] if value not in allowed]:
             raise ValueError(f"{name}={unknown}: allowed are {', '.join(allowed)}")
-    if per_record is not None and per_record < 1:
-        raise ValueError(f"per_record={per_record}: must be at least 1, or None for all questions")
+    if per_record is not None:
+        check_at_least("per_record", per_record, 1)
     if balanced and per_record is not None:
         raise ValueError(
             f"balanced and per_record={per_record}: leaving questions out record by record would undo the balance "
@@ -140,8 +141,7 @@ def conversation_dataset(questions: Dataset, turns: int, *, seed: int = 0) -> Da
         >>> conversation_dataset(questions, 8)[0]["conversations"][:2]  # doctest: +SKIP
         [{'from': 'human', 'value': 'What is the rhythm?'}, {'from': 'gpt', 'value': 'sinus rhythm'}]
     """
-    if turns < 1:
-        raise ValueError(f"turns={turns}: it must be at least 1")
+    check_at_least("turns", turns, 1)
     of_record: defaultdict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for item in questions:
         of_record[tuple(item[name] for name in LOCATION)].append(item)

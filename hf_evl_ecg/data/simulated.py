@@ -7,6 +7,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from hf_evl_ecg.arguments import check_at_least, check_between, check_choice
 from hf_evl_ecg.qa.labels import AXIS_LABELS, CPSC_CLASSES
 from hf_evl_ecg.records.header import ECGRecordError
 from hf_evl_ecg.signals.ecg import ECG
@@ -40,12 +41,9 @@ def load_simulated(
         >>> rows["record"][:]
         ['AF/0', 'AF/3']
     """
-    if split not in SPLITS:
-        raise ValueError(f"split={split!r}: allowed are {SPLITS}")
-    if seed < 0:
-        raise ValueError(f"seed={seed}: give 0 or more")
-    if not 1 <= per_class <= 1_000_000:  # beyond it the seeds of one call would be those of the next
-        raise ValueError(f"per_class={per_class}: give 1 to 1,000,000")
+    check_choice("split", split, SPLITS)
+    check_at_least("seed", seed, 0)
+    check_between("per_class", per_class, 1, 1_000_000)  # beyond it the seeds of one call would be those of the next
     numbers = [3 * (i + seed * 1_000_000) + SPLITS.index(split) for i in range(per_class)]
     makers = [(f"{label}/{number}", partial(_row, label, number, split)) for number in numbers for label in classes]
     return collect_rows(makers, "simulated", notes=("simulated signals, not patients",))

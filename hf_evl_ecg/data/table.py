@@ -13,7 +13,8 @@ from typing import Any, Literal
 from datasets import Dataset, Features, List, Value
 from tqdm.auto import tqdm
 
-from hf_evl_ecg.qa.labels import unknown_labels
+from hf_evl_ecg.arguments import check_choice
+from hf_evl_ecg.qa.labels import LABELS
 from hf_evl_ecg.records.header import ECGRecordError
 
 __all__ = ["FEATURES", "SPLITS", "LoadReport", "collect_rows", "make_row", "split_by_group"]
@@ -86,16 +87,12 @@ def make_row(record: str, source: str, root: str | os.PathLike[str], split: str,
         >>> row["labels"], row["storage"], row["age"]
         (['AF'], 'wfdb', None)
     """
-    if split not in SPLITS:
-        raise ValueError(f"record {record!r}: split={split!r}: allowed are {SPLITS}")
+    check_choice(f"record {record!r}: split", split, SPLITS)
     surplus = sorted(set(known) - set(FEATURES))
     if surplus:
         raise ValueError(f"unknown columns {surplus}: allowed are {list(FEATURES)}")
-    unknown = unknown_labels(list(dict.fromkeys([*known.get("labels", ()), *known.get("known_labels", ())])))
-    if unknown:
-        raise ValueError(
-            f"record {record!r}: unknown labels {unknown}: allowed are those of hf_evl_ecg.qa.labels.LABELS"
-        )
+    for label in (*known.get("labels", ()), *known.get("known_labels", ())):
+        check_choice(f"record {record!r}: label", label, LABELS)
     row: dict[str, Any] = dict.fromkeys(FEATURES)
     row.update(storage="wfdb", labels=[], known_labels=[], diagnoses=[])
     return row | known | {"record": record, "source": source, "root": os.fspath(root), "split": split}
@@ -123,8 +120,7 @@ def collect_rows(
         ECGRecordError: A bad record, with `on_bad="raise"`.
         ValueError: An unknown option, no good record at all, or a patient in two splits.
     """
-    if on_bad not in ("skip", "raise"):
-        raise ValueError(f"on_bad={on_bad!r}: allowed are 'skip' and 'raise'")
+    check_choice("on_bad", on_bad, ("skip", "raise"))
     report = LoadReport(source, notes=list(notes))
     good: list[dict[str, Any]] = []
     splits: dict[str, str] = {}

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from hf_evl_ecg.arguments import check_choice
 from hf_evl_ecg.records.header import Header
 from hf_evl_ecg.records.reader import check_record, read_header, read_record
 from hf_evl_ecg.signals.ecg import ECG
@@ -29,8 +30,7 @@ def check_wfdb(
         ECGRecordError: The record is malformed, as far as it was looked at, or would lie outside the data folder.
         ValueError: Another kind of check.
     """
-    if check not in ("header", "signal", "none"):
-        raise ValueError(f"check={check!r}: allowed are 'header', 'signal' and 'none'")
+    check_choice("check", check, ("header", "signal", "none"))
     if check == "header":
         return check_record(record, root=root)
     if check == "signal":

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from hf_evl_ecg.arguments import check_at_least
 from hf_evl_ecg.files import new_file, write_json
 from hf_evl_ecg.models.features import extract_layers
 from hf_evl_ecg.models.fingerprints import tensors_sha256
@@ -54,8 +55,7 @@ class TeacherCacheWriter:
         shard_size: int = 256,
         rank: int = 0,
     ) -> None:
-        if shard_size < 1:
-            raise ValueError(f"shard_size={shard_size}: at least one example per shard is needed.")
+        check_at_least("shard_size", shard_size, 1)
         self.folder = Path(folder)
         self.teacher = teacher
         self.layout = layout

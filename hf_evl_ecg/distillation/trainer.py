@@ -15,7 +15,6 @@ from hf_evl_ecg.chat.batches import model_inputs
 from hf_evl_ecg.chat.collator import EVLECGCollator
 from hf_evl_ecg.chat.conversations import ExampleError
 from hf_evl_ecg.config import EVLECGConfig
-from hf_evl_ecg.cross_entropy import answer_cross_entropy
 from hf_evl_ecg.models.features import extract_features
 from hf_evl_ecg.models.native import base_model, image_token_id
 
@@ -29,6 +28,7 @@ from .criterion import (
     student_request,
     teacher_request,
 )
+from .cross_entropy import answer_cross_entropy
 from .meter import TermMeter, count_answers
 from .predictions import AnswerPredictor
 from .teacher import OnlineTeacher, TeacherSignal, check_not_same_model

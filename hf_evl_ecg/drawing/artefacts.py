@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hf_evl_ecg.arguments import check_between, check_choice
+
 from .config import TRACE_RANGE_MM
 from .palettes import PALETTES
 
@@ -55,12 +57,10 @@ class AugmentConfig:
             "noise": 100.0, "creases": 50, "no_grid": 1.0,
         }  # fmt: skip
         for name, limit in limits.items():
-            if not 0 <= getattr(self, name) <= limit:
-                raise ValueError(f"{name}={getattr(self, name)}: give 0 to {limit:g}")
+            check_between(name, getattr(self, name), 0, limit)
         object.__setattr__(self, "palettes", tuple(self.palettes))
-        unknown = sorted(set(self.palettes) - set(PALETTES))
-        if unknown:
-            raise ValueError(f"palettes={unknown}: allowed are {sorted(PALETTES)}")
+        for palette in self.palettes:
+            check_choice("palettes", palette, PALETTES)
         if self.trace_mm is not None:
             (low, high), (least, most) = self.trace_mm, TRACE_RANGE_MM
             if not least <= low <= high <= most:

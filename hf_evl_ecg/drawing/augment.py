@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image, ImageFilter
 
+from hf_evl_ecg.arguments import check_choice
 from hf_evl_ecg.signals.ecg import ECG
 
 from .artefacts import Augmentation, AugmentConfig, Crease, sample_augmentation
@@ -51,8 +52,7 @@ def augment(image: Image.Image, augmentation: Augmentation) -> Image.Image:
         >>> augment(paper, Augmentation(yellowing=1.0)).getpixel((5, 5))[2] < 255
         True
     """
-    if image.mode not in ("RGB", "L"):
-        raise ValueError(f"image of mode {image.mode!r}: 'RGB' or 'L' is needed (convert it first)")
+    check_choice("image.mode", image.mode, ("RGB", "L"))
     rng = np.random.default_rng(augmentation.seed)
     image = image.copy()
     if augmentation.yellowing or augmentation.creases:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from hf_evl_ecg.arguments import check_between, check_choice
+
 from .geometry import arrange
 from .header_text import header_fields
 from .layouts import LAYOUTS, Layout
@@ -83,10 +85,8 @@ class RenderConfig:
         if self.dpi is not None:
             object.__setattr__(self, "dpi", float(self.dpi))
         for name, allowed in (("grid", _GRIDS), ("overflow", _OVERFLOWS), ("mode", _MODES)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)!r}: allowed are {list(allowed)}")
-        if not TRACE_RANGE_MM[0] <= self.trace_mm <= TRACE_RANGE_MM[1]:
-            raise ValueError(f"trace_mm={self.trace_mm}: allowed are {TRACE_RANGE_MM[0]:g} to {TRACE_RANGE_MM[1]:g} mm")
+            check_choice(name, getattr(self, name), allowed)
+        check_between("trace_mm", self.trace_mm, *TRACE_RANGE_MM, "mm")
         if self.header.count("\n") > 2:
             raise ValueError(f"header={self.header!r}: at most three lines are allowed")
         header_fields(self.header)
@@ -127,9 +127,8 @@ class RenderConfig:
             >>> RenderConfig.from_dict({"width_px": 640, "height_px": 480}).height_px
             480
         """
-        unknown = sorted(set(fields) - set(cls.__dataclass_fields__))
-        if unknown:
-            raise ValueError(f"unknown fields {unknown}: allowed are {sorted(cls.__dataclass_fields__)}")
+        for name in fields:
+            check_choice("field", name, cls.__dataclass_fields__)
         try:
             return cls(**fields)
         except (TypeError, AttributeError) as error:  # a file may hold null or a list where a number or text belongs
@@ -162,9 +161,7 @@ def read_stored_config(stored: Mapping[str, Any]) -> RenderConfig:
 def _named(what: str, value: Any, known: Mapping[str, Any], kind: type) -> Any:
     """A `Layout` or `Palette` from itself, its name, or its fields."""
     if isinstance(value, str):
-        if value not in known:
-            raise ValueError(f"{what}={value!r}: allowed are {sorted(known)}, or a {kind.__name__}")
-        return known[value]
+        value = known.get(value, value)
     if isinstance(value, Mapping):
         try:
             return kind(**value)

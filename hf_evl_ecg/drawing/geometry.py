@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 
+from hf_evl_ecg.arguments import check_between, check_choice
+
 from .layouts import Layout
 from .page import Page, PaperScale, Pulse, Strip
 
@@ -103,12 +105,10 @@ def _check(width_px: int, height_px: int, dpi: float | None, speed_mm_s: float, 
     for name, size in (("width_px", width_px), ("height_px", height_px)):
         if isinstance(size, bool) or not isinstance(size, int) or not 32 <= size <= 20000:
             raise ValueError(f"{name}={size!r}: give a whole number of pixels from 32 to 20000")
-    if dpi is not None and not (math.isfinite(dpi) and 10 <= dpi <= 2400):
-        raise ValueError(f"dpi={dpi}: give 10 to 2400, or None to fit the layout to the image")
-    if speed_mm_s not in SPEEDS_MM_S:
-        raise ValueError(f"speed_mm_s={speed_mm_s}: allowed are {list(SPEEDS_MM_S)}")
-    if gain_mm_mv not in GAINS_MM_MV:
-        raise ValueError(f"gain_mm_mv={gain_mm_mv}: allowed are {list(GAINS_MM_MV)}")
+    if dpi is not None:  # which fits the layout to the image
+        check_between("dpi", dpi, 10, 2400)
+    check_choice("speed_mm_s", speed_mm_s, SPEEDS_MM_S)
+    check_choice("gain_mm_mv", gain_mm_mv, GAINS_MM_MV)
 
 
 def _check_fit(

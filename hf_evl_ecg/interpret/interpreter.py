@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from hf_evl_ecg.arguments import check_at_least
 from hf_evl_ecg.chat.collator import EVLECGCollator
 from hf_evl_ecg.chat.examples import UnreadableImageError
 from hf_evl_ecg.drawing.config import RenderConfig
@@ -201,8 +202,8 @@ class ECGInterpreter:
             raise TypeError(f"ecgs is one {type(ecgs).__name__}; give a list, or call the interpreter itself")
         asked = self._questions(questions, len(ecgs))
         wanted = self.labels if labels is None else check_labels(labels)
-        if batch_size < 1 or max_new_tokens < 1:
-            raise ValueError(f"batch_size={batch_size}, max_new_tokens={max_new_tokens}: both must be at least 1")
+        check_at_least("batch_size", batch_size, 1)
+        check_at_least("max_new_tokens", max_new_tokens, 1)
         done: list[Interpretation] = []
         for start in range(0, len(ecgs), batch_size):
             pictures, own = [], []
@@ -237,8 +238,7 @@ class ECGInterpreter:
         Raises:
             ECGRecordError: As in a call, like the others there.
         """
-        if max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens={max_new_tokens}: must be at least 1")
+        check_at_least("max_new_tokens", max_new_tokens, 1)
         asked = self._questions(None if question is None else [question], 1)
         batch = self._encode([load_picture(ecg, self.render)], asked)
         return stream_answer(self.model, batch, self.processor.tokenizer, max_new_tokens=max_new_tokens)

@@ -15,6 +15,8 @@ from torch import Tensor
 from transformers import AutoConfig, LlavaNextForConditionalGeneration, LlavaNextModel, LlavaNextProcessor
 from transformers.image_processing_utils import select_best_resolution
 
+from hf_evl_ecg.arguments import check_choice
+
 __all__ = [
     "PACKINGS",
     "FlatLlavaNextForConditionalGeneration",
@@ -81,8 +83,7 @@ def load_llava_next(folder: str | Path, **options: Any) -> tuple[LlavaNextForCon
         >>> model, processor = load_llava_next("pulse-7b")  # doctest: +SKIP
     """
     packing = getattr(AutoConfig.from_pretrained(folder), "mm_patch_merge_type", "spatial_unpad")
-    if packing not in PACKINGS:
-        raise ValueError(f"{folder}: mm_patch_merge_type={packing!r}: choose one of {PACKINGS}")
+    check_choice(f"{folder}: mm_patch_merge_type", packing, PACKINGS)
     flat = packing == "flat"
     model_class = FlatLlavaNextForConditionalGeneration if flat else LlavaNextForConditionalGeneration
     processor_class = FlatLlavaNextProcessor if flat else LlavaNextProcessor

@@ -18,6 +18,7 @@ from packaging.version import Version
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from hf_evl_ecg.arguments import check_at_least, check_choice
 from hf_evl_ecg.padded import gather_tokens, kept_positions, pool_tokens, take_tokens
 from hf_evl_ecg.tokens import IGNORE, TokenFeatures
 
@@ -55,10 +56,8 @@ class FeatureRequest:
     positions: bool = False
 
     def __post_init__(self) -> None:
-        if self.tokens not in ("all", "visual", "answer"):
-            raise ValueError(f"tokens={self.tokens!r}: choose 'all', 'visual' or 'answer'.")
-        if self.visual_pool < 1:
-            raise ValueError(f"visual_pool={self.visual_pool}: must be at least 1 (1 keeps every image token).")
+        check_choice("tokens", self.tokens, ("all", "visual", "answer"))
+        check_at_least("visual_pool", self.visual_pool, 1)
         if self.positions and not self.visual:
             raise ValueError("positions=True needs visual=True: they are the positions of the visual tokens.")
 

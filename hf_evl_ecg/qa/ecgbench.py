@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hf_evl_ecg.arguments import check_choice
+
 from .metrics import class_f1, hamming_loss, roc_auc
 
 __all__ = [
@@ -128,8 +130,7 @@ def compat_scores(
     Raises:
         ValueError: An unknown subset, lists of unequal length, or a wrong number of answers.
     """
-    if subset not in SUBSETS:
-        raise ValueError(f"subset={subset!r}: allowed are {sorted(SUBSETS)}")
+    check_choice("subset", subset, SUBSETS)
     if not len(questions) == len(answers) == len(references) or not answers:
         raise ValueError(
             f"{len(questions)} questions, {len(answers)} answers, {len(references)} references: one of each is needed per question"
@@ -170,7 +171,5 @@ def _label_scores(predicted: Sequence[tuple[str, ...]], truth: Sequence[tuple[st
 
 
 def _subset(name: str, kind: str) -> Subset:
-    if name not in SUBSETS or SUBSETS[name].kind != kind:
-        allowed = [known for known, spec in SUBSETS.items() if spec.kind == kind]
-        raise ValueError(f"subset={name!r}: allowed are {allowed}")
+    check_choice("subset", name, [known for known, spec in SUBSETS.items() if spec.kind == kind])
     return SUBSETS[name]

@@ -7,6 +7,8 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hf_evl_ecg.arguments import check_between, check_choice
+
 from .labels import label_text
 from .prompts import (
     CHOICE,
@@ -147,13 +149,10 @@ def measurement_question(
         >>> measurement_question("r", "heart_rate", 71.6, "fill", random.Random(0))["answer"]
         '72 beats per minute'
     """
-    if task not in MEASUREMENTS or format not in FORMATS[:4]:
-        raise ValueError(f"task={task!r}, format={format!r}: allowed are {sorted(MEASUREMENTS)}, {FORMATS[:4]}")
+    check_choice("task", task, MEASUREMENTS)
+    check_choice("format", format, FORMATS[:4])
     kind = MEASUREMENTS[task]
-    if not kind.plausible[0] <= value <= kind.plausible[1]:
-        raise ValueError(
-            f"{record}: {task}={value:g}: allowed are {kind.plausible[0]:g} to {kind.plausible[1]:g} {kind.unit}"
-        )
+    check_between(f"{record}: {task}", value, *kind.plausible, kind.unit)
     question = rng.choice(QUESTIONS[format, "measurement"])
     details = {"value": float(value), "tolerance": kind.tolerance, "unit": kind.unit}
     if format == "choice":
@@ -220,8 +219,7 @@ def _choice_item(
     record: str, task: str, question: str, texts: Sequence[str], rng: random.Random, **details: Any
 ) -> dict[str, Any]:
     """Shuffle the options, of which the first is right, and letter them."""
-    if not 2 <= len(texts) <= len(CHOICE_LETTERS):
-        raise ValueError(f"{len(texts)} options: 2 to {len(CHOICE_LETTERS)} are allowed")
+    check_between("number of options", len(texts), 2, len(CHOICE_LETTERS))
     options = list(texts)
     rng.shuffle(options)
     lettered = [f"{letter}. {text}" for letter, text in zip(CHOICE_LETTERS, options, strict=False)]

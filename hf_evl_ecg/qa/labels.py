@@ -15,7 +15,6 @@ __all__ = [
     "label_text",
     "main_axis",
     "main_rhythm",
-    "unknown_labels",
 ]
 
 
@@ -134,8 +133,3 @@ def main_axis(codes: Sequence[str]) -> str | None:
     """
     axes = [code for code in dict.fromkeys(codes) if code in AXIS_LABELS]
     return axes[0] if len(axes) == 1 else None
-
-
-def unknown_labels(codes: Sequence[str]) -> list[str]:
-    """Return those codes that are no label, in their order."""
-    return [code for code in codes if code not in LABELS]

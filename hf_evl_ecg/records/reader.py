@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from hf_evl_ecg.arguments import check_choice
 from hf_evl_ecg.signals.ecg import DERIVED_LEADS, ECG, STANDARD_LEADS, canonical_leads, derive_limb_leads
 
 from .comments import read_comments
@@ -66,8 +67,7 @@ def read_record(
         ((5000, 12), 500.0, 'Rhythm: Sinus bradycardia.')
     """
     order = canonical_leads(lead_order)
-    if nan not in ("raise", "interpolate"):
-        raise ValueError(f"nan={nan!r}: allowed are 'raise' and 'interpolate'")
+    check_choice("nan", nan, ("raise", "interpolate"))
     if gain_per_mv is not None and not 0 < gain_per_mv < math.inf:
         raise ValueError(f"gain_per_mv={gain_per_mv}: allowed is a positive number of stored units per mV, or None")
     header = read_header(path, root=root)

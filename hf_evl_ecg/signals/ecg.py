@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from hf_evl_ecg.arguments import check_between
+
 __all__ = [
     "DERIVED_LEADS",
     "ECG",
@@ -205,9 +207,7 @@ def resample(ecg: ECG, fs_hz: float) -> ECG:
 
 
 def _check_rate(fs_hz: float) -> None:
-    low, high = FS_RANGE_HZ
-    if not low <= fs_hz <= high:
-        raise ValueError(f"fs_hz={fs_hz:g}: allowed are {low:g} to {high:g} Hz")
+    check_between("fs_hz", fs_hz, *FS_RANGE_HZ, "Hz")
 
 
 def crop(ecg: ECG, start_s: float = 0.0, duration_s: float | None = None) -> ECG:

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from hf_evl_ecg.arguments import check_at_least, check_between, check_choice
+
 from .ecg import ECG
 from .heart_vector import leads_from_vcg
 from .morphology import Beat, Intervals, ectopic_beat, sinus_beat
@@ -74,10 +76,8 @@ class SimulationConfig:
             object.__setattr__(self, "heart_rate_bpm", (float(low), float(high)))
         limits = {"axis_spread_deg": 180.0, "size_spread": 0.9, "wander_mv": 5.0, "mains_mv": 5.0, "muscle_mv": 5.0}
         for name, limit in limits.items():
-            if not 0 <= getattr(self, name) <= limit:
-                raise ValueError(f"{name}={getattr(self, name)}: give 0 to {limit:g}")
-        if self.mains_hz not in (50.0, 60.0):
-            raise ValueError(f"mains_hz={self.mains_hz}: mains run at 50 or 60 Hz; set mains_mv=0 for none")
+            check_between(name, getattr(self, name), 0, limit)
+        check_choice("mains_hz", self.mains_hz, (50.0, 60.0))
         object.__setattr__(self, "mains_hz", float(self.mains_hz))
 
 
@@ -155,14 +155,10 @@ def simulate(
 
 
 def _check_request(label: str, seed: int, fs_hz: float, duration_s: float) -> None:
-    if label not in LABELS:
-        raise ValueError(f"label={label!r}: known are {list(LABELS)}")
-    if seed < 0:
-        raise ValueError(f"seed={seed}: give 0 or more")
-    if not 100 <= fs_hz <= 2000:
-        raise ValueError(f"fs_hz={fs_hz}: give 100 to 2000 Hz")
-    if not 5 <= duration_s <= 3600:
-        raise ValueError(f"duration_s={duration_s}: give 5 to 3600 s")
+    check_choice("label", label, LABELS)
+    check_at_least("seed", seed, 0)
+    check_between("fs_hz", fs_hz, 100, 2000, "Hz")
+    check_between("duration_s", duration_s, 5, 3600, "s")
 
 
 def _intervals(label: str, rr_s: float, rng: np.random.Generator) -> Intervals:

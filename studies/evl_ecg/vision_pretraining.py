@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from hf_evl_ecg.arguments import check_at_least
 from hf_evl_ecg.commands.options import ImageOptions
 from hf_evl_ecg.commands.parser import parse_arguments
 from hf_evl_ecg.data.rendered import RenderedECG
@@ -123,8 +124,7 @@ def pretrain_vision(
     Raises:
         ValueError: Fewer than one step.
     """
-    if plan.steps < 1:
-        raise ValueError(f"steps={plan.steps}: at least one is needed; leave the stage out for none.")
+    check_at_least("steps", plan.steps, 1)
     started = time.monotonic()
     torch.manual_seed(plan.seed)
     tower = base_model(model).get_encoder(modality="image")

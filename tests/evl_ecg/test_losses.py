@@ -298,7 +298,7 @@ def test_batch_without_images_keeps_every_parameter_in_the_graph(student, teache
         ({"alpha": 1.0, **dict.fromkeys(LAMBDAS, 0.0)}, "leave nothing to train on"),
         ({"lambda_ot": -1.0}, "lambda_ot=-1.0"),
         ({"lambda_uld": float("nan")}, "lambda_uld=nan"),
-        ({"mhca_mode": "frozen"}, "mhca_mode='frozen': choose one of 'paper', 'anchored'"),
+        ({"mhca_mode": "frozen"}, "mhca_mode='frozen': allowed are 'paper', 'anchored'"),
         ({"mhca_mode": "anchored", "lambda_anchor": 0.0}, "untrained aligner"),
         ({"mhca_num_heads": 3}, "num_heads=3: must divide student_dim=8"),
     ],

@@ -212,7 +212,7 @@ def test_simulated_ecgs_say_so_and_what_they_are():
         assert f"QRS {given.source.metadata['qrs_ms']:.0f} ms" in given.notes[0]
     assert "PR" not in uploads.simulated_ecg("AF", 0).notes[0]
     assert "simulated, not a patient" in html.ecg_figure(given)
-    with pytest.raises(ValueError, match="0 or more"):
+    with pytest.raises(ValueError, match="seed=-1: must be at least 0"):
         uploads.simulated_ecg("AF", -1)
 
 
@@ -325,7 +325,7 @@ def test_faults_become_messages_and_keep_what_is_shown(desk, tmp_path):
     assert "notes.txt cannot be read" in status
     assert all(isinstance(kept, dict) and "value" not in kept for kept in (given, figure, card, scores))
     assert not path.exists()
-    assert "give 0 or more" in failing.simulate("AF", -2)[3]
+    assert "seed=-2: must be at least 0" in failing.simulate("AF", -2)[3]
 
 
 def test_an_answer_that_is_given_up_ends(desk):

@@ -78,9 +78,9 @@ def test_the_stages_get_the_options_of_their_sections(config, tmp_path, monkeypa
 
 
 def test_wrong_files_are_refused(config, tmp_path):
-    with pytest.raises(ValueError, match=r"sections \['methdos'\]: are unknown"):
+    with pytest.raises(ValueError, match=r"unknown sections \['methdos'\]"):
         Study({**config, "methdos": {}}, tmp_path)
-    with pytest.raises(ValueError, match=r"sections \['questions'\]: are missing"):
+    with pytest.raises(ValueError, match=r"missing sections \['questions'\]"):
         Study({name: value for name, value in config.items() if name != "questions"}, tmp_path)
     with pytest.raises(ValueError, match=r"student\.student: is missing"):
         Study({**config, "student": {}}, tmp_path).student_start()

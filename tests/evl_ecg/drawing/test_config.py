@@ -71,7 +71,7 @@ def test_bad_configuration_is_refused(changes, message):
 
 
 def test_unknown_field_is_refused():
-    with pytest.raises(ValueError, match=r"unknown fields \['colour', 'image_width'\]: allowed are .*'width_px'"):
+    with pytest.raises(ValueError, match=r"field='colour': allowed are .*'width_px'"):
         RenderConfig.from_dict({"colour": "red", "image_width": 600, "width_px": 600})
 
 
@@ -90,5 +90,5 @@ def test_options_of_the_training_script_in_older_exports_are_understood():
     assert read_stored_config(stored) == expected
     assert read_stored_config(json.loads(json.dumps(expected.to_dict()))) == expected
     assert read_stored_config({}) == RenderConfig()
-    with pytest.raises(ValueError, match=r"unknown fields \['image_depth'\]"):
+    with pytest.raises(ValueError, match="field='image_depth': allowed are"):
         read_stored_config(stored | {"image_depth": 8})

@@ -99,7 +99,7 @@ def test_names_of_single_lead_rows_stand_in_the_margin():
         ({"width_px": True}, "width_px=True"),
         ({"dpi": 0}, "dpi=0"),
         ({"dpi": float("nan")}, "dpi=nan"),
-        ({"speed_mm_s": 30.0}, r"speed_mm_s=30.0: allowed are \[25.0, 50.0\]"),
+        ({"speed_mm_s": 30.0}, r"speed_mm_s=30.0: allowed are 25.0, 50.0"),
         ({"gain_mm_mv": 7.0}, "gain_mm_mv=7.0"),
         ({"dpi": 200.0}, "lower dpi"),
         ({"dpi": 100.0, "speed_mm_s": 50.0}, "lower dpi"),

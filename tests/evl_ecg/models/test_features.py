@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_evl_ecg.cross_entropy import answer_cross_entropy
+from hf_evl_ecg.distillation.cross_entropy import answer_cross_entropy
 from hf_evl_ecg.models.features import LOGITS_PER_SAMPLE, FeatureRequest, extract_features
 
 NAMES = ["llava_next", "idefics3", "qwen2_vl", "qwen3_vl", "internvl"]
@@ -127,7 +127,7 @@ def test_what_is_refused(tiny_vlm, make_inputs):
     inputs, labels = make_inputs("idefics3", model)
     with pytest.raises(ValueError, match=r"layer 7 does not exist.* choose -3 … 2"):
         extract_features(model, inputs, labels, FeatureRequest(layer=7))
-    with pytest.raises(ValueError, match="choose 'all', 'visual' or 'answer'"):
+    with pytest.raises(ValueError, match="tokens='text': allowed are 'all', 'visual', 'answer'"):
         FeatureRequest(tokens="text")
     with pytest.raises(ValueError, match="at least 1"):
         FeatureRequest(visual_pool=0)

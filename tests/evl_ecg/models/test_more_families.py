@@ -26,7 +26,7 @@ from transformers import (
     SmolVLMForConditionalGeneration,
 )
 
-from hf_evl_ecg.cross_entropy import answer_cross_entropy
+from hf_evl_ecg.distillation.cross_entropy import answer_cross_entropy
 from hf_evl_ecg.models.features import FeatureRequest, extract_features
 from hf_evl_ecg.models.native import UnsupportedModelError
 

@@ -100,7 +100,7 @@ def test_choice_puts_the_right_option_anywhere():
     assert min(places.values()) > 70
     with pytest.raises(ValueError, match="distractor"):
         choice_question("r", "rhythm", "AF", ["AF"], random.Random(0))
-    with pytest.raises(ValueError, match="1 options"):
+    with pytest.raises(ValueError, match="number of options=1: allowed are 2 to 8"):
         choice_question("r", "rhythm", "AF", [], random.Random(0))
 
 

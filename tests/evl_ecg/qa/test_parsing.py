@@ -56,7 +56,7 @@ def test_only_labels_asked_about_count_and_silence_is_not_an_answer():
     assert parse_labels("no infarction", ["MI"]) == LabelAnswer((), True)
     assert parse_labels("None of these.", ["MI"]) == LabelAnswer((), True)
     assert parse_labels("", ["MI"]) == LabelAnswer((), False)
-    with pytest.raises(ValueError, match="unknown labels"):
+    with pytest.raises(ValueError, match="unknown label 'XYZ'"):
         parse_labels("x", ["XYZ"])
 
 

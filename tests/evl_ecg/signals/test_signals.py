@@ -53,7 +53,7 @@ def test_lead_lists_name_what_is_wrong():
         ({"signal_mv": np.zeros((10, 11))}, r"\(10, 11\)"),
         ({"signal_mv": np.zeros((0, 12))}, r"T >= 1"),
         ({"signal_mv": np.zeros(12)}, "shape"),
-        ({"fs_hz": 0}, "fs_hz=0: "),
+        ({"fs_hz": 0}, "fs_hz=0.0: allowed are 25 to 20000 Hz"),
         ({"fs_hz": float("nan")}, "fs_hz=nan: "),
         ({"fs_hz": 1e6}, "20000"),
         ({"leads": STANDARD_LEADS[:11]}, "missing"),

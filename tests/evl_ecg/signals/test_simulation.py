@@ -425,7 +425,7 @@ def test_classes_are_told_apart_by_nearest_neighbours():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"label": "VF"}, "known are"),
+        ({"label": "VF"}, "label='VF': allowed are 'NORM', 'AF'"),
         ({"seed": -1}, "seed=-1"),
         ({"fs_hz": 50.0}, "fs_hz=50.0"),
         ({"duration_s": 1.0}, "duration_s=1.0"),
