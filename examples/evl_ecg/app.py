@@ -2,13 +2,16 @@ r"""A page to ask a model about an ECG, and the app of a Space (see docs/app.md)
 
     python examples/evl_ecg/app.py --model outputs/demo_ecg/export --teacher outputs/demo_ecg/teacher
 
+One process serves the page, on a GPU if there is one. CPU smoke run (see train_teacher.py for the model):
+
+    python examples/evl_ecg/app.py --model outputs/smoke_teacher --device cpu
+
 On a Space the models are named by the variables EVL_ECG_MODEL and EVL_ECG_TEACHER.
 """
 
-from hf_evl_ecg.commands import app
+import sys
+
+from hf_evl_ecg.__main__ import main
 
 if __name__ == "__main__":
-    try:
-        app.command()
-    except (ValueError, OSError) as error:  # a model that is not there, a port in use
-        raise SystemExit(f"app.py: {error}") from error
+    sys.exit(main(["app", *sys.argv[1:]]))

@@ -25,7 +25,9 @@ for questions and teacher; the student likewise with --kind student):
 The log shows each weighted term of the loss. OUTPUT_DIR holds the student (or its LoRA adapter) and its processor.
 """
 
-from hf_evl_ecg.commands import distil
+import sys
+
+from hf_evl_ecg.__main__ import main
 
 if __name__ == "__main__":
-    distil.command()
+    sys.exit(main(["distil", *sys.argv[1:]]))

@@ -10,15 +10,17 @@ Several GPUs: one process per model, then all of them once more, which only read
     CUDA_VISIBLE_DEVICES=0 python examples/evl_ecg/evaluate.py ... --models teacher=outputs/teacher &
     CUDA_VISIBLE_DEVICES=1 python examples/evl_ecg/evaluate.py ... --models evl_ecg=outputs/student & wait
 
-CPU smoke run, a minute (see train_teacher.py for model and questions):
+CPU smoke run on three records, a minute (see train_teacher.py for model and questions):
 
     python examples/evl_ecg/evaluate.py --models teacher=outputs/smoke_teacher --data outputs/smoke_questions --image_width 448 \
-        --image_height 224 --grid thick --max_new_tokens 16 --output_dir outputs/smoke_scores
+        --image_height 224 --grid thick --max_new_tokens 16 --records 3 --output_dir outputs/smoke_scores
 
 Results: OUTPUT_DIR/ecg_scores.json, .md and .png, each value with a 95 % bootstrap interval over records and the level of chance.
 """
 
-from hf_evl_ecg.commands import evaluate
+import sys
+
+from hf_evl_ecg.__main__ import main
 
 if __name__ == "__main__":
-    evaluate.command()
+    sys.exit(main(["evaluate", *sys.argv[1:]]))

@@ -9,14 +9,16 @@ Everything at hand, LUDB by subject, PTB-XL by fold, the Challenge by record, an
     python examples/evl_ecg/prepare_data.py --ptbxl data/ptb-xl --ludb data/ludb --cinc data/cinc2021/training \
         --simulated_train 500 --output_dir outputs/questions
 
-CPU smoke run, without any file, seconds:
+CPU smoke run, without any file, seconds; one record of each of nine classes for training, and one for the test:
 
-    python examples/evl_ecg/prepare_data.py --simulated_train 5 --simulated_test 2 --output_dir outputs/smoke_questions
+    python examples/evl_ecg/prepare_data.py --simulated_train 1 --simulated_test 1 --output_dir outputs/smoke_questions
 
-Needs no GPU. --help says what each option does; all can stand in a YAML file, given first.
+Needs no GPU, and one process is enough. --help says what each option does; all can stand in a YAML file, given first.
 """
 
-from hf_evl_ecg.commands import prepare
+import sys
+
+from hf_evl_ecg.__main__ import main
 
 if __name__ == "__main__":
-    prepare.command()
+    sys.exit(main(["prepare", *sys.argv[1:]]))

@@ -9,10 +9,12 @@ The questions of prepare_data.py with their ECGs drawn, as parquet; image option
     python examples/evl_ecg/publish.py --data outputs/questions --repo_id your-name/ecg-questions --card my_card.md \
         --image_width 448 --image_height 224 --grid thick
 
-Repositories are private unless --no_private is given. The checks run on the CPU.
+Repositories are private unless --no_private is given. Needs no GPU, and one process is enough: the checks run on the CPU.
 """
 
-from hf_evl_ecg.commands import publish
+import sys
+
+from hf_evl_ecg.__main__ import main
 
 if __name__ == "__main__":
-    publish.command()
+    sys.exit(main(["publish", *sys.argv[1:]]))

@@ -12,7 +12,7 @@ Several GPUs:
 
 CPU smoke run, a minute (studies/evl_ecg/small_models.py builds a model with random weights):
 
-    python examples/evl_ecg/prepare_data.py --simulated_train 5 --simulated_test 2 --output_dir outputs/smoke_questions
+    python examples/evl_ecg/prepare_data.py --simulated_train 1 --simulated_test 1 --output_dir outputs/smoke_questions
     python studies/evl_ecg/small_models.py --kind teacher --data outputs/smoke_questions --output_dir outputs/smoke_init
     python examples/evl_ecg/train_teacher.py --model outputs/smoke_init --data outputs/smoke_questions --image_width 448 \
         --image_height 224 --grid thick --max_steps 3 --per_device_train_batch_size 4 --use_cpu --report_to none \
@@ -21,7 +21,9 @@ CPU smoke run, a minute (studies/evl_ecg/small_models.py builds a model with ran
 The log shows the cross-entropy of the answers. OUTPUT_DIR holds model (or LoRA adapter) and processor.
 """
 
-from hf_evl_ecg.commands import teach
+import sys
+
+from hf_evl_ecg.__main__ import main
 
 if __name__ == "__main__":
-    teach.command()
+    sys.exit(main(["teach", *sys.argv[1:]]))

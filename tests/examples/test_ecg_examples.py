@@ -36,7 +36,16 @@ def test_a_script_is_short_and_needs_the_package_alone(script):
 def test_a_script_shows_its_options(script, tmp_path):
     command = [sys.executable, str(script), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert f"usage: {script.name}" in done.stdout
+    assert "usage: hf-evl-ecg " in done.stdout
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_refuses_in_one_line(script, tmp_path):
+    command = [sys.executable, str(script), "--config", "absent.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "absent.yaml" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(("name", "verb"), [("ecg_teacher", teach), ("ecg_distill", distil)])
