@@ -164,12 +164,12 @@ def publish_trained(
 
 def check_card_file(card: str | None) -> str:
     """The card of ``--push_to_hub``, checked before training rather than after it."""
-    from hf_evl_ecg.hub.checks import check_card, write_card
+    from hf_evl_ecg.hub.checks import check_card, place_card
 
     if card is None or not Path(card).is_file():
         raise ValueError(f"card={card}: push_to_hub needs a README.md whose metadata names a license")
     with tempfile.TemporaryDirectory() as scratch:
-        write_card(Path(scratch), Path(card))
+        place_card(Path(scratch), Path(card))
         check_card(Path(scratch))
     return card
 

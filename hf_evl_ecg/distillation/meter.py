@@ -10,10 +10,10 @@ from torch import Tensor
 
 from hf_evl_ecg.tokens import IGNORE
 
-__all__ = ["TermMeter", "count_answers"]
+__all__ = ["TermMeter", "count_answer_tokens"]
 
 
-def count_answers(labels: Tensor) -> Tensor:
+def count_answer_tokens(labels: Tensor) -> Tensor:
     """Answer tokens and examples of a batch.
 
     Args:
@@ -23,7 +23,7 @@ def count_answers(labels: Tensor) -> Tensor:
         Shape: (2,), int64.
 
     Example:
-        >>> count_answers(torch.tensor([[5, -100, 7], [-100, 8, 9]]))
+        >>> count_answer_tokens(torch.tensor([[5, -100, 7], [-100, 8, 9]]))
         tensor([3, 2])
     """
     # The first label has no state before it that could predict it.

@@ -29,7 +29,7 @@ from .criterion import (
     teacher_request,
 )
 from .cross_entropy import answer_cross_entropy
-from .meter import TermMeter, count_answers
+from .meter import TermMeter, count_answer_tokens
 from .predictions import AnswerPredictor
 from .teacher import OnlineTeacher, TeacherSignal, check_not_same_model
 
@@ -129,7 +129,7 @@ class EVLECGTrainer(Trainer):
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         counts = torch.zeros(2, device=device)
         for batch in batches:
-            counts += count_answers(batch["labels"]).to(counts)
+            counts += count_answer_tokens(batch["labels"]).to(counts)
             self._note_skipped(batch.get("skipped", []))
         # The host's num_items counts labels alone; terms other than cross-entropy are means over examples.
         self._step_counts = self.accelerator.reduce(counts, "sum")
@@ -150,7 +150,7 @@ class EVLECGTrainer(Trainer):
         teacher = None
         if self.criterion.needs_teacher and self.teacher is not None:
             teacher = self.teacher.features(inputs, teacher_request(self.criterion, self.args))
-        count = count_answers(inputs["labels"]).to(self._step_counts)
+        count = count_answer_tokens(inputs["labels"]).to(self._step_counts)
         in_step = model.training
         # Data parallelism averages the gradients of the processes, so each weighs its share of the step times their number.
         total, processes = (self._step_counts, self.accelerator.num_processes) if in_step else (count, 1)

@@ -12,7 +12,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from hf_evl_ecg.files import write_text
 
-__all__ = ["check_card", "check_files", "check_repo_id", "write_card"]
+__all__ = ["check_card", "check_files", "check_repo_id", "place_card"]
 
 
 def check_repo_id(repo_id: str, option: str = "repo_id") -> None:
@@ -52,7 +52,7 @@ def check_files(folder: Path, allowed: Sequence[str]) -> dict[str, Path]:
     return files
 
 
-def write_card(folder: Path, card: str | Path) -> None:
+def place_card(folder: Path, card: str | Path) -> None:
     """Write README.md: a text, or a copy of a file together with the pictures that it shows from beside it."""
     text = card.read_text(encoding="utf-8") if isinstance(card, Path) else card
     if isinstance(card, Path) and card.parent.resolve() != folder.resolve():

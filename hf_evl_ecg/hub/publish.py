@@ -21,7 +21,7 @@ from hf_evl_ecg.files import write_text
 from hf_evl_ecg.models.loading import PROVENANCE_KEY
 from hf_evl_ecg.qa.prompts import RHYTHM_QUESTION
 
-from .checks import write_card
+from .checks import place_card
 from .push import PublishError, Push, PushOptions, publish_folder
 from .reload_check import relative_difference, reload_logits
 
@@ -90,12 +90,12 @@ def publish_student(
     folder = Path(folder)
     _add_provenance(folder, provenance or {})
     if card is not None:
-        write_card(folder, card)
+        place_card(folder, card)
 
     def prove(folder: Path) -> Callable[[Path], float]:
         _check_weights(folder)
-        expected = _logits(folder, check_inputs)
-        return lambda copy: _compare(_logits(copy, check_inputs), expected)
+        expected = _saved_logits(folder, check_inputs)
+        return lambda copy: _compare(_saved_logits(copy, check_inputs), expected)
 
     return PublishReport(*publish_folder(folder, repo_id, prove, allowed=STUDENT_FILES, **options))
 
@@ -140,10 +140,10 @@ def publish_dataset(
     """
     splits = dict(data) if isinstance(data, DatasetDict) else {str(data.split or "train"): data}
     text = card.read_text(encoding="utf-8") if isinstance(card, Path) else card
-    _check_rows(splits, text)
+    _check_splits(splits, text)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        write_card(folder, text)
+        place_card(folder, text)
         for name, rows in splits.items():
             _write_parquet(folder / "data", name, rows)
         return publish_folder(
@@ -175,7 +175,7 @@ def _add_provenance(folder: Path, facts: Mapping[str, Any]) -> None:
         write_text(path, json.dumps(config, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
-def _logits(folder: Path, check_inputs: Mapping[str, Tensor] | None) -> Tensor:
+def _saved_logits(folder: Path, check_inputs: Mapping[str, Tensor] | None) -> Tensor:
     """Logits of a saved student in a new process; the picture is noise, to which every part of the model answers."""
     if check_inputs is not None:
         return reload_logits(folder, check_inputs)["logits"]
@@ -190,7 +190,7 @@ def _compare(found: Tensor, expected: Tensor) -> float:
     return difference
 
 
-def _check_rows(splits: Mapping[str, Dataset], card: str) -> None:
+def _check_splits(splits: Mapping[str, Dataset], card: str) -> None:
     for name, rows in splits.items():
         if private := [column for column in _LOCATION if column in rows.column_names]:
             raise ValueError(f"split={name!r}: columns {private} tell where a waveform lies or whose it is; drop them")

@@ -4,12 +4,12 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from hf_evl_ecg.distillation.meter import TermMeter, count_answers
+from hf_evl_ecg.distillation.meter import TermMeter, count_answer_tokens
 
 
 def test_answer_tokens_without_the_one_that_nothing_predicts():
     labels = torch.tensor([[7, -100, 5, 6], [-100, -100, -100, 8], [-100, -100, -100, -100]])
-    assert count_answers(labels).tolist() == [3, 3]
+    assert count_answer_tokens(labels).tolist() == [3, 3]
 
 
 def test_means_are_weighted_and_start_anew():

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, TrainingArguments
 
 from hf_evl_ecg.hub import export, publish
-from hf_evl_ecg.hub.checks import check_card, write_card
+from hf_evl_ecg.hub.checks import check_card, place_card
 from hf_evl_ecg.hub.export import _check_input, export_student
 from hf_evl_ecg.hub.publish import STUDENT_FILES, publish_student
 from hf_evl_ecg.hub.push import PublishError, publish_folder, take_hub_arguments
@@ -212,7 +212,7 @@ def test_a_card_is_copied_with_the_pictures_that_it_shows(tmp_path):
     for name in ("shown.png", "other.png"):
         (source / name).write_bytes(name.encode())
     (source / "card.md").write_text(CARD + "![a](shown.png) ![b](missing.png) ![c](../secret.png)")
-    write_card(folder, source / "card.md")
+    place_card(folder, source / "card.md")
     assert {path.name for path in folder.iterdir()} == {"README.md", "shown.png"}
     with pytest.raises(ValueError, match=r"pictures \['missing.png'\] are not in the folder"):
         check_card(folder)
