@@ -117,8 +117,8 @@ def test_a_file_that_holds_no_settings(verb, content, message, refused, tmp_path
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("modl: x", "sections ['modl']: are unknown"),
-        ("study: mine", "are missing"),
+        ("modl: x", "unknown sections ['modl']"),
+        ("study: mine", "missing sections ['methods', 'questions', 'student', 'teacher']"),
         ("{study: [1], questions: {}, teacher: t, student: {}, methods: {}}", "section study=[1]: expected a name"),
         ("{study: s, questions: 3, teacher: t, student: {}, methods: {}}", "section questions=3: expected lines"),
         ("{study: s, questions: {}, teacher: 1, student: {}, methods: {}}", "section teacher=1: expected options of"),
@@ -156,7 +156,7 @@ def test_a_model_without_images_is_named_so(refused, questions, tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["cache", "--tokens", "alll"], "tokens='alll': choose"),
+        (["cache", "--tokens", "alll"], "tokens='alll': allowed are"),
         (["cache", "--dtype", "bfloat"], "dtype='bfloat': choose one of 'bfloat16'"),
         (["cache", "--top_k", "-1"], "top_k=-1: must be"),
         (["cache", "--grid", "thik"], "grid='thik'"),
