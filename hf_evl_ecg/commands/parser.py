@@ -136,6 +136,8 @@ def _parser(
         hints = get_type_hints(kind)
         for option in fields(kind):
             _add_option(group, option, hints[option.name])
+            if hints[option.name] is bool:
+                parser.epilog = "BOOL is true or false, and true if it is left out; --no_NAME stands for --NAME false."
     if whole:
         parser.add_argument(
             "--help-all", action="store_true", help="show the training options of transformers too, and exit"

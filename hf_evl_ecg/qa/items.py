@@ -248,7 +248,7 @@ def _wrong_values(value: float, kind: Measurement, others: Sequence[float], rng:
             gap = min([abs(candidate - v) for v in (value, *side)])
             if len(side) < count and sign * (candidate - value) > 0 and gap >= kind.spacing:
                 side.append(candidate)
-        if len(side) < count:  # too few: evenly from the value outwards
+        if len(side) < count:  # not enough: spread evenly away from the value
             step = min(1.25 * kind.spacing, abs(limit - value) / count)
             side = [value + sign * step * (i + 1) for i in range(count)]
         wrong += side

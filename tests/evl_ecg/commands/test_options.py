@@ -185,6 +185,7 @@ def test_help_says_what_matters(capsys):
     assert "Draw it. (default: True; --no_draw: False)" in " ".join(text.split())
     assert "None" not in text
     assert "One of each kind" in text
+    assert "--no_NAME stands for --NAME false" in " ".join(text.split())
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------
