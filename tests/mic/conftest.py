@@ -133,8 +133,8 @@ def run_in_two_processes(repo_root):
     def run(script, *arguments) -> None:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
         process = subprocess.Popen(
-            [*command, str(repo_root / "tests" / "two_processes.py"), str(script), *map(str, arguments)],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(repo_root)},
+            [*command, str(script), *map(str, arguments)],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{repo_root}{os.pathsep}{repo_root / 'tests'}"},
             stderr=subprocess.PIPE,
             text=True,
         )

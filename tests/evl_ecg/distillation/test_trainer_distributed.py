@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file
 
 WORKER = Path(__file__).with_name("train_worker.py")
-RUNNER = Path(__file__).resolve().parents[2] / "two_processes.py"
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +46,7 @@ def run(tiny_vlm, ecg_examples, tmp_path_factory):
         command = [sys.executable]
         if processes > 1:
             command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-        command += [str(RUNNER), str(WORKER), str(output / "job.json")]
+        command += [str(WORKER), str(output / "job.json")]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1000)
         assert done.returncode == 0, done.stderr[-4000:]

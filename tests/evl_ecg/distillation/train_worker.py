@@ -12,6 +12,9 @@ from safetensors.torch import save_file
 from torch.utils.data import IterableDataset
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from two_processes import leave
+
 from hf_evl_ecg.config import EVLECGConfig
 from hf_evl_ecg.distillation.trainer import EVLECGTrainer
 from hf_evl_ecg.drawing.image_file import ImageFile
@@ -54,7 +57,8 @@ def main(path: str) -> None:
         report = {"history": trainer.state.log_history, "metrics": metrics, "sums": sums, "skipped": skipped}
         report["processes"] = int(os.environ.get("WORLD_SIZE", "1"))
         (out / "report.json").write_text(json.dumps(report))
-    trainer.accelerator.end_training()
+    if trainer.accelerator.num_processes > 1:
+        leave()
 
 
 if __name__ == "__main__":

@@ -71,7 +71,6 @@ def test_what_the_command_line_refuses(ecg_student, ecg_records, tmp_path, capsy
         (["interpret", str(ecg_records[0]), "--model", str(tmp_path / "absent")], "no folder"),
         (["interpret", str(ecg_records[0]), *model, "--layout", "5x5"], "allowed are"),
         (["interpret", str(ecg_records[0]), *model, "--labels", "XX"], "unknown label"),
-        (["interpret", str(ecg_records[0]), *model, "--missing", "guess"], "nan='guess'"),
         (["interpret", str(tmp_path), *model], "a folder"),
         (["interpret", "scan.png", *model, "--gain_per_mv", "1000"], "is a picture"),
         (["interpret", "r", "--model", "never/loaded", "--labels", "XX"], "unknown label"),
@@ -83,6 +82,9 @@ def test_what_the_command_line_refuses(ecg_student, ecg_records, tmp_path, capsy
     ):
         assert main(arguments) == 2
         assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["interpret", str(ecg_records[0]), *model, "--missing", "guess"])
+    assert "--missing: invalid choice: 'guess'" in capsys.readouterr().err
     assert main(["explain"]) == 2
     assert main(["--help"]) == 0
     assert "Ask a vision-language model about one ECG" in capsys.readouterr().out

@@ -20,6 +20,7 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from hf_mic.geometry.callback import GeometryCallback
+from two_processes import leave
 
 folder, output, texts = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 model = SentenceTransformer(folder, device="cpu")
@@ -36,6 +37,7 @@ trainer.train()
 rank = os.environ["RANK"]
 with open(f"{output}/log{rank}.json", "w") as file:
     json.dump(trainer.state.log_history, file)
+leave()
 """
 
 
