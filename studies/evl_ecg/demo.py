@@ -88,7 +88,7 @@ def main(args: DemoArguments) -> list[dict[str, Any]]:
     config = shrink(config, SMOKE) if args.smoke else config
     print(
         "Simulates ECGs, teaches a small vision-language model about them, and trains a smaller one with and without it, offline; scores "
-        f"all three.\nAbout six minutes on two idle cores; writes models of 1 to 15 MB to {output}.\n",
+        f"all three.\nAbout six minutes on two idle cores; writes about 80 MB to {output}.\n",
         flush=True,
     )
     study = SmallStudy(config, output)
