@@ -75,10 +75,12 @@ def encode_chats(
     offsets = encoded.pop("offset_mapping")
     batch: dict[str, Tensor] = dict(encoded)
     batch["labels"] = _labels(batch["input_ids"], offsets, chats)
+    is_image = torch.isin(batch["input_ids"], torch.tensor(list(image_tokens(processor).values())))
+    if images is not None:
+        _check_image_tokens(is_image, batch["labels"], records, type(processor).__name__)
     keep = batch["attention_mask"].bool()
     if max_length is not None and int(keep.sum(1).max()) > max_length:
         keep &= keep.cumsum(1) <= max_length
-        is_image = torch.isin(batch["input_ids"], torch.tensor(list(image_tokens(processor).values())))
         _check_cut(keep, is_image, batch["labels"], records, max_length)
         batch = select_tokens(batch, keep, processor.tokenizer.pad_token_id, padding_side)
     return batch
@@ -145,6 +147,18 @@ def _check_placeholders(processor: Any, chats: Sequence[ChatText], records: Sequ
                 "vision-language model.",
                 row,
             )
+
+
+def _check_image_tokens(is_image: Tensor, labels: Tensor, records: Sequence[str], name: str) -> None:
+    """Raise unless each sample has image tokens, all before its first answer: a processor may swallow its placeholder."""
+    answered = (labels != IGNORE).cumsum(1) > 0
+    for row in ((is_image.sum(1) == 0) | (is_image & answered).any(1)).nonzero().flatten().tolist():
+        raise MissingImageTokensError(
+            records[row],
+            f"{name} gives {int(is_image[row].sum())} image tokens, {int((is_image & answered)[row].sum())} of them behind "
+            "the first answer; at least one is needed, and all before it.",
+            row,
+        )
 
 
 def _check_cut(keep: Tensor, is_image: Tensor, labels: Tensor, records: Sequence[str], max_length: int) -> None:

@@ -21,7 +21,7 @@ from hf_evl_ecg.files import write_text
 from hf_evl_ecg.models.loading import PROVENANCE_KEY
 from hf_evl_ecg.qa.prompts import RHYTHM_QUESTION
 
-from .checks import place_card
+from .checks import check_files, check_repo_id, place_card
 from .push import PublishError, Push, PushOptions, publish_folder
 from .reload_check import relative_difference, reload_logits
 
@@ -88,12 +88,14 @@ def publish_student(
         >>> publish_student("ecg-student", "heart-lab/ecg-student", tag="v1.0")  # doctest: +SKIP
     """
     folder = Path(folder)
+    check_repo_id(repo_id)  # here too: what is refused must leave the folder as it was
+    check_files(folder, STUDENT_FILES)
+    _check_export(folder)
     _add_provenance(folder, provenance or {})
     if card is not None:
         place_card(folder, card)
 
     def prove(folder: Path) -> Callable[[Path], float]:
-        _check_weights(folder)
         expected = _saved_logits(folder, check_inputs)
         return lambda copy: _compare(_saved_logits(copy, check_inputs), expected)
 
@@ -151,8 +153,11 @@ def publish_dataset(
         )[0]
 
 
-def _check_weights(folder: Path) -> None:
-    """The weights are those of the architecture, neither more nor fewer: no teacher, no aligner. On meta, nothing is read."""
+def _check_export(folder: Path) -> None:
+    """The folder is an export, and its weights are those of its architecture: no teacher, no aligner. On meta, nothing is read."""
+    path = folder / "config.json"
+    if not path.is_file() or PROVENANCE_KEY not in json.loads(path.read_text(encoding="utf-8")):
+        raise ValueError(f"folder={folder}: its config.json has no {PROVENANCE_KEY!r}; give what export_student wrote")
     loaded: Any = AutoModelForImageTextToText.from_pretrained(folder, device_map="meta", output_loading_info=True)
     if wrong := {kind: sorted(map(str, names))[:5] for kind, names in loaded[1].items() if names}:
         raise ValueError(
@@ -161,16 +166,10 @@ def _check_weights(folder: Path) -> None:
 
 
 def _add_provenance(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Add facts to what the export says of itself.
-
-    Raises:
-        ValueError: The folder is no export.
-    """
-    path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if PROVENANCE_KEY not in config:
-        raise ValueError(f"folder={folder}: its config.json has no {PROVENANCE_KEY!r}; give what export_student wrote")
+    """Add facts to what the export says of itself."""
     if facts:
+        path = folder / "config.json"
+        config = json.loads(path.read_text(encoding="utf-8"))
         config[PROVENANCE_KEY] |= facts
         write_text(path, json.dumps(config, indent=2, sort_keys=True, allow_nan=False) + "\n")
 

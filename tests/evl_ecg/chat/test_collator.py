@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from hf_evl_ecg.chat import encoding
 from hf_evl_ecg.chat.collator import EVLECGCollator
 from hf_evl_ecg.chat.conversations import (
     ChatTemplateError,
@@ -516,3 +517,12 @@ def test_artefacts_follow_the_seed_and_the_record():
     assert RenderedECG(config, seed=1).fingerprint() in prints, "clean paper does not depend on the seed"
     with pytest.raises(ValueError, match="give RenderedECG a seed"):
         RenderedECG(config, AugmentConfig(), seed=None).fingerprint()
+
+
+def test_a_processor_that_gives_no_image_token_is_refused():
+    """Its placeholder may be in the text and swallowed by the processor; an image behind an answer would be read too late."""
+    labels = torch.tensor([[-100, -100, 5]])
+    encoding._check_image_tokens(torch.tensor([[True, False, False]]), labels, ["r"], "P")
+    for is_image, count in (([False, False, False], "0 image tokens, 0"), ([True, False, True], "2 image tokens, 1")):
+        with pytest.raises(MissingImageTokensError, match=f"P gives {count} of them behind"):
+            encoding._check_image_tokens(torch.tensor([is_image]), labels, ["r"], "P")

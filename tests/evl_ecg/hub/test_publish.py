@@ -161,9 +161,11 @@ def test_what_is_not_the_student_is_not_sent(hub, api, student, name):
     path = student / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"x")
+    before = {file: file.read_bytes() for file in student.rglob("*") if file.is_file()}
     with pytest.raises(ValueError, match=rf"{name}.* do not belong.*nothing was sent"):
-        publish_student(student, REPO, api=api)
+        publish_student(student, REPO, card=CARD + "New.", provenance={"steps": 7}, api=api)
     assert not hub.requests
+    assert {file: file.read_bytes() for file in student.rglob("*") if file.is_file()} == before
 
 
 def test_weights_that_are_not_the_student_s_are_not_sent(hub, api, student):
