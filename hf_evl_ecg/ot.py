@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hf_evl_ecg.arguments import check_between
-from hf_evl_ecg.padded import mean_over_samples, promote, zero_padding
+from hf_evl_ecg.padded import mean_over_samples, normalise_weights, promote, zero_padding
 from hf_evl_ecg.sinkhorn import marginal_error, sinkhorn
 
 __all__ = ["marginal_error", "ot_matching_loss", "sinkhorn"]
@@ -24,11 +24,14 @@ def ot_matching_loss(
     teacher_positions: Tensor | None = None,
     student_positions: Tensor | None = None,
     backend: str = "torch",
+    teacher_masses: Tensor | None = None,
+    student_masses: Tensor | None = None,
 ) -> Tensor:
     """Optimal-transport visual feature matching, ``sum_ij P*_ij ||t_i - s_j||^2`` (EVL-ECG, arXiv 2605.29977).
 
-    Both token sets get uniform masses and unit norm. The plan is found without gradient on the cost divided by its mean
-    over valid pairs, so ``epsilon`` does not depend on the scale of the features. With the plan held, the gradient is the
+    Both token sets get unit norm and, as in the paper, uniform masses, unless masses are given: density of content, so that
+    background takes no part (as in HEED, https://arxiv.org/abs/2605.17093). The plan is found without gradient on the cost
+    divided by its mean over pairs (by their masses), so ``epsilon`` does not depend on the scale of the features. With the plan held, the gradient is the
     envelope gradient ``2 (b_j s_j - sum_i P_ij t_i)`` on the normalised student tokens; the teacher is a constant.
 
     Args:
@@ -44,13 +47,16 @@ def ot_matching_loss(
         teacher_positions: Patch centres (x, y) in [0, 1], needed for a positive ``position_weight``. Shape: (B, N, 2).
         student_positions: The same for the student. Shape: (B, M, 2).
         backend: See [`sinkhorn`].
+        teacher_masses: Mass of each teacher token, not negative, of any scale: each sample's are divided by their sum.
+            Zero is padding. None: uniform. Constants, as is the plan. Shape: (B, N).
+        student_masses: The same for the student. Shape: (B, M).
 
     Returns:
-        Mean over the samples that have valid tokens on both sides (zero, connected to the graph, when none has). Scalar,
+        Mean over the samples that have tokens of positive mass on both sides (zero, connected to the graph, when none has). Scalar,
         float32 (float64 for float64 input).
 
     Raises:
-        ValueError: For shapes that do not fit, or a ``position_weight`` out of range or without positions.
+        ValueError: For shapes that do not fit, negative masses, or a ``position_weight`` out of range or without positions.
 
     Example:
         >>> tokens, mask = torch.eye(2)[None], torch.ones(1, 2, dtype=torch.bool)
@@ -68,9 +74,9 @@ def ot_matching_loss(
         s = _unit_tokens(promote(student), student_mask)
         dtype = s.dtype
         t = _unit_tokens(teacher.detach().to(dtype), teacher_mask)
-        usable = teacher_mask.any(1) & student_mask.any(1)
-        a = _uniform_masses(teacher_mask & usable[:, None], dtype)
-        b = _uniform_masses(student_mask & usable[:, None], dtype)
+        a, b = _masses(teacher_masses, teacher_mask, dtype), _masses(student_masses, student_mask, dtype)
+        usable = a.any(1) & b.any(1)  # a side without tokens leaves the other nowhere to go
+        a, b = a * usable[:, None], b * usable[:, None]
         with torch.no_grad():  # envelope theorem: at the optimal plan its own derivative does not count
             # |t - s|^2 = 2 - 2 ts for unit tokens; rounding can take equal ones below zero
             cost = _normalise_cost(torch.bmm(t, s.mT).mul_(-2).add_(2).clamp_(min=0), a, b)
@@ -93,8 +99,9 @@ def _unit_tokens(tokens: Tensor, mask: Tensor) -> Tensor:
     return F.normalize(zero_padding(tokens, mask), dim=2, eps=1e-6)
 
 
-def _uniform_masses(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    weights = mask.to(dtype)
+def _masses(masses: Tensor | None, mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Masses that sum to 1 in each sample that has any."""
+    weights = mask.to(dtype) if masses is None else normalise_weights(masses.to(mask.device, dtype), mask)
     return weights / weights.sum(1, keepdim=True).clamp(min=1)
 
 

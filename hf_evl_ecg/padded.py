@@ -11,6 +11,7 @@ __all__ = [
     "gather_tokens",
     "kept_positions",
     "mean_over_samples",
+    "normalise_weights",
     "pool_tokens",
     "promote",
     "take_tokens",
@@ -56,6 +57,32 @@ def mean_over_samples(total: Tensor, count: Tensor) -> Tensor:
         tensor(1.5000)
     """
     return (total / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
+
+
+def normalise_weights(weights: Tensor, mask: Tensor) -> Tensor:
+    """Weights of each sample over the largest of them, zero at padding, so that equal weights of any size give exactly ones.
+
+    A sum over a sample is at least 1 then, or the sample has no weight at all. No gradient: weights are constants.
+
+    Args:
+        weights: Not negative; values at padding are ignored, also NaN. Shape: (B, T).
+        mask: True at tokens. Shape: (B, T), bool.
+
+    Raises:
+        ValueError: For another shape, or a weight that is negative or not finite.
+
+    Example:
+        >>> normalise_weights(torch.tensor([[0.2, 0.4, 9.0]]), torch.tensor([[True, True, False]]))
+        tensor([[0.5000, 1.0000, 0.0000]])
+    """
+    if weights.shape != mask.shape:
+        raise ValueError(f"weights={tuple(weights.shape)}: one for each token is needed, {tuple(mask.shape)}.")
+    weights = promote(weights.detach()).masked_fill(~mask, 0)
+    if not bool(((weights >= 0) & weights.isfinite()).all()):
+        raise ValueError(
+            f"weights from {weights.min():.4g} to {weights.max():.4g}: must be finite and not negative (0 leaves a token out)."
+        )
+    return weights / weights.amax(1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
 
 
 def gather_tokens(states: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:

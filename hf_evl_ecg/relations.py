@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hf_evl_ecg.arguments import check_between
-from hf_evl_ecg.padded import front_mask, mean_over_samples, promote, take_tokens, zero_padding
+from hf_evl_ecg.padded import front_mask, mean_over_samples, normalise_weights, promote, take_tokens, zero_padding
 
 __all__ = ["cosine_relations", "distance_relations", "relation_loss"]
 
@@ -22,6 +22,7 @@ def relation_loss(
     subset: int = 512,
     generator: torch.Generator | None = None,
     detach_target: bool = True,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Geometric relation matching, ``1/n^2 sum_ij (psi(target)_ij - psi(student)_ij)^2`` (EVL-ECG, arXiv 2605.29977).
 
@@ -37,13 +38,15 @@ def relation_loss(
         subset: Tokens in such a subset.
         generator: Source of the draw; default is torch's global generator of the tensors' device.
         detach_target: Treat ``target`` as a constant.
+        weights: Weight of each token, not negative, of any scale. A pair weighs ``w_i w_j``, in the mean over pairs and in
+            the mean distance; zero is padding. None: all the same, the paper's form. Constants. Shape: (B, L).
 
     Returns:
         Distance term and angle term, each a mean over samples with valid tokens. Scalars, float32 (float64 for float64
         input).
 
     Raises:
-        ValueError: For shapes that do not fit, or ``subset`` outside [2, max_tokens].
+        ValueError: For shapes that do not fit, negative weights, or ``subset`` outside [2, max_tokens].
 
     Example:
         >>> tokens = torch.tensor([[[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]])
@@ -52,27 +55,32 @@ def relation_loss(
     """
     _check(target, student, mask, max_tokens, subset)
     mask = mask.to(torch.bool)
+    weights = mask.to(torch.float32) if weights is None else normalise_weights(weights, mask)
+    mask = weights > 0
     if detach_target:
         target = target.detach()
     with torch.autocast(student.device.type, enabled=False):  # distances are differences of large squares
         if mask.shape[1] > max_tokens:  # memory grows with the square of the tokens
             index, mask = _draw_subset(mask, max_tokens, subset, generator)
             target, student = take_tokens(target, index, mask), take_tokens(student, index, mask)
+            weights = weights.gather(1, index).masked_fill(~mask, 0)
         target, student = zero_padding(promote(target), mask), zero_padding(promote(student), mask)
-        distance = _mean_square(distance_relations(target, mask) - distance_relations(student, mask), mask)
-        angle = _mean_square(cosine_relations(target) - cosine_relations(student), mask)
+        weights = weights.to(student.device, student.dtype)
+        distance = _mean_square(distance_relations(target, weights) - distance_relations(student, weights), weights)
+        angle = _mean_square(cosine_relations(target) - cosine_relations(student), weights)
     return distance, angle
 
 
 def distance_relations(tokens: Tensor, mask: Tensor) -> Tensor:
-    """Euclidean distances divided by their mean over ordered pairs of two different valid tokens.
+    """Euclidean distances divided by their (weighted) mean over ordered pairs of two different valid tokens.
 
     Distances below the resolution of the number format count as zero, with zero gradient. Tokens that all coincide give
     zeros.
 
     Args:
         tokens: Shape: (B, L, D); finite at padding.
-        mask: True at valid tokens. Shape: (B, L).
+        mask: True at valid tokens; or their weights, zero at padding, where a pair weighs ``w_i w_j`` in the mean.
+            Shape: (B, L).
 
     Returns:
         Relations, zero on the diagonal and at padding. Shape: (B, L, L).
@@ -83,20 +91,22 @@ def distance_relations(tokens: Tensor, mask: Tensor) -> Tensor:
                  [0.5000, 0.0000, 1.0000],
                  [1.5000, 1.0000, 0.0000]]])
     """
-    weights = mask.to(tokens.dtype)
-    count = weights.sum(1).clamp(min=1)
-    centre = (tokens * weights.unsqueeze(2)).sum(1, keepdim=True) / count[:, None, None]
-    centred = (tokens - centre) * weights.unsqueeze(2)  # the centre cancels; without it large offsets cost precision
+    weights, mask = mask.to(tokens.dtype), mask > 0
+    inside = mask.to(tokens.dtype)
+    count = inside.sum(1).clamp(min=1)
+    centre = (tokens * inside.unsqueeze(2)).sum(1, keepdim=True) / count[:, None, None]
+    centred = (tokens - centre) * inside.unsqueeze(2)  # the centre cancels; without it large offsets cost precision
     squares = centred.square().sum(2)
     scale = squares.unsqueeze(2) + squares.unsqueeze(1)
     squared = scale - 2 * torch.bmm(centred, centred.mT)
-    pairs = mask.unsqueeze(2) & mask.unsqueeze(1)
-    pairs &= ~torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
+    different = ~torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
+    pairs = mask.unsqueeze(2) & mask.unsqueeze(1) & different
     # |x|^2 + |y|^2 - 2xy cancels to noise between close tokens, and the root's gradient there would be that noise's
     pairs &= squared.detach() > 16 * torch.finfo(tokens.dtype).eps * scale.detach()
     distances = torch.where(pairs, squared, 1).sqrt() * pairs  # where, not a product: sqrt'(0) is infinite, times 0 NaN
-    mean = distances.sum((1, 2)) / (count * (count - 1)).clamp(min=1)
-    return distances / mean.clamp(min=torch.finfo(tokens.dtype).tiny)[:, None, None]
+    pair_weights, tiny = _pair_weights(weights) * different, torch.finfo(tokens.dtype).tiny
+    mean = (distances * pair_weights).sum((1, 2)) / pair_weights.sum((1, 2)).clamp(min=tiny)
+    return distances / mean.clamp(min=tiny)[:, None, None]
 
 
 def cosine_relations(tokens: Tensor) -> Tensor:
@@ -117,11 +127,14 @@ def cosine_relations(tokens: Tensor) -> Tensor:
     return torch.bmm(unit, unit.mT)
 
 
-def _mean_square(difference: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the n^2 ordered pairs of each sample, then over samples that have tokens."""
-    pairs = mask.unsqueeze(2) & mask.unsqueeze(1)
-    count = mask.sum(1)
-    return mean_over_samples((difference * pairs).square().sum((1, 2)), count.square())
+def _mean_square(difference: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean over the n^2 ordered pairs of each sample, then over samples that have tokens."""
+    return mean_over_samples((difference.square() * _pair_weights(weights)).sum((1, 2)), weights.sum(1).square())
+
+
+def _pair_weights(weights: Tensor) -> Tensor:
+    """``w_i w_j``. Shapes: (B, L) → (B, L, L)."""
+    return weights.unsqueeze(2) * weights.unsqueeze(1)
 
 
 def _draw_subset(

@@ -179,3 +179,106 @@ def test_teacher_is_a_constant_and_shapes_are_checked():
         ot_matching_loss(teacher, student, t_mask, s_mask[:, 1:])
     as_integers = ot_matching_loss(teacher, student, t_mask.long(), s_mask.long())
     assert torch.equal(as_integers, ot_matching_loss(teacher, student, t_mask, s_mask))
+
+
+def masses(n=7, m=5, batch=2, seed=3):
+    gen = torch.Generator().manual_seed(seed)
+    return (torch.rand(batch, size, generator=gen, dtype=torch.float64) + 0.05 for size in (n, m))
+
+
+def test_masses_by_hand():
+    """One teacher token: every student token goes to it with its mass, ``sum_j b_j |t - s_j|^2``; and the reverse."""
+    east, north, west = (
+        torch.tensor(v, dtype=torch.float64) for v in ((1, 0), (0, 1), (-1, 0))
+    )  # |.-east|^2 = 0, 2, 4
+    one, three = east.view(1, 1, 2), torch.stack([east, north, west])[None]
+    mask_1, mask_3 = torch.ones(1, 1, dtype=torch.bool), torch.ones(1, 3, dtype=torch.bool)
+    weights = torch.tensor([[1.0, 2.0, 1.0]])
+    assert ot_matching_loss(one, three, mask_1, mask_3, student_masses=weights).item() == pytest.approx(2)
+    weights = torch.tensor([[6.0, 1.0, 1.0]])
+    assert ot_matching_loss(three, one, mask_3, mask_1, teacher_masses=weights).item() == pytest.approx((2 + 4) / 8)
+    student = three.clone().requires_grad_()
+    weights = torch.tensor([[1.0, 2.0, 1.0]])
+    assert torch.autograd.gradcheck(
+        lambda s: ot_matching_loss(one, s, mask_1, mask_3, student_masses=weights), student
+    )  # the plan is the masses whatever the student does, so the envelope gradient is the whole one
+
+
+def test_loss_with_masses_equals_pot():
+    teacher, student, t_mask, s_mask = tokens()
+    t_mask[1, 5:] = False
+    a, b = masses()
+    total = 0.0
+    for t, s, x, y, valid in zip(teacher, student, a, b, t_mask, strict=True):
+        t, s, x = F.normalize(t[valid], dim=1), F.normalize(s, dim=1), (x[valid] / x[valid].sum()).numpy()
+        y = (y / y.sum()).numpy()
+        cost = torch.cdist(t, s).square()
+        scaled = cost.numpy() / (x @ cost.numpy() @ y)
+        plan = pot.sinkhorn(x, y, scaled, 0.1, method="sinkhorn_log", numItermax=5000, stopThr=1e-14)
+        total += float((torch.from_numpy(plan) * cost).sum())
+    weights = {"teacher_masses": a, "student_masses": b}
+    for backend in ("torch", "pot"):
+        loss = ot_matching_loss(
+            teacher, student, t_mask, s_mask, epsilon=0.1, max_iter=3000, backend=backend, **weights
+        )
+        assert loss.item() == pytest.approx(total / 2, rel=1e-7)
+
+
+def test_gradient_with_masses_is_the_envelope_gradient():
+    teacher, student, t_mask, s_mask = tokens(n=6, m=4)
+    a, b = masses(6, 4)
+    student = F.normalize(student, dim=2).requires_grad_()
+    a.requires_grad_()
+    ot_matching_loss(teacher, student, t_mask, s_mask, teacher_masses=a, student_masses=b).backward()
+    assert a.grad is None
+    with torch.no_grad():
+        t, x, y = F.normalize(teacher, dim=2), a / a.sum(1, keepdim=True), b / b.sum(1, keepdim=True)
+        cost = torch.cdist(t, student).square()
+        plan = sinkhorn(cost / torch.einsum("bi,bij,bj->b", x, cost, y)[:, None, None], x, y)
+        raw = plan.sum(1)[:, :, None] * student - plan.mT @ t  # 2 / batch of 2
+        torch.testing.assert_close(student.grad, raw - (raw * student).sum(2, keepdim=True) * student)
+
+
+def test_equal_masses_of_any_size_give_the_uniform_loss_bit_for_bit():
+    for dtype in (torch.float32, torch.bfloat16):
+        teacher, student, t_mask, s_mask = tokens(n=37, m=23, dtype=torch.float32)
+        teacher, student = teacher.to(dtype), student.to(dtype)
+        t_mask[0, 30:] = False
+        losses, grads = [], []
+        for weights in ({}, {"teacher_masses": torch.full((2, 37), 0.37), "student_masses": torch.full((2, 23), 3e-9)}):
+            leaf = student.clone().requires_grad_()
+            losses.append(ot_matching_loss(teacher, leaf, t_mask, s_mask, **weights))
+            losses[-1].backward()
+            grads.append(leaf.grad)
+        assert torch.equal(*losses)
+        assert torch.equal(*grads)
+
+
+def test_zero_mass_is_padding_and_scale_does_not_matter():
+    teacher, student, t_mask, s_mask = tokens()
+    a, b = masses()
+    a[:, 5:], b[0, 0] = 0, 0
+    s_short = s_mask.clone()
+    s_short[0, 0] = False
+    student.requires_grad_()
+    loss = ot_matching_loss(teacher, student, t_mask, s_mask, teacher_masses=a, student_masses=b)
+    cut = ot_matching_loss(teacher[:, :5], student, t_mask[:, :5], s_short, teacher_masses=a[:, :5], student_masses=b)
+    torch.testing.assert_close(loss, cut)
+    assert torch.autograd.grad(loss, student)[0][0, 0].eq(0).all()
+    scaled = {"teacher_masses": 1000 * a, "student_masses": torch.tensor([[0.01], [70.0]]) * b}
+    torch.testing.assert_close(ot_matching_loss(teacher, student, t_mask, s_mask, **scaled), loss)
+    a[1] = 0  # nothing to match in the second sample
+    alone = {"teacher_masses": a[:1], "student_masses": b[:1]}
+    torch.testing.assert_close(
+        ot_matching_loss(teacher, student, t_mask, s_mask, teacher_masses=a, student_masses=b),
+        ot_matching_loss(teacher[:1], student[:1], t_mask[:1], s_mask[:1], **alone),
+    )
+
+
+def test_masses_that_cannot_be_are_refused():
+    teacher, student, t_mask, s_mask = tokens()
+    for bad in (-torch.ones(2, 7), torch.full((2, 7), torch.nan), torch.full((2, 7), torch.inf)):
+        with pytest.raises(ValueError, match="finite and not negative"):
+            ot_matching_loss(teacher, student, t_mask, s_mask, teacher_masses=bad)
+    with pytest.raises(ValueError, match=r"weights=\(2, 4\)"):
+        ot_matching_loss(teacher, student, t_mask, s_mask, student_masses=torch.ones(2, 4))

@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from hf_evl_ecg.padded import gather_tokens, mean_over_samples, pool_tokens, promote, take_tokens, zero_padding
+from hf_evl_ecg.padded import (
+    gather_tokens,
+    mean_over_samples,
+    normalise_weights,
+    pool_tokens,
+    promote,
+    take_tokens,
+    zero_padding,
+)
 
 
 def test_gather_and_pool_by_hand():
@@ -49,3 +57,14 @@ def test_mean_over_samples_weighs_samples_not_tokens():
 )
 def test_promotion(given, expected):
     assert promote(torch.zeros(1, dtype=given)).dtype == expected
+
+
+def test_weights_are_relative_to_the_largest_and_zero_at_padding():
+    weights = torch.tensor([[2.0, 8.0, float("nan")], [0.0, 0.0, 5.0]], requires_grad=True)
+    mask = torch.tensor([[True, True, False], [True, True, False]])
+    found = normalise_weights(weights, mask)
+    assert found.tolist() == [[0.25, 1.0, 0.0], [0.0, 0.0, 0.0]]
+    assert not found.requires_grad
+    equal = normalise_weights(torch.full((1, 1000), 0.1), torch.ones(1, 1000, dtype=torch.bool))
+    assert equal.eq(1).all()
+    assert normalise_weights(torch.ones(1, 1).half(), mask[:1, :1]).dtype == torch.float32

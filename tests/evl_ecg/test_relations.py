@@ -176,3 +176,67 @@ def test_low_precision_and_errors():
 def test_cosine_of_a_zero_token_is_zero():
     tokens = torch.tensor([[[0.0, 0.0], [1.0, 1.0]]])
     assert cosine_relations(tokens)[0].tolist() == [[0.0, 0.0], [0.0, pytest.approx(1.0)]]
+
+
+def slow_weighted(target, student, weights):
+    """The weighted equations of one sample, pair by pair."""
+    total, results = weights.sum() ** 2, []
+    n = len(weights)
+    for relation in ("distance", "angle"):
+        psi = []
+        for x in (target, student):
+            d = torch.stack([torch.stack([(x[i] - x[j]).norm() for j in range(n)]) for i in range(n)])
+            pairs = [(i, j) for i in range(n) for j in range(n) if i != j]
+            mean = sum(weights[i] * weights[j] * d[i, j] for i, j in pairs)
+            mean = mean / sum(weights[i] * weights[j] for i, j in pairs)
+            psi.append(d / mean if relation == "distance" else F.cosine_similarity(x[:, None], x[None], dim=2))
+        squares = (psi[0] - psi[1]).square()
+        results.append(sum(weights[i] * weights[j] * squares[i, j] for i in range(n) for j in range(n)) / total)
+    return results
+
+
+def test_weighted_pairs_equal_the_slow_reference_with_gradient():
+    target, student, mask = batch(b=1)
+    weights = torch.tensor([[0.5, 2.0, 0.1, 1.0, 3.0, 0.7]], dtype=torch.float64)
+    student.requires_grad_()
+    ours = relation_loss(target, student, mask, weights=weights)
+    for term, reference in zip(ours, slow_weighted(target[0], student[0], weights[0]), strict=True):
+        torch.testing.assert_close(term, reference)
+    assert torch.autograd.gradcheck(lambda s: relation_loss(target, s, mask, weights=weights), student)
+    torch.testing.assert_close(relation_loss(target, student, mask, weights=9 * weights), ours)
+
+
+def test_weights_by_hand():
+    """Three points on a line with weights 1, 1, 2: mean distance 2 (1·1·1 + 1·2·3 + 1·2·2) / 2 (1 + 2 + 2) = 11/5."""
+    tokens = torch.tensor([[[0.0], [1.0], [3.0]]], dtype=torch.float64)
+    found = distance_relations(tokens, torch.tensor([[0.5, 0.5, 1.0]]))
+    torch.testing.assert_close(found * 11 / 5, torch.cdist(tokens, tokens))
+
+
+def test_equal_weights_give_the_unweighted_loss_bit_for_bit():
+    for limits in ({}, {"max_tokens": 5, "subset": 3}):
+        target, student, mask = batch(length=9, dtype=torch.float32)
+        terms, grads = [], []
+        for weights in (None, torch.full((3, 9), 0.37)):
+            leaf, generator = student.clone().requires_grad_(), torch.Generator().manual_seed(0)
+            terms.append(torch.stack(relation_loss(target, leaf, mask, weights=weights, generator=generator, **limits)))
+            terms[-1].sum().backward()
+            grads.append(leaf.grad)
+        assert torch.equal(*terms)
+        assert torch.equal(*grads)
+
+
+def test_a_weight_of_zero_is_padding():
+    target, student, mask = batch()
+    weights = torch.rand(mask.shape, generator=torch.Generator().manual_seed(0))
+    weights[:, 1] = 0
+    student = student.clone()
+    student[:, 1] = 1e6  # far from all others, were it counted
+    student.requires_grad_()
+    keep = torch.arange(6) != 1
+    terms = relation_loss(target, student, mask, weights=weights)
+    expected = relation_loss(target[:, keep], student[:, keep], mask[:, keep], weights=weights[:, keep])
+    torch.testing.assert_close(terms, expected)
+    assert torch.autograd.grad(sum(terms), student)[0][:, 1].eq(0).all()
+    with pytest.raises(ValueError, match="not negative"):
+        relation_loss(target, student, mask, weights=-weights - 1)
