@@ -6,9 +6,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-__all__ = ["IGNORE", "AnswerGroups", "TokenFeatures"]
+__all__ = ["IGNORE", "IMAGE_TURN", "NO_TURN", "PADDING_PLACE", "AnswerGroups", "TokenFeatures"]
 
 IGNORE = -100  # the label that torch's cross-entropy and every transformers model leave out
+
+# What stands for the number of a turn in the places of tokens, where a token belongs to none.
+IMAGE_TURN = -1  # an image token
+NO_TURN = -2  # what comes before the first question: beginning of the text, system prompt, marks around the image
+PADDING_PLACE = -3  # padding: turn and byte
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,8 @@ class TokenFeatures:
         answer_ids: Tokens to predict, padding -100. Shape: (B, A), int64.
         answer_mask: True where ``answer_ids`` holds a token. Shape: (B, A), bool.
         answer_index: Index within ``L`` of the predicting state, padding -1. Shape: (B, A), int64.
+        places: Turn and byte at which the text of each covered token starts (`hf_evl_ecg.chat.places`); the turn of a token
+            outside of every turn is ``IMAGE_TURN`` or ``NO_TURN``, padding is ``PADDING_PLACE``. Shape: (B, L, 2), int64.
     """
 
     hidden: Tensor
@@ -43,6 +50,7 @@ class TokenFeatures:
     answer_ids: Tensor | None = None
     answer_mask: Tensor | None = None
     answer_index: Tensor | None = None
+    places: Tensor | None = None
 
 
 @dataclass(frozen=True)

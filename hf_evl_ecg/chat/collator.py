@@ -37,8 +37,8 @@ class EVLECGCollator:
     """Turns examples into one batch for a student and, where wanted, its teacher.
 
     An example is a mapping with an ``id``, whatever ``load_image`` reads, and its turns in one of the forms of
-    `hf_evl_ecg.chat.conversations.read_turns`. The batch holds the student's inputs and ``labels`` at the top level,
-    the teacher's inputs with labels of their own under ``"teacher"``, and beside them ``"keys"`` (one per example:
+    `hf_evl_ecg.chat.conversations.read_turns`. The batch holds the student's inputs, ``labels`` and ``places`` (turn and
+    byte at which each token's text starts) at the top level, the teacher's under ``"teacher"``, and beside them ``"keys"`` (one per example:
     what a teacher cache is looked up by), ``"groups"`` (answer tokens of both tokenizers that cover the same bytes)
     and ``"skipped"`` (what was left out, and why).
 

@@ -16,6 +16,7 @@ __all__ = [
     "ExampleError",
     "MissingAnswerError",
     "Turn",
+    "TurnRanges",
     "chat_messages",
     "read_turns",
     "render_chat",
@@ -24,7 +25,10 @@ __all__ = [
 
 IMAGE_TAG = "<image>"  # how LLaVA-style records mark the image inside the question
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
-_SLOT = "ANSWER{}SLOT"  # letters and digits only: templates trim, escape or split at anything else
+_SLOTS = {
+    "user": "QUESTION{}SLOT",
+    "assistant": "ANSWER{}SLOT",
+}  # templates trim, escape or split at anything but these
 
 
 class ExampleError(ValueError):
@@ -59,11 +63,32 @@ class Turn:
 
 
 @dataclass(frozen=True)
+class TurnRanges:
+    """Character ranges ``[start, end)`` of a turn's texts in a rendered chat, without white space around them.
+
+    Attributes:
+        question: Where the question stands; None if the template alters it.
+        answer: Where the answer stands.
+        question_bytes: Length of the question in UTF-8, whatever a template makes of it.
+    """
+
+    question: tuple[int, int] | None
+    answer: tuple[int, int]
+    question_bytes: int
+
+    def moved(self, by: int) -> TurnRanges:
+        """The same ranges ``by`` characters later."""
+        question = self.question and (self.question[0] + by, self.question[1] + by)
+        return TurnRanges(question, (self.answer[0] + by, self.answer[1] + by), self.question_bytes)
+
+
+@dataclass(frozen=True)
 class ChatText:
-    """A rendered conversation and the character ranges ``[start, end)`` of what the model has to produce."""
+    """A rendered conversation, the character ranges ``[start, end)`` of what the model has to produce, and its turns."""
 
     text: str
     spans: tuple[tuple[int, int], ...]
+    turns: tuple[TurnRanges, ...]
 
 
 def read_turns(example: Mapping[str, Any], record: str) -> tuple[Turn, ...]:
@@ -124,14 +149,11 @@ def render_chat(processor: Any, messages: list[dict[str, Any]]) -> ChatText:
     """
     try:
         text = processor.apply_chat_template(messages, tokenize=False)
-        answers = [m["content"][0]["text"] for m in messages if m["role"] == "assistant"]
-        slots = [_SLOT.format(i) for i in range(len(answers))]
-        remaining = iter(slots)
-        marked = [
-            {**m, "content": [{"type": "text", "text": next(remaining)}]} if m["role"] == "assistant" else m
-            for m in messages
-        ]
-        pieces = re.split("|".join(slots), processor.apply_chat_template(marked, tokenize=False))
+        questions, answers = (
+            [m["content"][-1]["text"] for m in messages if m["role"] == role] for role in ("user", "assistant")
+        )
+        pieces = _fixed_pieces(processor, messages, ("assistant",))
+        around = _fixed_pieces(processor, messages, ("user", "assistant"))
         first = next(i for i, m in enumerate(messages) if m["role"] == "assistant")
         prompt = processor.apply_chat_template(messages[:first], tokenize=False, add_generation_prompt=True)
     except (ValueError, TypeError, KeyError, TemplateError) as error:
@@ -142,15 +164,27 @@ def render_chat(processor: Any, messages: list[dict[str, Any]]) -> ChatText:
             "it must render every assistant turn once."
         )
     starts, ends = _locate(text, pieces, answers, type(processor).__name__)
+    turns = _turn_ranges(text, around, questions, starts, ends)
     opening = pieces[0][len(prompt) :] if pieces[0].startswith(prompt) else ""
     starts = [s - len(opening) if text.endswith(opening, 0, s) else s for s in starts]
-    return _close_turns(text, pieces, starts, ends, processor.tokenizer)
+    return _close_turns(text, pieces, starts, ends, turns, processor.tokenizer)
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
     """Tokens that stand for no text, such as the end of a turn, padding and the image placeholder."""
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     return added | set(tokenizer.all_special_tokens)
+
+
+def _fixed_pieces(processor: Any, messages: list[dict[str, Any]], roles: Sequence[str]) -> list[str]:
+    """What a chat template writes around the texts of some roles."""
+    marked, slots = [], []
+    for number, message in enumerate(messages):
+        if message["role"] in roles:
+            slots.append(_SLOTS[message["role"]].format(number))
+            message = {**message, "content": [*message["content"][:-1], {"type": "text", "text": slots[-1]}]}
+        marked.append(message)
+    return re.split("|".join(slots), processor.apply_chat_template(marked, tokenize=False))
 
 
 def _locate(text: str, pieces: list[str], answers: list[str], name: str) -> tuple[list[int], list[int]]:
@@ -171,8 +205,37 @@ def _locate(text: str, pieces: list[str], answers: list[str], name: str) -> tupl
     return starts, ends
 
 
+def _turn_ranges(
+    text: str, around: list[str], questions: list[str], starts: list[int], ends: list[int]
+) -> tuple[TurnRanges, ...]:
+    """Where each turn's texts stand; the fixed pieces alternate before questions and before answers."""
+    ranges = []
+    complete = len(around) == 2 * len(questions) + 1  # a template may show a question twice or not at all
+    for number, (question, last, start, end) in enumerate(zip(questions, [0, *ends], starts, ends, strict=False)):
+        located = None
+        if complete:
+            before, behind = around[2 * number : 2 * number + 2]
+            found = _stripped(text, last + len(before), start - len(behind))
+            fits = text.startswith(before, last) and text.endswith(behind, last, start)
+            located = found if fits and text[found[0] : found[1]] == question.strip() else None
+        ranges.append(TurnRanges(located, _stripped(text, start, end), len(question.strip().encode())))
+    return tuple(ranges)
+
+
+def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
+    """A range without the white space at its ends."""
+    inside = text[start:end]
+    start += len(inside) - len(inside.lstrip())
+    return start, start + len(inside.strip())
+
+
 def _close_turns(
-    text: str, pieces: list[str], starts: list[int], ends: list[int], tokenizer: PreTrainedTokenizerBase
+    text: str,
+    pieces: list[str],
+    starts: list[int],
+    ends: list[int],
+    turns: tuple[TurnRanges, ...],
+    tokenizer: PreTrainedTokenizerBase,
 ) -> ChatText:
     """Extend the spans by the end-of-turn token: the special token that follows the last answer."""
     # the longest first, as one token's text may begin another's
@@ -181,7 +244,7 @@ def _close_turns(
     if closing is not None:
         mark = closing.group(0)
         closed = [e + (len(mark) if after.startswith(mark) else 0) for e, after in zip(ends, pieces[1:], strict=True)]
-        return ChatText(text, tuple(zip(starts, closed, strict=True)))
+        return ChatText(text, tuple(zip(starts, closed, strict=True)), turns)
     if tokenizer.eos_token is None:
         raise ChatTemplateError(
             "neither the chat template nor the tokenizer has a token that ends an answer, so a model could never "
@@ -192,7 +255,8 @@ def _close_turns(
         opening = len(closed_text) + start - before
         closed_text += text[before:end] + tokenizer.eos_token
         spans.append((opening, len(closed_text)))
-    return ChatText(closed_text, tuple(spans))
+    moved = tuple(turn.moved(number * len(tokenizer.eos_token)) for number, turn in enumerate(turns))
+    return ChatText(closed_text, tuple(spans), moved)
 
 
 def _plain(content: Any) -> str:

@@ -11,9 +11,10 @@ from PIL import Image
 from torch import Tensor
 from transformers import ProcessorMixin
 
-from hf_evl_ecg.tokens import IGNORE
+from hf_evl_ecg.tokens import IGNORE, PADDING_PLACE
 
 from .conversations import ChatTemplateError, ChatText, ExampleError, Turn, chat_messages, render_chat
+from .places import token_places
 
 __all__ = [
     "MissingImageTokensError",
@@ -53,7 +54,8 @@ def encode_chats(
         padding_side: ``"right"`` or ``"left"``.
 
     Returns:
-        The processor's tensors and ``labels``, -100 outside the answers. Shape of the labels: (B, T).
+        The processor's tensors, ``labels``, -100 outside the answers, and ``places``, which say where each token's text
+        stands (`hf_evl_ecg.chat.places`). Shapes of these two: (B, T), (B, T, 2).
 
     Raises:
         MissingImageTokensError: If there are no image tokens for an image.
@@ -75,7 +77,9 @@ def encode_chats(
     offsets = encoded.pop("offset_mapping")
     batch: dict[str, Tensor] = dict(encoded)
     batch["labels"] = _labels(batch["input_ids"], offsets, chats)
-    is_image = torch.isin(batch["input_ids"], torch.tensor(list(image_tokens(processor).values())))
+    marks = image_tokens(processor)
+    is_image = torch.isin(batch["input_ids"], torch.tensor(list(marks.values())))
+    batch["places"] = token_places(chats, offsets, batch["attention_mask"], is_image, marks)
     if images is not None:
         _check_image_tokens(is_image, batch["labels"], records, type(processor).__name__)
     keep = batch["attention_mask"].bool()
@@ -92,9 +96,9 @@ def select_tokens(
     """Keep some tokens of each sample and pad again; image tensors stay as they are.
 
     Args:
-        batch: Model inputs with ``input_ids``; every tensor of its shape is cut alike.
+        batch: Model inputs with ``input_ids``; ``places`` and every tensor of its shape are cut alike.
         keep: Shape: (B, T), bool.
-        pad_token_id: What to fill ``input_ids`` with; ``labels`` are filled with -100, all else with 0.
+        pad_token_id: What to fill ``input_ids`` with; ``labels`` are filled with -100, ``places`` with -3, all else with 0.
         padding_side: ``"right"`` or ``"left"``.
     """
     length = int(keep.sum(1).max())
@@ -102,12 +106,16 @@ def select_tokens(
     index = order[:, :length] if padding_side == "right" else order[:, order.shape[1] - length :]
     valid = keep.gather(1, index)
     fill = {"input_ids": pad_token_id, "labels": IGNORE}
-    return {
+    selected = {
         name: value.gather(1, index).masked_fill(~valid, fill.get(name, 0))
         if isinstance(value, Tensor) and value.shape == keep.shape
         else value
         for name, value in batch.items()
     }
+    if "places" in batch:
+        places = batch["places"].gather(1, index.unsqueeze(2).expand(-1, -1, 2))
+        selected["places"] = places.masked_fill(~valid.unsqueeze(2), PADDING_PLACE)
+    return selected
 
 
 def _labels(input_ids: Tensor, offsets: Tensor, chats: Sequence[ChatText]) -> Tensor:

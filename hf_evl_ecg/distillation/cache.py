@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from hf_evl_ecg.models.features import FeatureRequest
 from hf_evl_ecg.models.fingerprints import tensors_sha256
 from hf_evl_ecg.padded import front_mask
-from hf_evl_ecg.tokens import IGNORE, TokenFeatures
+from hf_evl_ecg.tokens import IGNORE, PADDING_PLACE, TokenFeatures
 
 from .cache_files import CacheLayout, CacheMismatchError, compare_headers, damaged_shard, read_header, read_shards
 
@@ -89,6 +89,7 @@ class CachedTeacher:
         answer_index, _ = _pad([row["answer_index"].long() for row in rows], -1)
         visual, visual_mask = _pad([row["visual"] for row in rows]) if request.visual else (None, None)
         centres, _ = _pad([row["visual_positions"] for row in rows]) if request.positions else (None, None)
+        places, _ = _pad([row["places"].long() for row in rows], PADDING_PLACE) if request.places else (None, None)
         logits, normaliser = None, None
         if request.logits:
             logits, _ = _pad([row["top_log_probs"] for row in rows])
@@ -105,6 +106,7 @@ class CachedTeacher:
             answer_ids=answer_ids,
             answer_mask=answer_mask,
             answer_index=answer_index,
+            places=places,
         )
 
     def _check(self, request: FeatureRequest) -> None:
@@ -136,6 +138,7 @@ class CachedTeacher:
         names = [f"hidden.{request.layer}", "answer_ids", "answer_index"]
         names += ["visual"] if request.visual else []
         names += ["visual_positions"] if request.positions else []
+        names += ["places"] if request.places else []
         names += ["top_log_probs"] if request.logits else []
         check = self.verify and key not in self._verified
         shard = self._shard(name)

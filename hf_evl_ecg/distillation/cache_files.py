@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-FORMAT = 2
+FORMAT = 3
 
 
 class CacheMismatchError(ValueError):
@@ -75,7 +75,7 @@ class CacheLayout:
 
     def tensors(self) -> list[str]:
         """Names of the tensors of an example."""
-        names = [f"hidden.{layer}" for layer in self.layers] + ["answer_ids", "answer_index"]
+        names = [f"hidden.{layer}" for layer in self.layers] + ["answer_ids", "answer_index", "places"]
         names += ["visual"] if self.visual else []
         names += ["visual_positions"] if self.positions else []
         names += ["top_log_probs", "top_ids"] if self.top_k else []
@@ -90,6 +90,7 @@ class CacheLayout:
             logits=self.top_k > 0,
             visual_pool=self.visual_pool,
             positions=self.positions,
+            places=True,  # two numbers a token beside thousands: the same cache serves every form of attention
         )
 
 

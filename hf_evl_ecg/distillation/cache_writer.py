@@ -104,12 +104,14 @@ class TeacherCacheWriter:
     def _compute(self, batch: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
         """Unpadded tensors of each example of a batch, on the CPU."""
         layout, dtype = self.layout, DTYPES[self.layout.dtype]
-        inputs, labels = self.teacher.inputs(batch)
+        inputs, labels, places = self.teacher.inputs(batch)
+        request = layout.request(-1)
         with torch.no_grad():
-            layers = extract_layers(self.teacher.model, inputs, labels, layout.layers, layout.request(-1))
+            layers = extract_layers(self.teacher.model, inputs, labels, layout.layers, request, places=places)
         first = layers[layout.layers[0]]
         assert first.answer_mask is not None
         assert first.answer_ids is not None
+        assert first.places is not None
         computed = {}
         for row, key in enumerate(batch["keys"]):
             answer = first.answer_mask[row]
@@ -130,6 +132,7 @@ class TeacherCacheWriter:
             if not finite:
                 raise ValueError(f"features of example {key} are not finite in {layout.dtype}; use dtype='bfloat16'.")
             tensors["answer_index"] = _index_within(first, row).int()
+            tensors["places"] = first.places[row][first.mask[row]].int()
             computed[key] = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
         return computed
 

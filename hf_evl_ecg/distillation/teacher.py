@@ -78,14 +78,14 @@ class OnlineTeacher:
             base_model(self.model).device != device
         ):  # the trainer places the student only; the teacher follows the batch
             self.model.to(device)
-        inputs, labels = self.inputs(batch)
+        inputs, labels, places = self.inputs(batch)
         with torch.no_grad():
-            return extract_features(self.model, inputs, labels, request)
+            return extract_features(self.model, inputs, labels, request, places=places)
 
-    def inputs(self, batch: Mapping[str, Any]) -> tuple[dict[str, Tensor], Tensor]:
-        """The teacher's forward arguments, on its device and with pixels in its dtype, and its labels."""
+    def inputs(self, batch: Mapping[str, Any]) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
+        """The teacher's forward arguments, on its device and with pixels in its dtype, its labels and places."""
         inputs = move_batch(batch["teacher"], self.model)
-        return inputs, inputs.pop("labels")
+        return inputs, inputs.pop("labels"), inputs.pop("places", None)
 
 
 def check_not_same_model(student: nn.Module, teacher: nn.Module) -> None:

@@ -146,7 +146,9 @@ class EVLECGTrainer(Trainer):
         """Sum of the weighted terms for one micro-batch; its share of the optimizer step while training."""
         request = student_request(self.criterion, self.args, several_processes=self.accelerator.num_processes > 1)
         # The forward pass goes through the distributed wrapper, which would not average the gradients otherwise.
-        student = extract_features(self.student, model_inputs(inputs), inputs["labels"], request, forward=model)
+        student = extract_features(
+            self.student, model_inputs(inputs), inputs["labels"], request, places=inputs.get("places"), forward=model
+        )
         teacher = None
         if self.criterion.needs_teacher and self.teacher is not None:
             teacher = self.teacher.features(inputs, teacher_request(self.criterion, self.args))

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from hf_evl_ecg.arguments import check_at_least, check_choice
 from hf_evl_ecg.padded import gather_tokens, kept_positions, pool_tokens, take_tokens
-from hf_evl_ecg.tokens import IGNORE, TokenFeatures
+from hf_evl_ecg.tokens import IGNORE, PADDING_PLACE, TokenFeatures
 
 from .native import UnsupportedModelError, base_model, image_token_id
 from .patch_positions import patch_positions
@@ -46,6 +46,7 @@ class FeatureRequest:
         logits: Apply the LM head at the answer positions (nowhere else).
         visual_pool: Average this many consecutive image tokens into one; 1 keeps them all.
         positions: Say where on the image each image token lies; needs ``visual``.
+        places: Say where in the conversation the text of each covered token starts; needs ``places`` of a batch.
     """
 
     tokens: TokenScope = "all"
@@ -54,6 +55,7 @@ class FeatureRequest:
     logits: bool = True
     visual_pool: int = 1
     positions: bool = False
+    places: bool = False
 
     def __post_init__(self) -> None:
         check_choice("tokens", self.tokens, ("all", "visual", "answer"))
@@ -68,6 +70,7 @@ def extract_features(
     labels: Tensor | None,
     request: FeatureRequest = FeatureRequest(),
     *,
+    places: Tensor | None = None,
     forward: Callable[..., Any] | None = None,
 ) -> TokenFeatures:
     """Run a model once and read the features of its tokens.
@@ -80,12 +83,15 @@ def extract_features(
         inputs: Keyword arguments of its forward pass, with ``input_ids`` and ``attention_mask``.
         labels: Token ids to predict, -100 elsewhere; None if there are no answers. Shape: (B, T).
         request: What to read.
+        places: Turn and byte of each token, as `hf_evl_ecg.chat.places` gives them, where asked for. Shape: (B, T, 2).
         forward: What to call instead of ``model``: the wrapper (DDP …) that `model` is inside of.
 
     Returns:
         Features on the model's device, with gradient where gradients are enabled.
     """
-    return extract_layers(model, inputs, labels, (request.layer,), request, forward=forward)[request.layer]
+    return extract_layers(model, inputs, labels, (request.layer,), request, places=places, forward=forward)[
+        request.layer
+    ]
 
 
 def extract_layers(
@@ -95,6 +101,7 @@ def extract_layers(
     layers: Sequence[int],
     request: FeatureRequest = FeatureRequest(),
     *,
+    places: Tensor | None = None,
     forward: Callable[..., Any] | None = None,
 ) -> dict[int, TokenFeatures]:
     """`extract_features` for several layers from one forward pass; ``request.layer`` is ignored.
@@ -125,6 +132,12 @@ def extract_layers(
             centres = patch_positions(base_model(model), inputs, image_mask)
             centres, _ = pool_tokens(centres, visual_mask, request.visual_pool)
         visual, visual_mask = pool_tokens(visual, visual_mask, request.visual_pool)
+    covered = None
+    if request.places:
+        if places is None:
+            raise ValueError("places=None: they are asked for; give the batch's own (EVLECGCollator makes them).")
+        covered, mask, _ = _scope(places, inputs, image_mask, positions, answer_mask, request.tokens)
+        covered = covered.masked_fill(~mask.unsqueeze(2), PADDING_PLACE)
     features = {}
     for layer in layers:
         states = _layer(output.hidden_states, layer) if inner else taps["input" if layer == 0 else "output"]
@@ -140,6 +153,7 @@ def extract_layers(
             answer_ids=answer_ids,
             answer_mask=answer_mask,
             answer_index=index,
+            places=covered,
         )
     return features
 

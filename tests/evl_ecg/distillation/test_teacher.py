@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from dataclasses import replace
 from multiprocessing import get_context
 
 import pytest
@@ -20,6 +21,7 @@ from hf_evl_ecg.losses import EVLECGLoss
 from hf_evl_ecg.models.features import FeatureRequest
 from hf_evl_ecg.models.fingerprints import model_fingerprint, processor_fingerprint
 from hf_evl_ecg.models.native import UnsupportedModelError
+from hf_evl_ecg.tokens import PADDING_PLACE
 
 EVERYTHING = FeatureRequest()
 FINGERPRINT = {"teacher": "tiny", "render": "plain", "seed": 0}
@@ -96,8 +98,12 @@ def test_cached_features_are_the_online_ones(tmp_path, teacher, collator, ecg_ex
     assert (len(cached), cached.hidden_dim) == (6, 48)
     batch = collator([ecg_examples[i] for i in (4, 0, 5)])
     for layer in (-1, 1):
-        request = FeatureRequest(tokens=tokens, layer=layer, visual_pool=pool, positions=True)
+        request = FeatureRequest(tokens=tokens, layer=layer, visual_pool=pool, positions=True, places=True)
         online = teacher.features(batch, request)
+        assert torch.equal(cached.features(batch, request).places, online.places)
+        assert online.places.shape == (*online.mask.shape, 2)
+        assert torch.equal(online.places.ne(PADDING_PLACE).all(2), online.mask)
+        assert cached.features(batch, replace(request, places=False)).places is None
         assert torch.equal(cached.features(batch, request).visual_positions, online.visual_positions)
         assert_same(cached.features(batch, request), online, rtol=1e-4, atol=1e-5)
     assert online.visual_mask.sum(1).tolist() == [14 if pool == 1 else 5] * 3
@@ -107,8 +113,13 @@ def test_left_padding_is_cached_without_padding(tmp_path, tiny_vlm, teacher, col
     left = EVLECGCollator(collator.student_processor, collator.teacher_processor, padding_side="left")
     write(tmp_path, teacher, left, ecg_examples)
     batch = collator(ecg_examples)
-    cached = CachedTeacher(tmp_path, expected={}).features(batch, EVERYTHING)
-    assert_same(cached, teacher.features(batch, EVERYTHING), rtol=1e-4, atol=1e-5)
+    everything = replace(EVERYTHING, places=True)
+    cached, online = (
+        CachedTeacher(tmp_path, expected={}).features(batch, everything),
+        teacher.features(batch, everything),
+    )
+    assert_same(cached, online, rtol=1e-4, atol=1e-5)
+    assert torch.equal(cached.places, online.places)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float16", 5e-3), ("bfloat16", 2e-2)])
@@ -255,6 +266,11 @@ def test_a_cache_of_something_else_is_refused(tmp_path, teacher, collator, ecg_e
     with pytest.raises(CacheMismatchError, match="not among the 2"):
         cached.features(batch, EVERYTHING)
     batch = collator(ecg_examples[:2])
+    header = json.loads((tmp_path / "cache.json").read_text())
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "cache.json").write_text(json.dumps({**header, "format": 2}))
+    with pytest.raises(CacheMismatchError, match="has format 2; this version reads format 3: write the cache anew"):
+        CachedTeacher(tmp_path / "old", expected={})
     for request, text in (
         (FeatureRequest(layer=1), r"layer 1 wanted.*holds layers \[-1\]"),
         (FeatureRequest(tokens="visual"), "tokens='visual' wanted.*'all'"),

@@ -5,6 +5,7 @@ import torch
 
 from hf_evl_ecg.distillation.cross_entropy import answer_cross_entropy
 from hf_evl_ecg.models.features import LOGITS_PER_SAMPLE, FeatureRequest, extract_features
+from hf_evl_ecg.tokens import PADDING_PLACE
 
 NAMES = ["llava_next", "idefics3", "qwen2_vl", "qwen3_vl", "internvl"]
 
@@ -66,7 +67,8 @@ def test_scopes(case, tokens, make_inputs):
     name, model = case
     inputs, labels = make_inputs(name, model)
     every = extract_features(model, inputs, labels)
-    part = extract_features(model, inputs, labels, FeatureRequest(tokens=tokens))
+    numbered = torch.arange(2 * inputs["input_ids"].numel()).view(*inputs["input_ids"].shape, 2)
+    part = extract_features(model, inputs, labels, FeatureRequest(tokens=tokens, places=True), places=numbered)
     for i in range(2):
         if tokens == "visual":
             at = (inputs["input_ids"][i] == model.config.image_token_id).nonzero().flatten()
@@ -76,6 +78,8 @@ def test_scopes(case, tokens, make_inputs):
             assert part.answer_index[i, : len(at)].tolist() == list(range(len(at)))
         assert part.mask[i].sum() == len(at)
         torch.testing.assert_close(part.hidden[i][part.mask[i]], every.hidden[i, at])
+        assert part.places[i][part.mask[i]].tolist() == numbered[i, at].tolist()
+        assert part.places[i][~part.mask[i]].eq(PADDING_PLACE).all()
 
 
 def test_padding_changes_nothing(case, make_inputs):
@@ -129,6 +133,8 @@ def test_what_is_refused(tiny_vlm, make_inputs):
         extract_features(model, inputs, labels, FeatureRequest(layer=7))
     with pytest.raises(ValueError, match="tokens='text': allowed are 'all', 'visual', 'answer'"):
         FeatureRequest(tokens="text")
+    with pytest.raises(ValueError, match="places=None: they are asked for"):
+        extract_features(model, inputs, labels, FeatureRequest(places=True))
     with pytest.raises(ValueError, match="at least 1"):
         FeatureRequest(visual_pool=0)
     with pytest.raises(ValueError, match="no answer logits"):
