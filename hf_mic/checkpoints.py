@@ -1,19 +1,31 @@
-"""Checkpoints that are whole or absent, and pushes without pickled arguments."""
+"""Checkpoints that are whole or absent, which of them a run goes on from, and pushes without pickled arguments."""
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import upload_folder
+from safetensors import SafetensorError, safe_open
 from sentence_transformers import SentenceTransformerTrainer
 from torch import nn
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, rotate_checkpoints
 
-__all__ = ["STAGING_FOLDER", "AtomicCheckpointTrainer"]
+__all__ = [
+    "STAGING_FOLDER",
+    "AtomicCheckpointTrainer",
+    "CheckpointError",
+    "checkpoint_to_resume",
+    "newest_checkpoint",
+]
+
+logger = logging.getLogger(__name__)
 
 STAGING_FOLDER = "_incomplete"
 """Where a checkpoint grows. The underscore keeps it out of pushes, and no search for checkpoints looks into it."""
@@ -21,16 +33,39 @@ STAGING_FOLDER = "_incomplete"
 TRAINING_STATE = ("optimizer*", "scheduler.pt", "scaler.pt", "rng_state*", "trainer_state.json", "global_step*")
 
 
+class CheckpointError(ValueError):
+    """A checkpoint that is incomplete or damaged, so that no run can go on from it."""
+
+
 class AtomicCheckpointTrainer(SentenceTransformerTrainer):
     """Write each checkpoint aside and rename it when it is complete.
 
-    A killed run then leaves whole checkpoints only; ``resume_from_checkpoint=True`` takes the last of them. The folder
-    ``_incomplete`` that it may leave in ``output_dir`` is removed at the next save.
+    A killed run then leaves whole checkpoints only. The folder ``_incomplete`` that it may leave in ``output_dir`` is removed at
+    the next save; an error while saving, such as a full disk, removes it at once.
 
     ``training_args.bin``, a pickle, is never written: not beside the model, nor in a checkpoint, nor on the Hub.
     """
 
     _staging = False
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Train, from the checkpoint that :func:`checkpoint_to_resume` finds.
+
+        Raises:
+            CheckpointError: See there.
+        """
+        folder = checkpoint_to_resume(resume_from_checkpoint, str(self.args.output_dir))
+        output = super().train(folder, *args, **kwargs)
+        if folder and self._initial_global_step == self.state.global_step:
+            logger.warning("All %d steps were done before: nothing was left to train.", self.state.global_step)
+        return output
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # The host asks after a step whether it was the last: a finished run that is resumed would take one more.
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
 
     def _get_output_dir(self, trial: Any) -> str:
         run_dir = super()._get_output_dir(trial)
@@ -45,6 +80,9 @@ class AtomicCheckpointTrainer(SentenceTransformerTrainer):
         self._staging = True
         try:
             super()._save_checkpoint(model, trial)
+        except Exception:  # a full disk: what was written would keep it full
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
         finally:
             self._staging = False
         if self.state.best_model_checkpoint == str(staging / name):
@@ -89,6 +127,85 @@ class AtomicCheckpointTrainer(SentenceTransformerTrainer):
             last = strategy == HubStrategy.CHECKPOINT
             path = "last-checkpoint" if last else Path(checkpoint_folder).name
             upload_folder(**target, commit_message=f"{message}, checkpoint", path_in_repo=path)
+
+
+def checkpoint_to_resume(wanted: str | bool | None, output_dir: str | Path) -> str | None:
+    """The checkpoint that a value of ``resume_from_checkpoint`` names.
+
+    Args:
+        wanted: A folder; ``"last"`` for the newest whole checkpoint, or a new start where there is none yet, so that one
+            command serves a run from its start to its end; True for the newest whole one, which must be there.
+        output_dir: Where the run keeps its checkpoints.
+
+    Returns:
+        Its folder; None: start anew.
+
+    Raises:
+        CheckpointError: The folder is no whole checkpoint, or True was given and there is none.
+
+    Example:
+        >>> checkpoint_to_resume(None, "outputs/encoder") is None
+        True
+    """
+    if not wanted or str(wanted).lower() in ("false", "none"):
+        return None
+    if wanted is not True and wanted.lower() not in ("last", "true"):
+        if fault := _fault(Path(wanted)):
+            raise CheckpointError(f"resume_from_checkpoint={wanted}: {fault} (name another checkpoint, or last)")
+        return wanted
+    found = newest_checkpoint(output_dir)
+    if found is not None:
+        logger.warning("Training goes on from %s.", found)
+    elif wanted is True:
+        raise CheckpointError(f"output_dir={output_dir}: holds no whole checkpoint to resume from (start anew)")
+    else:
+        logger.warning("There is no whole checkpoint in %s: training starts anew.", output_dir)
+    return found
+
+
+def newest_checkpoint(folder: str | Path) -> str | None:
+    """The newest whole checkpoint of a run; newer ones that are incomplete are named in the log and passed over.
+
+    Args:
+        folder: The run's ``output_dir``; it need not exist.
+
+    Returns:
+        Folder of the checkpoint; None: there is none.
+
+    Example:
+        >>> newest_checkpoint("no/such/run") is None
+        True
+    """
+    steps = {}
+    for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        step = path.name.rpartition("-")[2]
+        if step.isdecimal() and path.is_dir():
+            steps[int(step)] = path
+    for _, path in sorted(steps.items(), reverse=True):
+        if (fault := _fault(path)) is None:
+            return str(path)
+        logger.warning("%s is passed over: %s.", path, fault)
+    return None
+
+
+def _fault(checkpoint: Path) -> str | None:
+    """Why no run can go on from a checkpoint; None: it is whole. Reads no tensors."""
+    state = checkpoint / TRAINER_STATE_NAME  # what the host writes last
+    try:
+        json.loads(state.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return f"{state.name} is {'missing' if isinstance(error, FileNotFoundError) else 'damaged'}"
+    for path in sorted(checkpoint.iterdir()):
+        if path.suffix == ".safetensors":
+            try:
+                with safe_open(path, "pt"):
+                    pass
+            except (OSError, SafetensorError):
+                return f"{path.name} is damaged"
+        # The directory of a zip file stands at its end, so one that was cut off is none.
+        elif path.suffix in (".pt", ".pth") and not zipfile.is_zipfile(path):
+            return f"{path.name} is damaged"
+    return None
 
 
 def _publish(staging: Path, name: str) -> None:

@@ -57,7 +57,7 @@ def main(script: TeacherArguments, images: ImageOptions, lora: LoraOptions, trai
         The trainer, after training.
     """
     from hf_evl_ecg.data.questions import load_questions
-    from hf_evl_ecg.distillation.runs import answer_metrics, last_checkpoint, save_student
+    from hf_evl_ecg.distillation.runs import answer_metrics, save_student
     from hf_evl_ecg.distillation.trainer import EVLECGTrainer
     from hf_evl_ecg.models.loading import load_model
 
@@ -75,7 +75,7 @@ def main(script: TeacherArguments, images: ImageOptions, lora: LoraOptions, trai
         eval_dataset=eval_questions,
         compute_metrics=answer_metrics(processor, training),
     )
-    trainer.train(resume_from_checkpoint=last_checkpoint(training))
+    trainer.train(training.resume_from_checkpoint)
     save_student(trainer, processor)
     trainer.accelerator.end_training()
     return trainer

@@ -1,21 +1,19 @@
-"""A training run from its arguments to its folder: without a teacher, resumed, saved, with scores in between."""
+"""A training run from its arguments to its folder: without a teacher, saved, with scores in between."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import EvalPrediction, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import EvalPrediction
 
 from hf_evl_ecg.config import EVLECGConfig
 
 from .trainer import EVLECGTrainer
 
-__all__ = ["TeacherConfig", "answer_metrics", "last_checkpoint", "save_student"]
+__all__ = ["TeacherConfig", "answer_metrics", "save_student"]
 
 
 @dataclass
@@ -32,15 +30,6 @@ class TeacherConfig(EVLECGConfig):
             raise ValueError(
                 "push_to_hub=True: would send checkpoints and pickled arguments (use hf-evl-ecg publish afterwards)"
             )
-
-
-def last_checkpoint(training: TrainingArguments) -> str | None:
-    """The checkpoint that ``resume_from_checkpoint`` names; ``last`` is the newest one, None if there is none yet."""
-    wanted = training.resume_from_checkpoint
-    if not wanted or str(wanted).lower() not in ("last", "true"):
-        return wanted or None
-    output = str(training.output_dir)
-    return get_last_checkpoint(output) if Path(output).is_dir() else None
 
 
 def save_student(trainer: EVLECGTrainer, processor: Any) -> None:

@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer
-from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
+from transformers.trainer_utils import EvalLoopOutput
 
 from hf_evl_ecg.chat.batches import model_inputs
 from hf_evl_ecg.chat.collator import EVLECGCollator
@@ -18,6 +17,7 @@ from hf_evl_ecg.config import EVLECGConfig
 from hf_evl_ecg.models.features import extract_features
 from hf_evl_ecg.models.native import base_model, image_token_id
 
+from .checkpoints import WholeCheckpointTrainer
 from .collation import answer_groups, build_collator, check_first_examples, check_image_tokens, refuse_collator_fields
 from .criterion import (
     CriterionCallback,
@@ -38,7 +38,7 @@ __all__ = ["EVLECGTrainer"]
 logger = logging.getLogger(__name__)
 
 
-class EVLECGTrainer(Trainer):
+class EVLECGTrainer(WholeCheckpointTrainer):
     """Trains a student on answers and on a frozen teacher's features (EVL-ECG, arXiv 2605.29977).
 
     The student alone is ``self.model``: what is saved, exported and pushed holds nothing of the teacher and nothing of
@@ -187,22 +187,27 @@ class EVLECGTrainer(Trainer):
         if output_dir is not None and _internal_call and self.args.should_save:
             save_criterion(self.criterion, output_dir)
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        load_criterion(self.criterion, resume_from_checkpoint)
+
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train; as `transformers.Trainer.train`, after looking at the first examples for training and evaluation.
 
+        Args:
+            resume_from_checkpoint: A folder, True or ``"last"``; see
+                `hf_evl_ecg.distillation.checkpoints.checkpoint_to_resume`.
+            args: As for the host, as the next.
+            kwargs: See there.
+
         Raises:
             ExampleError: If one of the first ``preflight_examples`` of a data set cannot be learnt from.
-            ValueError: If the checkpoint to resume from does not fit the terms of this run.
+            CheckpointError: If the checkpoint to resume from is incomplete.
+            ValueError: If it does not fit the terms of this run.
         """
         if isinstance(self.data_collator, EVLECGCollator):
             evaluated = self.eval_dataset if self.args.eval_strategy != "no" else None
             check_first_examples(self.data_collator, self.args.preflight_examples, evaluated, self.train_dataset)
-        if resume_from_checkpoint:
-            folder = resume_from_checkpoint
-            if folder is True:
-                folder = get_last_checkpoint(str(self.args.output_dir))
-            if isinstance(folder, str):
-                load_criterion(self.criterion, folder)
         output = super().train(resume_from_checkpoint, *args, **kwargs)
         self._report_skipped()
         return output

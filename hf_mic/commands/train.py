@@ -97,7 +97,7 @@ def main(args: TrainArguments, training: MICTrainingArguments) -> dict[str, Any]
     from hf_mic.evaluation.text_tasks import load_tasks
     from hf_mic.hub.push import take_hub_arguments
 
-    from .training_run import build_trainer, finish, last_checkpoint, warn_about_single_process
+    from .training_run import build_trainer, finish, warn_about_single_process
 
     hub = take_hub_arguments(training)
     if hub and args.license is None:
@@ -108,7 +108,7 @@ def main(args: TrainArguments, training: MICTrainingArguments) -> dict[str, Any]
     names = args.eval_tasks or (["stsb", "banking77", "scifact"] if args.eval_data_dir else [])
     tasks = load_tasks(names, args.eval_data_dir, validation=args.eval_validation)
     trainer = build_trainer(args, training)
-    trainer.train(resume_from_checkpoint=last_checkpoint(training))
+    trainer.train(training.resume_from_checkpoint)
     trainer.save_model()
     # The last collective must carry no tensor: a gloo thread that frees one while Python finishes aborts the process (torch 2.13).
     trainer.accelerator.wait_for_everyone()

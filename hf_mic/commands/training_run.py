@@ -1,4 +1,4 @@
-"""The parts of a run of the verb `train`: data and trainer, where it resumes, scores, card and publishing."""
+"""The parts of a run of the verb `train`: data and trainer, scores, card and publishing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any, cast
 
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
-from transformers.trainer_utils import get_last_checkpoint
 
 from hf_mic.capture import embedding_width
 from hf_mic.cards.card import complete_model_card
@@ -30,7 +29,7 @@ from hf_mic.training_args import MICTrainingArguments
 
 from .train_arguments import TrainArguments
 
-__all__ = ["build_trainer", "finish", "last_checkpoint", "load_data", "warn_about_single_process"]
+__all__ = ["build_trainer", "finish", "load_data", "warn_about_single_process"]
 
 logger = logging.getLogger(__name__)
 
@@ -138,16 +137,3 @@ def warn_about_single_process() -> None:
             "Several CPU processes were asked for, one was started: accelerate needs MPI (--mpirun_hostfile) for more. Use "
             "accelerate launch --multi_gpu --num_processes N -m hf_mic train ... --use_cpu instead."
         )
-
-
-def last_checkpoint(training: MICTrainingArguments) -> str | None:
-    """Folder that training resumes from; without a checkpoint, ``last`` starts anew, so that one command serves a whole run."""
-    wanted = training.resume_from_checkpoint
-    if not wanted or str(wanted).lower() in ("false", "none"):
-        return None
-    if str(wanted).lower() not in ("last", "true"):
-        return wanted
-    found = get_last_checkpoint(str(training.output_dir)) if Path(str(training.output_dir)).is_dir() else None
-    if found is None:
-        logger.warning("There is no checkpoint in %s: training starts anew.", training.output_dir)
-    return found

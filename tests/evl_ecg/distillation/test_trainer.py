@@ -29,41 +29,6 @@ from hf_evl_ecg.models.features import extract_features
 from hf_evl_ecg.models.native import UnsupportedModelError
 
 
-@pytest.fixture
-def build(tiny_vlm, tmp_path, ecg_examples):
-    """A trainer of Idefics3 under LlavaNext on four examples; keyword arguments go to EVLECGConfig."""
-
-    def make(*, student=None, teacher="llava_next", examples=None, trainer_kwargs=None, **options):
-        small = tiny_vlm("idefics3")
-        defaults = {
-            "output_dir": str(tmp_path / "out"),
-            "per_device_train_batch_size": 4,
-            "per_device_eval_batch_size": 4,
-            "max_steps": 2,
-            "learning_rate": 5e-3,
-            "lr_scheduler_type": "constant",
-            "logging_steps": 1,
-            "report_to": "none",
-            "save_strategy": "no",
-            "mhca_num_heads": 4,
-            "disable_tqdm": True,
-            "use_cpu": True,
-        }
-        if isinstance(teacher, str):
-            teacher = tiny_vlm(teacher).load()
-        arguments = {
-            "processing_class": small.processor,
-            "teacher_processing_class": tiny_vlm("llava_next").processor,
-            "train_dataset": examples or ecg_examples[:4],
-            **(trainer_kwargs or {}),
-        }
-        return EVLECGTrainer(
-            student or small.load(), EVLECGConfig(**{**defaults, **options}), teacher=teacher, **arguments
-        )
-
-    return make
-
-
 def weights(model):
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 

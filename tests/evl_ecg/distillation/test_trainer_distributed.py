@@ -1,58 +1,10 @@
 """Two processes train as one does: same losses, same weights, also when one of them leaves an example out."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-
-WORKER = Path(__file__).with_name("train_worker.py")
-
-
-@pytest.fixture(scope="module")
-def run(tiny_vlm, ecg_examples, tmp_path_factory):
-    """Run the worker with some processes and per-device batch size; returns its report and output folder."""
-    folder = tmp_path_factory.mktemp("distributed")
-    for example in ecg_examples:
-        example["image"].save(folder / f"{example['id']}.png")
-    examples = [{**e, "image": f"{e['id']}.png"} for e in ecg_examples]
-    broken = {**examples[3], "id": "broken", "image": "no.png"}
-    options = {
-        "max_steps": 3, "learning_rate": 5e-3, "lr_scheduler_type": "constant", "logging_steps": 1,
-        "report_to": "none", "save_strategy": "steps", "save_steps": 2, "mhca_num_heads": 4, "disable_tqdm": True,
-        "use_cpu": True, "train_sampling_strategy": "sequential", "preflight_examples": 3, "lambda_uld": 1.0,
-        "mhca_mode": "anchored", "per_device_eval_batch_size": 2,
-    }  # fmt: skip
-
-    def launch(name: str, processes: int, batch_size: int, resume: str | None = None, **changed):
-        output = folder / name
-        output.mkdir()
-        job = {
-            "student": tiny_vlm(changed.pop("student", "idefics3")).path,
-            "teacher": tiny_vlm(changed.pop("teacher", "llava_next")).path,
-            "stream": changed.pop("stream", False),
-            "images": str(folder),
-            "examples": [*examples[:3], broken, examples[4], examples[5], examples[0], examples[1]],
-            "eval_examples": examples[:5],
-            "output": str(output),
-            "options": {**options, "per_device_train_batch_size": batch_size, **changed},
-            "resume": resume,
-        }
-        (output / "job.json").write_text(json.dumps(job))
-        command = [sys.executable]
-        if processes > 1:
-            command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-        command += [str(WORKER), str(output / "job.json")]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1000)
-        assert done.returncode == 0, done.stderr[-4000:]
-        return json.loads((output / "report.json").read_text()), output
-
-    return launch
 
 
 @pytest.fixture(scope="module")

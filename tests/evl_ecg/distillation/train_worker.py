@@ -3,6 +3,7 @@
 import faulthandler
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -30,6 +31,18 @@ class Stream(IterableDataset):
         return iter(self.examples)
 
 
+def kill_while_saving(trainer: EVLECGTrainer, step: int) -> None:
+    """Let the process be killed when the weights of this step's checkpoint are written and its random state is not."""
+    save = trainer._save_rng_state
+
+    def killed(folder: str) -> None:
+        if trainer.state.global_step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        save(folder)
+
+    trainer._save_rng_state = killed
+
+
 def main(path: str) -> None:
     faulthandler.enable()
     faulthandler.dump_traceback_later(900, exit=True)
@@ -45,6 +58,8 @@ def main(path: str) -> None:
         train_dataset=Stream(job["examples"]) if job["stream"] else job["examples"],
         eval_dataset=job["eval_examples"],
     )
+    if job["killed_at"]:
+        kill_while_saving(trainer, job["killed_at"])
     trainer.train(resume_from_checkpoint=job.get("resume"))
     metrics = trainer.evaluate()
     criterion = {name: tensor.detach().clone() for name, tensor in trainer.criterion.state_dict().items()}

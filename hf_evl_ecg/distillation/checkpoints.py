@@ -1,0 +1,190 @@
+"""Checkpoints that are whole or absent, and which of them a run goes on from."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import Trainer
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+
+__all__ = ["STAGING_FOLDER", "CheckpointError", "WholeCheckpointTrainer", "checkpoint_to_resume", "newest_checkpoint"]
+
+logger = logging.getLogger(__name__)
+
+STAGING_FOLDER = "_incomplete"
+"""Where a checkpoint grows. The underscore keeps it out of pushes, and no search for checkpoints looks into it."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is incomplete or damaged, so that no run can go on from it."""
+
+
+class WholeCheckpointTrainer(Trainer):
+    """Writes each checkpoint aside and renames it when it is complete.
+
+    A run that is killed leaves whole checkpoints only. The folder ``_incomplete`` that it may leave beside them is
+    removed at the next save; an error while saving, such as a full disk, removes it at once. ``training_args.bin``, a
+    pickle that holds ``hub_token``, is never written.
+    """
+
+    _staging = False
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Train, from the checkpoint that `checkpoint_to_resume` finds.
+
+        Raises:
+            CheckpointError: See there.
+        """
+        folder = checkpoint_to_resume(resume_from_checkpoint, str(self.args.output_dir))
+        output = super().train(folder, *args, **kwargs)
+        if folder and self._initial_global_step == self.state.global_step:
+            logger.warning("All %d steps were done before: nothing was left to train.", self.state.global_step)
+        return output
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # The host asks after a step whether it was the last: a finished run that is resumed would take one more.
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        run_dir = super()._get_output_dir(trial)
+        return os.path.join(run_dir, STAGING_FOLDER) if self._staging else run_dir
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        run_dir = Path(self._get_output_dir(trial))
+        staging, name = run_dir / STAGING_FOLDER, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.args.should_save:
+            shutil.rmtree(staging, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self._staging = True
+        try:
+            super()._save_checkpoint(model, trial)
+        except Exception:  # a full disk: what was written would keep it full
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        finally:
+            self._staging = False
+        if self.state.best_model_checkpoint == str(staging / name):
+            self.state.best_model_checkpoint = str(run_dir / name)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            self.state.save_to_json(str(staging / name / TRAINER_STATE_NAME))
+            _publish(staging, name)
+        self.accelerator.wait_for_everyone()
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(run_dir / name))
+        if self.args.should_save:
+            rotate_checkpoints(
+                output_dir=str(run_dir),
+                save_total_limit=self.args.save_total_limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=True,
+            )
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            Path(str(output_dir or self.args.output_dir), TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if not self._staging:  # the host pushes before the checkpoint has its name
+            super()._push_from_checkpoint(checkpoint_folder)
+
+
+def checkpoint_to_resume(wanted: str | bool | None, output_dir: str | Path) -> str | None:
+    """The checkpoint that a value of ``resume_from_checkpoint`` names.
+
+    Args:
+        wanted: A folder; ``"last"`` for the newest whole checkpoint, or a new start where there is none yet, so that one
+            command serves a run from its start to its end; True for the newest whole one, which must be there.
+        output_dir: Where the run keeps its checkpoints.
+
+    Returns:
+        Its folder; None: start anew.
+
+    Raises:
+        CheckpointError: The folder is no whole checkpoint, or True was given and there is none.
+
+    Example:
+        >>> checkpoint_to_resume(None, "outputs/student") is None
+        True
+    """
+    if not wanted or str(wanted).lower() in ("false", "none"):
+        return None
+    if wanted is not True and wanted.lower() not in ("last", "true"):
+        if fault := _fault(Path(wanted)):
+            raise CheckpointError(f"resume_from_checkpoint={wanted}: {fault} (name another checkpoint, or last)")
+        return wanted
+    found = newest_checkpoint(output_dir)
+    if found is not None:
+        logger.warning("Training goes on from %s.", found)
+    elif wanted is True:
+        raise CheckpointError(f"output_dir={output_dir}: holds no whole checkpoint to resume from (start anew)")
+    else:
+        logger.warning("There is no whole checkpoint in %s: training starts anew.", output_dir)
+    return found
+
+
+def newest_checkpoint(folder: str | Path) -> str | None:
+    """The newest whole checkpoint of a run; newer ones that are incomplete are named in the log and passed over.
+
+    Args:
+        folder: The run's ``output_dir``; it need not exist.
+
+    Returns:
+        Folder of the checkpoint; None: there is none.
+
+    Example:
+        >>> newest_checkpoint("no/such/run") is None
+        True
+    """
+    steps = {}
+    for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        step = path.name.rpartition("-")[2]
+        if step.isdecimal() and path.is_dir():
+            steps[int(step)] = path
+    for _, path in sorted(steps.items(), reverse=True):
+        if (fault := _fault(path)) is None:
+            return str(path)
+        logger.warning("%s is passed over: %s.", path, fault)
+    return None
+
+
+def _fault(checkpoint: Path) -> str | None:
+    """Why no run can go on from a checkpoint; None: it is whole. Reads no tensors."""
+    state = checkpoint / TRAINER_STATE_NAME  # what the host writes last
+    try:
+        json.loads(state.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return f"{state.name} is {'missing' if isinstance(error, FileNotFoundError) else 'damaged'}"
+    for path in sorted(checkpoint.iterdir()):
+        if path.suffix == ".safetensors":
+            try:
+                with safe_open(path, "pt"):
+                    pass
+            except (OSError, SafetensorError):
+                return f"{path.name} is damaged"
+        # The directory of a zip file stands at its end, so one that was cut off is none.
+        elif path.suffix in (".pt", ".pth") and not zipfile.is_zipfile(path):
+            return f"{path.name} is damaged"
+    return None
+
+
+def _publish(staging: Path, name: str) -> None:
+    """Move a complete checkpoint out of the staging folder, replacing one of the same name."""
+    final = staging.parent / name
+    if final.exists():
+        os.replace(final, staging / "replaced")
+    os.replace(staging / name, final)
+    shutil.rmtree(staging)

@@ -1,0 +1,154 @@
+"""Checkpoints are whole or absent, and a run goes on from the newest whole one."""
+
+import errno
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from hf_evl_ecg.distillation.checkpoints import CheckpointError, checkpoint_to_resume, newest_checkpoint
+
+SAVED = {"save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 2}
+
+
+def folders(path):
+    return sorted(entry.name for entry in Path(path).iterdir())
+
+
+@pytest.fixture
+def finished(build, tmp_path):
+    """A finished run of four steps with checkpoints 2 and 4."""
+    trainer = build(max_steps=4, **SAVED)
+    trainer.train()
+    return trainer
+
+
+def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(run):
+    """SIGKILL between the weights and the random state of a checkpoint."""
+    options = {"save_steps": 1, "max_steps": 3}
+    straight, _ = run("straight", 1, 4, **options)
+    _, output = run("killed", 1, 4, killed_at=2, **options)
+    assert {"checkpoint-1", "_incomplete"} <= set(folders(output))
+    assert "checkpoint-2" not in folders(output)
+    assert (output / "_incomplete" / "checkpoint-2" / "model.safetensors").is_file()
+    again, output = run("killed", 1, 4, resume="last", **options)
+    assert f"goes on from {output / 'checkpoint-1'}" in again["stderr"]
+    assert again["metrics"]["eval_loss"] == pytest.approx(straight["metrics"]["eval_loss"], rel=1e-6)
+    assert {"checkpoint-1", "checkpoint-2", "checkpoint-3"} <= set(folders(output))
+    assert "_incomplete" not in folders(output)
+
+
+@pytest.mark.parametrize("victim", ["save_criterion", "_save_optimizer_and_scheduler", "_save_rng_state"])
+def test_a_checkpoint_gets_its_name_when_all_of_it_is_written(build, tmp_path, monkeypatch, victim):
+    trainer = build(max_steps=4, **SAVED)
+    owner = trainer if victim.startswith("_") else "hf_evl_ecg.distillation.trainer"
+    place = (owner, victim) if owner is trainer else (f"{owner}.{victim}",)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(*place, killed)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert folders(tmp_path / "out") == ["_incomplete"]
+
+
+def test_an_error_while_saving_leaves_nothing_that_fills_the_disk(build, tmp_path, monkeypatch):
+    trainer = build(max_steps=4, **SAVED)
+    save = trainer._save_rng_state
+
+    def full(folder):
+        if trainer.state.global_step == 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(folder)
+
+    monkeypatch.setattr(trainer, "_save_rng_state", full)
+    with pytest.raises(OSError, match="No space left"):
+        trainer.train()
+    assert folders(tmp_path / "out") == ["checkpoint-2"]
+
+
+DAMAGES = {
+    "trainer_state.json": lambda path: path.unlink(),
+    "model.safetensors": lambda path: path.write_bytes(path.read_bytes()[:-8]),
+    "distillation.safetensors": lambda path: path.write_bytes(b""),
+    "optimizer.pt": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "rng_state.pth": lambda path: path.write_bytes(b""),
+}
+
+
+@pytest.mark.parametrize("file", DAMAGES)
+def test_a_checkpoint_that_is_not_whole_is_passed_over_and_named(finished, build, caplog, file):
+    output = Path(finished.args.output_dir)
+    assert newest_checkpoint(output) == str(output / "checkpoint-4")
+    DAMAGES[file](output / "checkpoint-4" / file)
+    with caplog.at_level(logging.WARNING):
+        assert newest_checkpoint(output) == str(output / "checkpoint-2")
+    fault = "missing" if file == "trainer_state.json" else "damaged"
+    assert f"checkpoint-4 is passed over: {file} is {fault}" in caplog.text
+    with pytest.raises(CheckpointError, match=rf"checkpoint-4: {file} is {fault}"):
+        build(max_steps=4, **SAVED).train(str(output / "checkpoint-4"))
+
+
+def test_a_run_resumes_past_an_incomplete_checkpoint(finished, build, caplog):
+    output = Path(finished.args.output_dir)
+    (output / "checkpoint-4" / "trainer_state.json").unlink()
+    resumed = build(max_steps=4, **SAVED)
+    resumed.train("last")
+    assert f"goes on from {output / 'checkpoint-2'}" in caplog.text
+    for name, tensor in finished.model.state_dict().items():
+        torch.testing.assert_close(resumed.model.state_dict()[name], tensor, rtol=0, atol=1e-7)
+    assert newest_checkpoint(output) == str(output / "checkpoint-4")
+
+
+def test_newest_is_by_number_not_by_name(tmp_path):
+    for step in (2, 10, 9):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+    (tmp_path / "checkpoint-best").mkdir()
+    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+
+
+def test_what_a_run_goes_on_from(tmp_path, caplog):
+    for nothing in (None, False, "", "none", "False"):
+        assert checkpoint_to_resume(nothing, tmp_path) is None
+    assert not caplog.records
+    assert checkpoint_to_resume("last", tmp_path / "new") is None
+    assert "training starts anew" in caplog.text
+    with pytest.raises(CheckpointError, match="no whole checkpoint"):
+        checkpoint_to_resume(True, tmp_path)
+    with pytest.raises(CheckpointError, match=r"trainer_state\.json is missing"):
+        checkpoint_to_resume(str(tmp_path / "mistyped"), tmp_path)
+
+
+@pytest.mark.parametrize("steps", [3, 4], ids=["within an epoch", "at the end of an epoch"])
+def test_a_finished_run_has_nothing_left_to_train(build, caplog, steps):
+    trainer = build(max_steps=steps, **SAVED)
+    trainer.train()
+    again = build(max_steps=steps, **SAVED)
+    assert again.train("last").global_step == steps
+    assert f"All {steps} steps were done before" in caplog.text
+    for name, tensor in trainer.model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], tensor), name
+    longer = build(max_steps=steps + 1, **SAVED)
+    assert longer.train("last").global_step == steps + 1
+
+
+def test_the_best_checkpoint_is_known_by_its_final_name(build, tmp_path, ecg_examples):
+    trainer = build(
+        max_steps=4, **SAVED, save_total_limit=1, eval_strategy="steps", eval_steps=2, load_best_model_at_end=True,
+        metric_for_best_model="eval_ce", greater_is_better=True, trainer_kwargs={"eval_dataset": ecg_examples[:2]},
+    )  # fmt: skip
+    trainer.train()
+    best = Path(trainer.state.best_model_checkpoint)
+    assert best.parent == tmp_path / "out"
+    state = json.loads((best / "trainer_state.json").read_text())
+    assert state["best_model_checkpoint"] == str(best)
+
+
+def test_no_pickled_arguments_lie_beside_weights(finished, tmp_path):
+    finished.save_model(str(tmp_path / "student"))
+    assert (tmp_path / "student" / "model.safetensors").is_file()
+    assert list(tmp_path.rglob("training_args.bin")) == []

@@ -1,0 +1,95 @@
+"""Which checkpoint a run goes on from, and that a finished run is left as it is."""
+
+import errno
+import logging
+
+import pytest
+import torch
+from datasets import Dataset
+
+from hf_mic import MICTrainer, MICTrainingArguments
+from hf_mic.checkpoints import CheckpointError, checkpoint_to_resume, newest_checkpoint
+
+
+@pytest.fixture
+def build(make_model, make_sentences, tmp_path):
+    """A trainer of 24 pairs in batches of 4, six steps an epoch, with a checkpoint every second step."""
+    pairs = Dataset.from_dict({"anchor": make_sentences(24, 0), "positive": make_sentences(24, 1)})
+
+    def make(max_steps):
+        arguments = MICTrainingArguments(
+            str(tmp_path / "out"), max_steps=max_steps, per_device_train_batch_size=4, save_strategy="steps", save_steps=2,
+            learning_rate=1e-3, report_to="none", use_cpu=True, disable_tqdm=True,
+        )  # fmt: skip
+        return MICTrainer(model=make_model(), args=arguments, train_dataset=pairs)
+
+    return make
+
+
+@pytest.fixture
+def finished(build):
+    trainer = build(4)
+    trainer.train()
+    return trainer
+
+
+DAMAGES = {
+    "trainer_state.json": lambda path: path.unlink(),
+    "model.safetensors": lambda path: path.write_bytes(path.read_bytes()[:-8]),
+    "optimizer.pt": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+}
+
+
+@pytest.mark.parametrize("file", DAMAGES)
+def test_a_run_resumes_past_a_checkpoint_that_is_not_whole(finished, build, tmp_path, caplog, file):
+    output = tmp_path / "out"
+    assert newest_checkpoint(output) == str(output / "checkpoint-4")
+    DAMAGES[file](output / "checkpoint-4" / file)
+    resumed = build(4)
+    with caplog.at_level(logging.WARNING):
+        resumed.train("last")
+    fault = "missing" if file == "trainer_state.json" else "damaged"
+    assert f"checkpoint-4 is passed over: {file} is {fault}" in caplog.text
+    assert f"goes on from {output / 'checkpoint-2'}" in caplog.text
+    for name, tensor in finished.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], tensor), name
+    assert newest_checkpoint(output) == str(output / "checkpoint-4")
+
+
+@pytest.mark.parametrize("steps", [4, 6], ids=["within an epoch", "at the end of an epoch"])
+def test_a_finished_run_has_nothing_left_to_train(build, caplog, steps):
+    trainer = build(steps)
+    trainer.train()
+    again = build(steps)
+    assert again.train("last").global_step == steps
+    assert f"All {steps} steps were done before" in caplog.text
+    for name, tensor in trainer.model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], tensor), name
+    assert build(steps + 1).train(True).global_step == steps + 1
+
+
+def test_what_a_run_goes_on_from(tmp_path, caplog):
+    for nothing in (None, False, "", "none", "False"):
+        assert checkpoint_to_resume(nothing, tmp_path) is None
+    assert not caplog.records
+    assert checkpoint_to_resume("last", tmp_path / "new") is None
+    assert "training starts anew" in caplog.text
+    with pytest.raises(CheckpointError, match="no whole checkpoint"):
+        checkpoint_to_resume(True, tmp_path)
+    with pytest.raises(CheckpointError, match=r"trainer_state\.json is missing"):
+        checkpoint_to_resume(str(tmp_path / "mistyped"), tmp_path)
+
+
+def test_an_error_while_saving_leaves_nothing_that_fills_the_disk(build, tmp_path, monkeypatch):
+    trainer = build(4)
+    save = trainer._save_rng_state
+
+    def full(folder):
+        if trainer.state.global_step == 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(folder)
+
+    monkeypatch.setattr(trainer, "_save_rng_state", full)
+    with pytest.raises(OSError, match="No space left"):
+        trainer.train()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["checkpoint-2"]
