@@ -76,7 +76,11 @@ class PrepareArguments:
     formats: list[str] = field(default_factory=lambda: list(FORMATS), metadata={"help": "Formats of questions."})
     tasks: list[str] = field(default_factory=lambda: list(TASKS), metadata={"help": "What to ask about."})
     classes: list[str] | None = field(
-        default=None, metadata={"help": "Also ask which of these labels apply, where all of them are known."}
+        default=None,
+        metadata={
+            "help": "Also ask which of these labels apply, where all of them are known; several lists as NORM,MI,STTC AF,LBBB, "
+            "labels joined by commas."
+        },
     )
     per_record: int | None = field(default=None, metadata={"help": "At most this many questions per record."})
     balanced: bool = field(
@@ -203,7 +207,7 @@ def _make_questions(args: PrepareArguments, rows: Dataset, source: str) -> Datas
             rows,
             formats=args.formats,
             tasks=args.tasks,
-            classes=args.classes,
+            classes=_class_lists(args.classes),
             per_record=args.per_record,
             balanced=args.balanced,
             report_text=args.report_text,
@@ -211,6 +215,13 @@ def _make_questions(args: PrepareArguments, rows: Dataset, source: str) -> Datas
         )
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
+
+
+def _class_lists(classes: Sequence[str] | None) -> Sequence[str] | list[list[str]] | None:
+    """One list of labels as it is, or several where commas join labels."""
+    if classes is None or not any("," in name for name in classes):
+        return classes
+    return [[label for label in name.split(",") if label] for name in classes]
 
 
 def _summarise(args: PrepareArguments, data: DatasetDict, reports: Sequence[LoadReport]) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def question_dataset(
     *,
     formats: Sequence[str] = FORMATS,
     tasks: Sequence[str] = TASKS,
-    classes: Sequence[str] | None = None,
+    classes: Sequence[str] | Sequence[Sequence[str]] | None = None,
     per_record: int | None = None,
     balanced: bool = False,
     report_text: Literal["labels", "original"] = "labels",
@@ -72,7 +72,8 @@ def question_dataset(
         rows: Dataset with the columns of `hf_evl_ecg.data.table.FEATURES`.
         formats: Formats to make, of `FORMATS`.
         tasks: Tasks to make, of `TASKS`.
-        classes: Also ask which of these labels apply (format "open"), for rows where all of them are known.
+        classes: Also ask which of these labels apply (format "open"), for rows where all of them are known: a list of labels, or
+            several lists, each of which is asked about by itself.
         per_record: Keep at most this many questions of a record, chosen at random.
         balanced: Ask yes/no questions about every known label, and keep as many with "yes" as with "no" of each label (and of
             each threshold of a measurement) in each split, chosen at random: what is asked says nothing about the answer.
@@ -101,6 +102,7 @@ def question_dataset(
             f"balanced and per_record={per_record}: leaving questions out record by record would undo the balance "
             "(give one of them)"
         )
+    lists = [classes] if classes and isinstance(classes[0], str) else list(classes or ())
     counts = Counter(label for labels in rows["labels"] for label in labels)
     values_of = {task: [value for value in rows[task] if value is not None] for task in MEASUREMENTS}
     made: list[dict[str, Any]] = []
@@ -108,8 +110,9 @@ def question_dataset(
         # By name, so that a record's choices do not depend on which come before it.
         rng = random.Random(f"{seed}:{row['source']}:{row['record']}")
         items = questions_of_row(row, rng, counts, values_of, formats, tasks, report_text, every_label=balanced)
-        if classes is not None and set(classes) <= set(row["known_labels"]):
-            items.append(class_list_question(row["record"], classes, [c for c in row["labels"] if c in classes]))
+        for asked in lists:
+            if set(asked) <= set(row["known_labels"]):
+                items.append(class_list_question(row["record"], asked, [c for c in row["labels"] if c in asked]))
         if per_record is not None and len(items) > per_record:
             items = [items[i] for i in sorted(rng.sample(range(len(items)), per_record))]
         made += [{name: row[name] for name in LOCATION} | item for item in items]

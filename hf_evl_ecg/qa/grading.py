@@ -81,7 +81,10 @@ def task_name(item: Mapping[str, Any]) -> str:
         return str(item.get("source") or "text")
     if kind == "report":
         return "report"
-    return f"{item['task']}_{'classes' if kind == 'classes' else item['format']}"
+    if kind == "classes":  # of their own: a data set may ask about its findings beside them
+        superclasses = set(label_family(item)) == set(PTBXL_SUPERCLASSES)
+        return f"{item['task']}_{'superclasses' if superclasses else 'classes'}"
+    return f"{item['task']}_{item['format']}"
 
 
 def label_family(item: Mapping[str, Any]) -> tuple[str, ...]:

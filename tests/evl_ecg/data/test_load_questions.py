@@ -5,6 +5,9 @@ from datasets import DatasetDict
 
 from hf_evl_ecg.data.questions import load_questions, question_dataset
 from hf_evl_ecg.data.simulated import load_simulated
+from hf_evl_ecg.qa.grading import task_name
+from hf_evl_ecg.qa.items import class_list_question
+from hf_evl_ecg.qa.labels import PTBXL_SUPERCLASSES
 
 
 @pytest.fixture(scope="module")
@@ -28,3 +31,23 @@ def test_what_is_not_there_is_named(folder, tmp_path):
         load_questions(folder, "holdout")
     with pytest.raises(ValueError, match="is no folder"):
         load_questions(tmp_path / "absent", "train")
+
+
+def test_several_lists_of_classes_are_asked_where_all_of_a_list_are_known():
+    rows, _ = load_simulated(1, classes=["LBBB"])
+    lists = [
+        ["NORM", "MI", "STTC", "CD", "HYP"],
+        ["LBBB", "RBBB"],
+        ["AF", "LBBB"],
+    ]  # MI is not known of a simulated record
+    asked = question_dataset(rows, formats=["fill"], tasks=["rhythm"], classes=lists)
+    found = [(item["options"], item["answer"]) for item in asked if item["options"]]
+    text = "left bundle branch block"
+    assert found == [([text, "right bundle branch block"], text), (["atrial fibrillation", text], text)]
+    one = question_dataset(rows, formats=["fill"], tasks=["rhythm"], classes=lists[1])
+    assert [item["options"] for item in one if item["options"]] == [[text, "right bundle branch block"]]
+
+
+def test_the_superclasses_are_a_task_beside_other_lists():
+    assert task_name(class_list_question("r", PTBXL_SUPERCLASSES, ["MI"])) == "diagnosis_superclasses"
+    assert task_name(class_list_question("r", ["MI", "AF"], ["MI"])) == "diagnosis_classes"
