@@ -12,8 +12,9 @@ Several GPUs: one process per model, then all of them once more, which only read
 
 Answers are generated greedily and read strictly; an answer that cannot be read is wrong. Where a question has a known set of answers,
 their likelihoods are scored too (AUC, calibration). Every answer is written to OUTPUT_DIR/answers_METHOD_SPLIT.jsonl as it comes, so
-an interrupted run goes on where it stopped. Results: OUTPUT_DIR/STUDY.json, .md and .png, each value with a 95 % bootstrap interval
-over records and the level of chance. Image options must be those of training.
+an interrupted run goes on where it stopped; a file of another model, of other pictures, prompts or settings is refused. Results:
+OUTPUT_DIR/STUDY.json, .md and .png, each value with a 95 % bootstrap interval over records and the level of chance. Image options
+must be those of training.
 """
 
 from __future__ import annotations

@@ -6,16 +6,32 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hf_evl_ecg.qa.groups import Answer
 
-__all__ = ["AnswerFile", "AnswerFileError", "read_answer_lines"]
+__all__ = ["AnswerFile", "AnswerFileError", "StoredAnswers", "read_answers"]
 
 
 class AnswerFileError(ValueError):
-    """A file of answers that was written by another model, processor or setting, or is damaged."""
+    """A file of answers by another model, to other pictures or with other settings, or a damaged one."""
+
+
+@dataclass
+class StoredAnswers:
+    """What an `AnswerFile` holds.
+
+    Attributes:
+        settings: What the answers depend on.
+        answers: Key of an item → its answer.
+        pictures: Key of an item → digest of the picture it was asked about; files of before this was kept have none.
+    """
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    answers: dict[str, Answer] = field(default_factory=dict)
+    pictures: dict[str, str] = field(default_factory=dict)
 
 
 class AnswerFile:
@@ -27,14 +43,17 @@ class AnswerFile:
 
     Attributes:
         answers: Key of an item → its answer.
+        pictures: Key of an item → digest of the picture it was asked about.
 
     Raises:
-        AnswerFileError: The file was written with other settings, or a line is no answer.
+        AnswerFileError: The file was written with other settings, does not say which pictures it is about, or a line is no
+            answer.
     """
 
     def __init__(self, path: str | Path | None, settings: Mapping[str, Any]) -> None:
         self.path = None if path is None else Path(path)
         self.answers: dict[str, Answer] = {}
+        self.pictures: dict[str, str] = {}
         self.header = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         if self.path is None:
             return
@@ -44,12 +63,16 @@ class AnswerFile:
         if not self.path.is_file() or not self.path.stat().st_size:
             self._append(json.dumps({"settings": dict(settings), "sha256": self.header}) + "\n")
 
-    def add(self, answers: Mapping[str, Answer]) -> None:
-        """Keep answers, on disk too before it returns."""
+    def add(self, answers: Mapping[str, Answer], pictures: Mapping[str, str]) -> None:
+        """Keep answers and the digests of their pictures, on disk too before it returns."""
         self.answers.update(answers)
+        self.pictures.update(pictures)
         if self.path is not None:
             lines = [
-                json.dumps({"key": k, "record": a.record, "text": a.text, "scores": a.scores}, ensure_ascii=False)
+                json.dumps(
+                    {"key": k, "record": a.record, "text": a.text, "scores": a.scores, "picture": pictures[k]},
+                    ensure_ascii=False,
+                )
                 for k, a in answers.items()
             ]
             self._append("".join(f"{line}\n" for line in lines))
@@ -67,30 +90,37 @@ class AnswerFile:
         whole = data.rfind(b"\n") + 1
         if whole < len(data):  # killed while writing
             os.truncate(self.path, whole)
-        stored, self.answers = read_answer_lines(self.path)
-        if different := sorted(name for name in settings if stored.get(name) != settings[name]):
+        stored = read_answers(self.path)
+        different = sorted(name for name in settings if stored.settings.get(name) != settings[name])
+        if different:
             raise AnswerFileError(
                 f"{self.path} holds answers with other {', '.join(different)}; choose another file or remove it"
             )
+        if stored.pictures.keys() != stored.answers.keys():
+            raise AnswerFileError(
+                f"{self.path} does not say which pictures it answers about, so they may be others; remove it"
+            )
+        self.answers, self.pictures = stored.answers, stored.pictures
 
 
-def read_answer_lines(path: str | Path) -> tuple[dict[str, Any], dict[str, Answer]]:
-    """What an `AnswerFile` wrote: its settings, and key of an item → its answer.
+def read_answers(path: str | Path) -> StoredAnswers:
+    """Read what an `AnswerFile` wrote.
 
     Raises:
         AnswerFileError: A line is no answer.
     """
-    stored: dict[str, Any] = {}
-    answers: dict[str, Answer] = {}
+    stored = StoredAnswers()
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
         try:
             entry = json.loads(line)
             if number == 1:
-                stored = entry["settings"]
+                stored.settings = entry["settings"]
             else:
-                answers[entry["key"]] = Answer(entry["record"], entry["text"], tuple(entry["scores"]))
+                stored.answers[entry["key"]] = Answer(entry["record"], entry["text"], tuple(entry["scores"]))
+                if "picture" in entry:
+                    stored.pictures[entry["key"]] = entry["picture"]
         except (ValueError, KeyError, TypeError) as error:
             raise AnswerFileError(
                 f"{path}, line {number} is no answer: {error}; remove the file and evaluate the model again"
             ) from error
-    return stored, answers
+    return stored

@@ -15,28 +15,36 @@ from hf_evl_ecg.models.native import move_batch
 
 from .generation import generate_answers
 from .likelihood import answer_token_ids, option_log_likelihoods
+from .pictures import DigestedImages
 
 __all__ = ["Asker", "EvaluationCollator"]
 
 
 @dataclass
 class EvaluationCollator:
-    """The collator, except that a batch without one good example is empty instead of an earlier one."""
+    """The collator, except that a batch without one good example is empty instead of an earlier one.
+
+    Attributes:
+        collator: It loads its images with ``images``.
+        images: What notes the digests of the pictures.
+    """
 
     collator: EVLECGCollator
+    images: DigestedImages
 
     def __call__(self, examples: list[Mapping[str, Any]]) -> dict[str, Any]:
-        """Collate questions, and note under ``"asked"`` how many there were."""
+        """Collate questions; under ``"asked"`` how many there were, under ``"pictures"`` the digests by key."""
+        self.images.digests.clear()
         try:
             batch = self.collator(examples)
         except ExampleError as error:
             if self.collator.on_bad_example == "stop":
                 raise
-            return {"keys": [], "skipped": [str(error)], "asked": len(examples)}
+            return {"keys": [], "skipped": [str(error)], "asked": len(examples), "pictures": {}}
         # The collator repeats an earlier example to keep training processes in step; here it would be answered twice.
         if not {example_key(example) for example in examples} & set(batch["keys"]):
             batch = {"keys": [], "skipped": batch["skipped"]}
-        return {**batch, "asked": len(examples)}
+        return {**batch, "asked": len(examples), "pictures": dict(self.images.digests)}
 
 
 class Asker:

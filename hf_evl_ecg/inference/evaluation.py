@@ -20,8 +20,9 @@ from hf_evl_ecg.qa.grading import candidate_answers, item_kind
 from hf_evl_ecg.qa.groups import Answer
 from hf_evl_ecg.qa.scoring import score_answers
 
-from .answer_file import AnswerFile
+from .answer_file import AnswerFile, AnswerFileError
 from .asking import Asker, EvaluationCollator
+from .pictures import DigestedImages, FingerprintedImages, changed_picture
 
 __all__ = ["Evaluation", "answer_items", "evaluate_model"]
 
@@ -119,7 +120,9 @@ def answer_items(
         processor: Its processor.
         items: Questions; two that are equal are asked once.
         load_image: Item → PIL image.
-        path: A jsonl file that each answer is added to as it comes; answers that stand there already are not asked again.
+        path: A jsonl file that each answer is added to as it comes; answers that stand there already are not asked again. It is
+            of one model, one way of drawing (``load_image.fingerprint()`` where there is one, and the pixels of some
+            records) and one set of the options that follow up to ``max_length``.
         generate: Generate texts.
         likelihoods: Compute likelihoods of `hf_evl_ecg.qa.grading.candidate_answers`.
         max_new_tokens: Longest text.
@@ -131,7 +134,7 @@ def answer_items(
         progress_bar: Show progress.
 
     Raises:
-        AnswerFileError: The file was written with another model, processor or setting.
+        AnswerFileError: The file was written with another model, processor, setting or other pictures.
         ValueError: Nothing to ask or to compute, or an item that lacks what its format needs.
         ExampleError: A bad record, with ``on_bad_example="stop"``.
     """
@@ -144,12 +147,11 @@ def answer_items(
         by_key.setdefault(example_key(item), item)
     settings: dict[str, Any] = {"generate": generate, "likelihoods": likelihoods, "max_new_tokens": max_new_tokens}
     settings |= {"system_prompt": system_prompt, "max_length": max_length}
-    if path is not None:
-        settings |= {"model": model_fingerprint(model), "processor": processor_fingerprint(processor)}
-    store = AnswerFile(path, settings)
+    store = _open_answers(path, settings, model, processor, by_key, load_image)
+    images = DigestedImages(load_image)
     collator = EVLECGCollator(
         processor,
-        load_image=load_image,
+        load_image=images,
         system_prompt=system_prompt,
         max_length=max_length,
         on_bad_example=on_bad_example,  # type: ignore[arg-type]
@@ -158,17 +160,48 @@ def answer_items(
     todo = [item for key, item in by_key.items() if key not in store.answers]
     todo.sort(key=lambda item: len(candidate_answers(item)) if likelihoods else 0)
     skipped: list[str] = []
-    loader: DataLoader = DataLoader(todo, batch_size, collate_fn=EvaluationCollator(collator), num_workers=num_workers)  # type: ignore[arg-type]
+    collate = EvaluationCollator(collator, images)
+    loader: DataLoader = DataLoader(todo, batch_size, collate_fn=collate, num_workers=num_workers)  # type: ignore[arg-type]
     with tqdm(total=len(todo), desc="answers", delay=3.0, disable=not progress_bar) as bar:
         for batch in loader:
-            asked = batch.pop("asked")
+            asked, pictures = batch.pop("asked"), batch.pop("pictures")
             skipped += batch["skipped"]
             if batch["keys"]:
                 candidates = [candidate_answers(by_key[key]) if likelihoods else () for key in batch["keys"]]
                 new = ask(batch, candidates)
-                store.add({k: Answer(record_name(by_key[k]), *a) for k, a in zip(batch["keys"], new, strict=True)})
+                store.add(
+                    {k: Answer(record_name(by_key[k]), *a) for k, a in zip(batch["keys"], new, strict=True)},
+                    {k: pictures[k] for k in batch["keys"]},
+                )
             bar.update(asked)
     if skipped:
         logger.warning("%d questions were left out: %s", len(skipped), "; ".join(skipped[:20]))
     answered = [item for item in items if example_key(item) in store.answers]
     return Evaluation(answered, [store.answers[example_key(item)] for item in answered], skipped)
+
+
+def _open_answers(
+    path: str | Path | None,
+    settings: Mapping[str, Any],
+    model: nn.Module,
+    processor: Any,
+    by_key: Mapping[str, Mapping[str, Any]],
+    load_image: Callable[[Mapping[str, Any]], Image.Image],
+) -> AnswerFile:
+    """The answers that are there, of this model to these questions about these pictures."""
+    if path is None:
+        return AnswerFile(None, settings)
+    made_from = {
+        "model": model_fingerprint(model),
+        "processor": processor_fingerprint(processor),
+        "images": load_image.fingerprint() if isinstance(load_image, FingerprintedImages) else None,
+    }
+    store = AnswerFile(path, {**settings, **made_from})
+    if record := changed_picture(store.pictures, list(by_key.values()), load_image):
+        raise AnswerFileError(f"{path} answers about another picture of {record}; choose another file or remove it")
+    for key in store.answers.keys() & by_key.keys() if settings["likelihoods"] else ():
+        # The key of an item holds its question and its answer; the options may stand beside them.
+        if len(store.answers[key].scores) != len(candidate_answers(by_key[key])):
+            record = record_name(by_key[key])
+            raise AnswerFileError(f"{path} scores other options for {record}; choose another file or remove it")
+    return store

@@ -159,10 +159,13 @@ def is_done(path: Path, settings: Mapping[str, Any]) -> bool:
     if not path.exists():
         return False
     run = json.loads(path.read_text(encoding="utf-8"))
-    # Runs of older versions name no settings, or not these two, which were the same for all.
-    made_with = {name: settings[name] for name in ("tasks", "bf16_scores")} | run.get("settings", settings)
-    if made_with != json.loads(json.dumps(settings)):
-        raise ValueError(f"{path} was made with other settings: name another --output_dir or remove it.")
+    # Runs of older versions name no settings, or not these; nothing tells whether they were others.
+    unnamed = {name: settings[name] for name in ("model", "tasks", "bf16_scores")}
+    made_with, now = unnamed | run.get("settings", settings), json.loads(json.dumps(settings))
+    if different := sorted(name for name in made_with | now if made_with.get(name) != now.get(name)):
+        raise ValueError(
+            f"{path} was made with another {', '.join(different)}: name another --output_dir or remove it."
+        )
     return True
 
 

@@ -68,8 +68,8 @@ def completed(given: Mapping[str, Any], path: str | Path = "plan") -> dict[str, 
 
 def settings_of(plan: Mapping[str, Any], method: Mapping[str, Any] | None, validation: bool) -> dict[str, Any]:
     """All settings on which the rows of a run depend; ``None`` stands for the untrained encoder."""
-    common = {name: plan[name] for name in ("max_seq_length", "dims", "bf16_scores")} | {"validation": validation}
-    common["tasks"] = plan["validation_tasks" if validation else "tasks"]
+    common = {name: plan[name] for name in ("model", "max_seq_length", "dims", "bf16_scores")}
+    common |= {"validation": validation, "tasks": plan["validation_tasks" if validation else "tasks"]}
     if method is None:
         return common | {"data": next(iter(plan["data"].values()))}
     own = {name: value for name, value in method.items() if name not in ("seeds", "training", "data")}

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoProcessor
 
 from hf_evl_ecg.chat.conversations import Turn, chat_messages
 from hf_evl_ecg.chat.examples import example_key
-from hf_evl_ecg.inference.answer_file import read_answer_lines
+from hf_evl_ecg.inference.answer_file import read_answers as read_answer_file
 from hf_evl_ecg.models.weights import checkpoint_shards
 from hf_evl_ecg.qa.calibration import option_probabilities, reliability_bins
 from hf_evl_ecg.qa.grading import candidate_answers, grade, item_kind, label_family, task_name
@@ -81,7 +81,7 @@ def read_answers(path: str | Path, items: Sequence[Mapping[str, Any]]) -> list[t
     Raises:
         ValueError: The file is damaged, or none of the questions is answered in it.
     """
-    _, answers = read_answer_lines(path)
+    answers = read_answer_file(path).answers
     keys = [example_key(item) for item in items]
     pairs = [(item, answers[key]) for item, key in zip(items, keys, strict=True) if key in answers]
     if not pairs:

@@ -99,7 +99,8 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path, tiny_vlm, items):
         return draw(item)
 
     again = answer_items(tiny.load(), tiny.processor, items, path=path, **{**options, "load_image": counting})
-    assert len(asked) == len(items) - 3
+    records_answered = len({json.loads(line)["record"] for line in kept[1:4]})
+    assert len(asked) == records_answered + len(items) - 3, "each is looked at once more, then what is left is asked"
     for a, b in zip(whole.answers, again.answers, strict=True):
         assert (a.record, a.text) == (b.record, b.text)
         assert a.scores == pytest.approx(b.scores, abs=1e-4)

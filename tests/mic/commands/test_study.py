@@ -102,7 +102,7 @@ def test_a_study_runs_in_shards_resumes_and_is_collected(encoder_path, data_fold
     slower = {**plan, "training": plan["training"] | {"learning_rate": 1e-3}}
     with pytest.raises(AssertionError):
         run(changed=slower)
-    assert "was made with other settings" in capsys.readouterr().err
+    assert "was made with another training" in capsys.readouterr().err
     run("--collect")
     rows = json.loads((tmp_path / "mic_minilm.json").read_text())["rows"]
     seeds = {(row["method"], row["seed"]) for row in rows}
@@ -136,13 +136,22 @@ def test_no_scored_sentence_is_trained_on(data_folder, plan):
 def test_a_run_of_an_older_version_is_not_repeated(plan, tmp_path):
     whole = completed(plan)
     settings = settings_of(whole, whole["methods"][0], False)
-    older = {name: value for name, value in settings.items() if name not in ("tasks", "bf16_scores")}
+    older = {name: value for name, value in settings.items() if name not in ("model", "tasks", "bf16_scores")}
     for made_with in ({"settings": older}, {}):
         (tmp_path / "run.json").write_text(json.dumps(made_with))
         assert is_done(tmp_path / "run.json", settings)
     (tmp_path / "run.json").write_text(json.dumps({"settings": older | {"dims": [4]}}))
-    with pytest.raises(ValueError, match="other settings"):
+    with pytest.raises(ValueError, match="another dims"):
         is_done(tmp_path / "run.json", settings)
+
+
+def test_a_run_of_another_model_is_refused(plan, tmp_path):
+    whole = completed(plan)
+    for method in (None, whole["methods"][0]):
+        (tmp_path / "run.json").write_text(json.dumps({"settings": settings_of(whole, method, False)}))
+        assert is_done(tmp_path / "run.json", settings_of(whole, method, False))
+        with pytest.raises(ValueError, match="another model"):
+            is_done(tmp_path / "run.json", settings_of({**whole, "model": "other"}, method, False))
 
 
 def test_a_plan_needs_only_what_differs_from_the_defaults(tmp_path):

@@ -83,7 +83,7 @@ def test_answers_are_read_back(tmp_path):
     items = [{"source": "ludb", **closed_question(f"r{i}", "rhythm", "AF", i % 2 == 0, rng)} for i in range(3)]
     written = {example_key(item): Answer(item["record"], "yes", (-0.1, -2.4)) for item in items[:2]}
     path = tmp_path / "answers.jsonl"
-    AnswerFile(path, {"max_new_tokens": 2}).add(written)
+    AnswerFile(path, {"max_new_tokens": 2}).add(written, dict.fromkeys(written, "0" * 16))
     assert facts.read_answers(path, items) == list(zip(items[:2], written.values(), strict=True)), "the third has none"
     with pytest.raises(ValueError, match="answers none of the 1 questions"):
         facts.read_answers(path, [{**items[0], "record": "other"}])
