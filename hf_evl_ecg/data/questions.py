@@ -102,7 +102,7 @@ def question_dataset(
             f"balanced and per_record={per_record}: leaving questions out record by record would undo the balance "
             "(give one of them)"
         )
-    lists = [classes] if classes and isinstance(classes[0], str) else list(classes or ())
+    lists: Sequence[Any] = [classes] if classes and isinstance(classes[0], str) else list(classes or ())
     counts = Counter(label for labels in rows["labels"] for label in labels)
     values_of = {task: [value for value in rows[task] if value is not None] for task in MEASUREMENTS}
     made: list[dict[str, Any]] = []
