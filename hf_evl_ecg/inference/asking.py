@@ -13,9 +13,9 @@ from hf_evl_ecg.chat.conversations import ExampleError
 from hf_evl_ecg.chat.examples import example_key
 from hf_evl_ecg.models.native import move_batch
 
+from .digests import DigestedImages
 from .generation import generate_answers
 from .likelihood import answer_token_ids, option_log_likelihoods
-from .pictures import DigestedImages
 
 __all__ = ["Asker", "EvaluationCollator"]
 

@@ -22,7 +22,7 @@ from hf_evl_ecg.qa.scoring import score_answers
 
 from .answer_file import AnswerFile, AnswerFileError
 from .asking import Asker, EvaluationCollator
-from .pictures import DigestedImages, FingerprintedImages, changed_picture
+from .digests import DigestedImages, FingerprintedImages, changed_picture
 
 __all__ = ["Evaluation", "answer_items", "evaluate_model"]
 

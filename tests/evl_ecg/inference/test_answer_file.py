@@ -14,8 +14,8 @@ from hf_evl_ecg.data.simulated import load_simulated
 from hf_evl_ecg.drawing.artefacts import AugmentConfig
 from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.inference.answer_file import AnswerFile, AnswerFileError, read_answers
+from hf_evl_ecg.inference.digests import changed_picture, picture_digest
 from hf_evl_ecg.inference.evaluation import answer_items
-from hf_evl_ecg.inference.pictures import changed_picture, picture_digest
 from hf_evl_ecg.qa.groups import Answer
 from hf_evl_ecg.qa.items import closed_question
 
