@@ -1,17 +1,20 @@
-"""Writing files and folders so that whoever reads them finds them whole or not at all; reading YAML that people write."""
+"""Files and folders that are whole or not there, folders whose work is done once, and YAML that people write."""
 
+import fcntl
+import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-__all__ = ["new_file", "new_folder", "read_mapping", "write_json", "write_text"]
+__all__ = ["Stage", "new_file", "new_folder", "read_mapping", "write_json", "write_text"]
 
 
 @contextmanager
@@ -111,3 +114,47 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected lines of NAME: VALUE, got {type(values).__name__}")
     return values
+
+
+class Stage:
+    """A folder whose work is done once, by one process at a time."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.folder = folder
+        text = json.dumps(settings, sort_keys=True, default=str)
+        self.record = {"settings": dict(settings), "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+    def run(self, work: Callable[[], Any], *, wait: bool = True) -> None:
+        """Do the work unless it is done.
+
+        Args:
+            work: What to do.
+            wait: Wait while another process does it; False goes on without it.
+
+        Raises:
+            ValueError: The folder holds, finished or begun, the work of other settings.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "stage.lock").open("w") as lock:
+            try:  # the system frees the lock of a process that was killed
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                print(f"[{self.folder.name}] is being done by another process", flush=True)
+                return
+            self._run(work)
+
+    def _run(self, work: Callable[[], Any]) -> None:
+        begun, done = self.folder / "stage.json", self.folder / "done.json"
+        if begun.is_file() and json.loads(begun.read_text(encoding="utf-8"))["sha256"] != self.record["sha256"]:
+            raise ValueError(
+                f"{self.folder}: was made with other settings, see stage.json (remove it to run the stage anew)"
+            )
+        if done.is_file():
+            print(f"[{self.folder.name}] is done already", flush=True)
+            return
+        print(f"[{self.folder.name}]", flush=True)
+        # Settings are written before the work, so that a stage begun with other settings is not continued.
+        started = time.monotonic()
+        write_text(begun, json.dumps(self.record, indent=1, default=str) + "\n")
+        work()
+        write_text(done, json.dumps({"seconds": round(time.monotonic() - started, 1)}) + "\n")

@@ -2,8 +2,8 @@ r"""Run one whole study from a YAML file: questions, teacher, cache, students wi
 
     hf-evl-ecg study my_study.yaml --data_dir data/ecg
 
-Several GPUs: run the single verbs with `accelerate launch`; this one keeps to one process, but two of them can train students of
-different --methods at the same time. --smoke takes a few steps on a few simulated records, on the models of the file.
+Several GPUs: run the single verbs with `accelerate launch`; this one keeps to one process, but several of them may share a study: each
+takes the students that no other is training. --smoke takes a few steps on a few simulated records, on the models of the file.
 
 Every stage has a folder below OUTPUT_DIR and is skipped when it is done; a stage that was interrupted goes on from its last
 checkpoint. A stage whose settings have changed stops the study: remove its folder to run it anew. Results:
@@ -22,21 +22,19 @@ OUTPUT_DIR/STUDY.json, .md, .png. The YAML file holds, by section, the options o
 
 from __future__ import annotations
 
-import hashlib
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from hf_evl_ecg.files import read_mapping, write_text
+from hf_evl_ecg.files import Stage, read_mapping
 
 from . import cache, distil, evaluate, prepare, teach
 from .options import ImageOptions
 from .parser import option_tokens, parse_arguments
 
-__all__ = ["Stage", "Study", "StudyArguments", "command", "main", "shrink"]
+__all__ = ["Student", "Study", "StudyArguments", "command", "main", "shrink", "training_options"]
 
 SOURCES = ("ptbxl", "ptbxl_filtered", "ludb", "cinc", "folder", "dx_mapping")
 SECTIONS = ("study", "images", "questions", "teacher", "cache", "student", "methods", "seeds", "evaluate")
@@ -74,8 +72,7 @@ class StudyArguments:
     methods: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Train the students of these methods only, and score nothing: several processes can share a study once its "
-            "teacher (and cache) is there. Start it without this option at the end."
+            "help": "Train the students of these methods only, and score nothing. Start it without this option at the end."
         },
     )
     smoke: bool = field(default=False, metadata={"help": "A few steps on a few records, to see that all stages run."})
@@ -100,40 +97,27 @@ def main(args: StudyArguments, kind: type[Study] | None = None) -> list[dict[str
     return study.run(args.methods)
 
 
-class Stage:
-    """A folder whose work is done once."""
+@dataclass(frozen=True)
+class Student:
+    """One training run of a study.
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        self.folder = folder
-        text = json.dumps(settings, sort_keys=True, default=str)
-        self.record = {"settings": dict(settings), "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    Attributes:
+        name: Its folder.
+        method: Its method in the results.
+        seed: Its training seed.
+        options: Options of `distil`, without the folder.
+    """
 
-    def run(self, work: Callable[[], Any]) -> None:
-        """Do the work unless it is done.
-
-        Raises:
-            ValueError: The folder holds, finished or begun, the work of other settings.
-        """
-        begun, done = self.folder / "stage.json", self.folder / "done.json"
-        if begun.is_file() and json.loads(begun.read_text(encoding="utf-8"))["sha256"] != self.record["sha256"]:
-            raise ValueError(
-                f"{self.folder}: was made with other settings, see stage.json (remove it to run the stage anew)"
-            )
-        if done.is_file():
-            print(f"[{self.folder.name}] is done already", flush=True)
-            return
-        print(f"[{self.folder.name}]", flush=True)
-        # Settings are written before the work, so that a stage begun with other settings is not continued.
-        started = time.monotonic()
-        write_text(begun, json.dumps(self.record, indent=1, default=str) + "\n")
-        work()
-        write_text(done, json.dumps({"seconds": round(time.monotonic() - started, 1)}) + "\n")
+    name: str
+    method: str
+    seed: int
+    options: dict[str, Any]
 
 
 class Study:
     """The stages of one study.
 
-    A subclass may add sections and stages: it extends `sections`, `needed` and `small`, and overrides `prepare`, `teacher_start` or `student_start`.
+    A subclass may add sections and stages: it extends `sections`, `needed` and `small`, and overrides what prepares or names them.
 
     Args:
         config: Content of the YAML file.
@@ -188,39 +172,54 @@ class Study:
 
     def prepare(self) -> None:
         """The questions."""
-        base = Path(self.data_dir) if self.data_dir else Path()
-        wanted = dict(self.config["questions"])
-        wanted |= {name: str(base / wanted[name]) for name in SOURCES if wanted.get(name)}
-        self.stage("questions", prepare, wanted)
+        self.stage("questions", prepare, self.questions())
+
+    def questions(self) -> dict[str, Any]:
+        """Options of `prepare`, with the folders of the sources."""
+        base, wanted = Path(self.data_dir or ""), dict(self.config["questions"])
+        return wanted | {name: str(base / wanted[name]) for name in SOURCES if wanted.get(name)}
 
     def train_teacher(self) -> None:
         """The teacher, and what it says about every training question."""
-        common = {"data": self.path("questions"), **self.images}
         if not isinstance(self.config["teacher"], str):
-            options = {**_training(self.config["teacher"]), "model": self.teacher_start()}
-            self.stage("teacher", teach, common | options)
+            options = {**training_options(self.config["teacher"]), "model": self.teacher_start()}
+            self.stage("teacher", teach, {"data": self.path("questions"), **self.images, **options})
         if "cache" in self.config:
-            self.stage("cache", cache, {"teacher": self.teacher(), **common, **(self.config["cache"] or {})})
+            self.cache_teacher("cache", "questions")
+
+    def cache_teacher(self, name: str, questions: str) -> None:
+        """What the teacher says about the training questions of a folder."""
+        options = {"teacher": self.teacher(), "data": self.path(questions), **self.images}
+        self.stage(name, cache, options | (self.config["cache"] or {}))
 
     def train_students(self, methods: Sequence[str] | None = None) -> None:
         """One student per method and seed, all from the same start.
 
-        Args:
-            methods: Train only these.
-
         Raises:
-            ValueError: The study has no such method.
+            ValueError: The study has none of one of ``methods``.
         """
         if unknown := sorted(set(methods or ()) - set(self.config["methods"])):
             raise ValueError(f"methods={unknown}: are not in the study, {list(self.config['methods'])} are")
+        for student in self.students():
+            if methods is None or student.method in methods:
+                self.train_student(student)
+
+    def students(self) -> Iterator[Student]:
+        """Every training run, in the order of seeds: a study that is stopped early has whole rows."""
         common = {"data": self.path("questions"), "teacher": self.teacher(), **self.images}
         common |= {**self.config["student"], "student": self.student_start()}
         if "cache" in self.config:
             common["teacher_cache"] = self.path("cache")
-        for method in methods or self.config["methods"]:
-            own = {name: value for name, value in (self.config["methods"][method] or {}).items() if name != "seeds"}
-            for seed in self.seeds(method):
-                self.stage(f"{method}_{seed}", distil, _training({**common, **own, "seed": seed}))
+        for seed in sorted({seed for method in self.config["methods"] for seed in self.seeds(method)}):
+            for method in self.config["methods"]:
+                if seed in self.seeds(method):
+                    own = {**common, **(self.config["methods"][method] or {}), "seed": seed}
+                    own.pop("seeds", None)
+                    yield Student(f"{method}_{seed}", method, seed, own)
+
+    def train_student(self, student: Student) -> None:
+        """Train one student, unless that is done or another process does it."""
+        self.stage(student.name, distil, training_options(student.options), wait=False)
 
     def evaluate(self) -> list[dict[str, Any]]:
         """Score teacher and students on the same questions; write results."""
@@ -237,10 +236,7 @@ class Study:
         given = self.config["teacher"]
         found: dict[str, tuple[str, int | None, str]] = {}
         found["teacher"] = ("teacher", None if isinstance(given, str) else given.get("seed", 0), self.teacher())
-        for method in self.config["methods"]:
-            for seed in self.seeds(method):
-                found[f"{method}_{seed}"] = (method, seed, self.path(f"{method}_{seed}"))
-        return found
+        return found | {s.name: (s.method, s.seed, self.path(s.name)) for s in self.students()}
 
     def teacher(self) -> str:
         """The teacher that students learn from."""
@@ -263,10 +259,14 @@ class Study:
         """Folder of a stage."""
         return str(self.output / stage)
 
-    def stage(self, name: str, verb: Verb, options: Mapping[str, Any]) -> None:
-        """Run a verb in a folder of its own, unless it is done."""
+    def stage(self, name: str, verb: Verb, options: Mapping[str, Any], *, wait: bool = True) -> None:
+        """Run a verb in a folder of its own, unless it is done.
+
+        ``wait=False`` goes on without it while another process runs it.
+        """
         options = {**options, "output_dir": self.path(name)}
-        Stage(self.output / name, options).run(lambda: verb.command(option_tokens(options), prog=f"stage {name}"))
+        stage = Stage(self.output / name, options)
+        stage.run(lambda: verb.command(option_tokens(options), prog=f"stage {name}"), wait=wait)
 
     def _described(self) -> dict[str, Any]:
         """The settings for the results json, with the report of the questions, and no folder of one machine."""
@@ -287,8 +287,8 @@ def shrink(config: Mapping[str, Any], smoke: Mapping[str, Mapping[str, Any]] = S
     return small
 
 
-def _training(options: Mapping[str, Any]) -> dict[str, Any]:
-    # "last": a stage that was interrupted goes on; in a new folder there is no checkpoint and it starts.
+def training_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a training stage, which goes on where it was interrupted; in a new folder "last" finds nothing."""
     return {"report_to": "none", "resume_from_checkpoint": "last", **options}
 
 

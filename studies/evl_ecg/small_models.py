@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
+from general_pages import page_texts
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import nn
 from transformers import (
@@ -178,7 +179,7 @@ def initialise(model: nn.Module, seed: int) -> Any:
 
 
 def training_texts(questions: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """Questions, answers and every word that an answer may need."""
+    """Questions, answers and every word that an answer, or a general start, may need."""
     for item in questions:
         for turn in read_turns(item, item["record"]):
             yield f"{turn.question} {turn.answer}"
@@ -186,6 +187,7 @@ def training_texts(questions: Iterable[dict[str, Any]]) -> Iterator[str]:
         yield label.text
     for kind in MEASUREMENTS.values():
         yield f"{kind.name} {kind.unit}"
+    yield from page_texts()
     yield f"{YES} {NO} {NOTHING_FOUND} USER: ASSISTANT: User: Assistant:"
 
 

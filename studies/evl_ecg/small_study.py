@@ -1,4 +1,4 @@
-r"""A study with models small enough for a CPU: it builds them, and teaches their vision towers, before `hf-evl-ecg study` goes on.
+r"""A study with models small enough for a CPU: it builds them, and gives them a general start, before `hf-evl-ecg study` goes on.
 
     python studies/evl_ecg/small_study.py studies/configs/ecg_small.yaml --data_dir ../shared/data/ecg
 
@@ -6,53 +6,115 @@ CPU smoke run, a minute or two:
 
     python studies/evl_ecg/small_study.py studies/configs/ecg_demo.yaml --smoke --output_dir outputs/smoke_study
 
-Everything that `hf-evl-ecg study --help` says holds here too. The YAML file has three more sections:
+Everything that `hf-evl-ecg study --help` says holds here too. The YAML file has more sections:
 
     build:          {teacher: ..., student: ...}, options of small_models.py
+    general:        options of general_start.py, and under teacher and student what differs; may be left out
     teacher_vision: of vision_pretraining.py, for the teacher, before it learns answers; may be left out
     student_vision: of vision_pretraining.py, for the student, before it is distilled; may be left out
+    budgets:        name -> options of prepare: what the students learn from, where that is not what the teacher learns from
+
+With budgets, each method is trained once per budget and seed (`budgets: [NAME]` below a method: with these only), in a folder
+METHOD-BUDGET_SEED, and called METHOD-BUDGET in the results. Each student answers the questions of validation and test as soon as it
+is trained, so that several processes can share the work.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import general_start
 import small_models
 import vision_pretraining
 
-from hf_evl_ecg.commands import study
+from hf_evl_ecg.commands import evaluate, prepare, study
+from hf_evl_ecg.commands.options import ImageOptions
 from hf_evl_ecg.commands.parser import parse_arguments
-from hf_evl_ecg.commands.study import Study, StudyArguments
+from hf_evl_ecg.commands.study import Student, Study, StudyArguments
 
-SMOKE: dict[str, dict[str, Any]] = {**study.SMOKE, "teacher_vision": {"steps": 1}, "student_vision": {"steps": 1}}
+SPLITS = ("validation", "test")
+SMOKE: dict[str, dict[str, Any]] = {
+    **study.SMOKE,
+    "general": {"tower_steps": 1, "stages": ["1:1"], "eval_pages": 8},
+    "teacher_vision": {"steps": 1},
+    "student_vision": {"steps": 1},
+}
 
 
 class SmallStudy(Study):
-    """A study whose models are built and, where the file says so, whose vision towers are taught on simulated ECGs."""
+    """A study whose models are built and, where the file says so, given a start; whose students may have several budgets of labels."""
 
-    sections = (*Study.sections, "build", "teacher_vision", "student_vision")
+    sections = (*Study.sections, "build", "general", "teacher_vision", "student_vision", "budgets")
     needed = (*Study.needed, "build")
     small = SMOKE
 
     def prepare(self) -> None:
         """The questions, and models with random weights, whose tokenizers learn the questions."""
         super().prepare()
+        for budget, options in self.budgets().items():
+            self.stage(f"questions_{budget}", prepare, self.questions() | options)
         for kind, options in self.config["build"].items():
             options = {"kind": kind, "data": self.path("questions"), **(options or {})}
             self.stage(f"{kind}_init", small_models, options)
 
+    def budgets(self) -> Mapping[str, Mapping[str, Any]]:
+        """Name of each budget of labels → options of prepare; empty where students learn from what the teacher learns from."""
+        return self.config.get("budgets") or {}
+
+    def cache_teacher(self, name: str, questions: str) -> None:
+        """What the teacher says about the training questions, of each budget if there are any."""
+        suffixes = [f"_{budget}" for budget in self.budgets()] or [""]
+        for suffix in suffixes:
+            super().cache_teacher(name + suffix, questions + suffix)
+
     def teacher_start(self) -> str:
-        """The built teacher, with its vision tower taught."""
-        return self._taught("teacher")
+        """The built teacher, with its start."""
+        return self._started("teacher")
 
     def student_start(self) -> str:
-        """The built student, with its vision tower taught."""
-        return self._taught("student")
+        """The built student, with its start."""
+        return self._started("student")
 
-    def _taught(self, kind: str) -> str:
-        name = f"{kind}_vision"
-        if name not in self.config:
-            return self.path(f"{kind}_init")
-        self.stage(name, vision_pretraining, {"model": self.path(f"{kind}_init"), **self.images, **self.config[name]})
+    def students(self) -> Iterator[Student]:
+        """Every training run, once for each budget of its method."""
+        for student in super().students():
+            own = dict(student.options)
+            wanted = own.pop("budgets", None)
+            if not self.budgets():
+                yield student
+            for budget in self.budgets() if wanted is None else wanted:
+                options = {**own, "data": self.path(f"questions_{budget}")}
+                if "teacher_cache" in options:
+                    options["teacher_cache"] = self.path(f"cache_{budget}")
+                method = f"{student.method}-{budget}"
+                yield replace(student, name=f"{method}_{student.seed}", method=method, options=options)
+
+    def train_student(self, student: Student) -> None:
+        """Train one student and ask it, unless another process does."""
+        super().train_student(student)
+        if self.budgets() and (self.output / student.name / "done.json").is_file():
+            self.ask({student.name: (student.method, student.seed, self.path(student.name))})
+
+    def ask(self, models: Mapping[str, tuple[str, int | None, str]]) -> None:
+        """Let models answer the questions of validation and test; their answers stay in files beside them."""
+        options = dict(self.config.get("evaluate") or {})
+        for split in SPLITS:
+            evaluate.score_models(
+                models, ImageOptions(**self.images), self.output, data=self.path("questions"), split=split, **options
+            )
+
+    def _started(self, kind: str) -> str:
+        name = f"{kind}_init"
+        if "general" in self.config:
+            common = {k: v for k, v in self.config["general"].items() if k not in ("teacher", "student")}
+            size = {k: v for k, v in self.images.items() if k in ("image_width", "image_height")}
+            own = {**common, **size, **(self.config["general"].get(kind) or {}), "model": self.path(name)}
+            name = f"{kind}_general"
+            self.stage(name, general_start, own)
+        if f"{kind}_vision" in self.config:
+            own = {"model": self.path(name), **self.images, **self.config[f"{kind}_vision"]}
+            name = f"{kind}_vision"
+            self.stage(name, vision_pretraining, own)
         return self.path(name)
 
 
