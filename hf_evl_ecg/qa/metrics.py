@@ -20,6 +20,7 @@ __all__ = [
     "macro_auc",
     "macro_f1",
     "mean_absolute_error",
+    "pairs_told_apart",
     "roc_auc",
     "within_tolerance",
 ]
@@ -154,6 +155,37 @@ def macro_auc(truth: ArrayLike, scores: ArrayLike, weights: Array | None = None)
     truth, scores = np.asarray(truth, bool), np.asarray(scores, np.float64)
     columns = [np.atleast_1d(roc_auc(truth[:, i], scores[:, i], weights)) for i in range(truth.shape[1])]
     return _result(_nanmean(np.stack(columns, 1)), weights)
+
+
+def pairs_told_apart(
+    records: ArrayLike, truth: ArrayLike, said: ArrayLike, weights: Array | None = None
+) -> Array | float:
+    """Share of pairs of yes/no questions about one record, one true and one not, that are answered differently.
+
+    It tells whether a model listens: one that answers by the picture alone says the same to all questions about it, whatever its
+    AUC over records; one that listens tells the pairs apart, rightly or not.
+
+    Args:
+        records: Record of each question; its questions must weigh the same. Shape: (n,).
+        truth: Whether the right answer is yes. Shape: (n,), bool.
+        said: Whether yes was said. Shape: (n,), bool.
+        weights: See the module. Shape: (R, n).
+
+    Returns:
+        NaN where no record has such a pair.
+
+    Example:
+        >>> pairs_told_apart(["a", "a", "a", "b"], [True, False, False, True], [True, True, False, True])
+        0.5
+    """
+    names, first, index = np.unique(np.asarray(records), return_index=True, return_inverse=True)
+    truth, said = np.asarray(truth, bool), np.asarray(said, bool)
+    count = lambda mask: np.bincount(index[mask], minlength=len(names)).astype(np.float64)  # noqa: E731
+    pairs = count(truth) * count(~truth)
+    apart = count(truth & said) * count(~truth & ~said) + count(truth & ~said) * count(~truth & said)
+    rows = _rows(weights, len(truth))[:, first]
+    with np.errstate(invalid="ignore"):
+        return _result((rows @ apart) / (rows @ pairs), weights)
 
 
 def best_constant(truth: ArrayLike, tolerance: ArrayLike | None = None) -> NDArray[np.bool_]:

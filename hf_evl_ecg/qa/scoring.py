@@ -29,8 +29,8 @@ def score_answers(
     ``balanced_accuracy``, ``within_tolerance``, ``mean_absolute_error`` (of the answers that hold a number; its ``n`` says
     how many), ``macro_f1``, ``hamming_loss``, ``report_f1`` (mean F1 of the findings named), and ``unparsed``, the share
     of answers that could not be read, which count as wrong. From likelihoods: ``accuracy_likelihood``,
-    ``balanced_accuracy_likelihood``, ``auc`` or ``macro_auc``, and ``calibration_error`` of the normalised probabilities
-    (10 bins). Classes get rows of their own as ``task/label``.
+    ``balanced_accuracy_likelihood``, ``auc`` or ``macro_auc``, ``calibration_error`` of the normalised probabilities
+    (10 bins), and ``pairs_told_apart`` (`hf_evl_ecg.qa.metrics.pairs_told_apart`) of yes/no questions. Classes get rows of their own as ``task/label``.
 
     Intervals are 95 % percentile bootstrap intervals over records: questions of one record are drawn together. They do not
     cover the spread over training seeds. Chance is the best answer that ignores the ECG, chosen on the scored items.

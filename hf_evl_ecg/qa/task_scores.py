@@ -64,6 +64,10 @@ def likelihood_scores(group: TaskGroup, temperature: float, min_per_class: int) 
     if group.kind == "yes_no":
         margin, yes = table[:, 0] - table[:, 1], np.array([item["answer"] == YES for item in group.items])
         scores[name, "auc"] = group.estimate(_auc(yes, margin), 0.5)
+        records = [answer.record for answer in group.answers]
+        scores[name, "pairs_told_apart"] = group.estimate(
+            lambda w: metrics.pairs_told_apart(records, yes, margin > 0, w)
+        )
     if group.kind in ("classes", "labels"):
         family = label_family(group.items[0])
         truth = label_matrix([frozenset(item["labels"]) for item in group.items], family)

@@ -22,6 +22,7 @@ from hf_evl_ecg.qa.metrics import (
     macro_auc,
     macro_f1,
     mean_absolute_error,
+    pairs_told_apart,
     roc_auc,
     within_tolerance,
 )
@@ -163,3 +164,18 @@ def test_thresholds_reach_the_best_f1(drawn):
         tried = [reference.f1_score(truth[:, column], scores[:, column] >= t) for t in np.unique(scores[:, column])]
         assert got[column] == pytest.approx(max(tried))
     assert np.isinf(best_thresholds(np.zeros((3, 1), bool), np.arange(3.0)[:, None])).all()
+
+
+def test_pairs_told_apart_counts_every_opposite_pair_of_a_record():
+    rng = np.random.default_rng(0)
+    records = rng.integers(0, 7, 60)
+    truth, said = rng.random(60) < 0.4, rng.random(60) < 0.5
+    pairs = [(i, j) for i in range(60) for j in range(60) if records[i] == records[j] and truth[i] and not truth[j]]
+    slow = np.mean([said[i] != said[j] for i, j in pairs])
+    assert pairs_told_apart(records, truth, said) == pytest.approx(slow)
+    weights = bootstrap_weights(records, 5)
+    counted = [np.average([said[i] != said[j] for i, j in pairs], weights=[w[i] for i, _ in pairs]) for w in weights]
+    np.testing.assert_allclose(pairs_told_apart(records, truth, said, weights), counted)
+    assert pairs_told_apart(records, truth, np.ones(60)) == 0, "the same to everything: nobody listens"
+    assert pairs_told_apart(records, truth, truth) == 1
+    assert np.isnan(pairs_told_apart([1, 2], [True, False], [True, False]))
