@@ -17,6 +17,8 @@ It shows that the pieces work together. Minutes of training on two cores and one
 """
 
 import os
+import subprocess
+import sys
 import textwrap
 import time
 from collections.abc import Mapping, Sequence
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import small_study
 from matplotlib.figure import Figure
 from small_study import SMOKE, SmallStudy
 from transformers.utils import logging
@@ -94,7 +97,7 @@ def main(args: DemoArguments) -> list[dict[str, Any]]:
     study = SmallStudy(config, output)
     study.prepare()
     study.train_teacher()
-    study.train_students()
+    train_at_once(args, output, list(config["methods"]))
     folders = {"teacher": output / "teacher", **{m: output / f"{m}_0" for m in config["methods"]}}
     images, options = ImageOptions(**config["images"]), dict(config["evaluate"])
     limit = options.pop("records", None)
@@ -120,6 +123,21 @@ def main(args: DemoArguments) -> list[dict[str, Any]]:
     print(f"Written: {output / config['study']}.json, .md, .png, {output / 'example.png'}; models beside them.")
     print(f"Took {time.monotonic() - started:.0f} s.")
     return rows
+
+
+def train_at_once(args: DemoArguments, output: Path, methods: Sequence[str]) -> None:
+    """Train the students of all methods at the same time, a process each.
+
+    Raises:
+        RuntimeError: A process failed; what it printed stands above.
+    """
+    command = [sys.executable, small_study.__file__, args.study or str(CONFIG), "--output_dir", str(output)]
+    command += ["--smoke"] * args.smoke
+    # One thread each: threads of several processes on the same cores wait for each other.
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+    running = [subprocess.Popen([*command, "--methods", method], env=alone) for method in methods]
+    if failed := [method for method, process in zip(methods, running, strict=True) if process.wait() != 0]:
+        raise RuntimeError(f"students of {failed}: training failed, see above")
 
 
 def real_questions(folder: Path, output: Path, config: Mapping[str, Any], limit: int) -> Any:

@@ -13,7 +13,19 @@ from typing import Any
 from datasets import Dataset
 from PIL import Image, ImageDraw
 
-__all__ = ["COLOURS", "SHAPES", "GeneralPages", "Thing", "closed_dataset", "page_dataset", "page_texts", "things_of"]
+from hf_evl_ecg.chat.conversations import Turn
+
+__all__ = [
+    "COLOURS",
+    "SHAPES",
+    "GeneralPages",
+    "Thing",
+    "closed_dataset",
+    "described",
+    "page_dataset",
+    "page_texts",
+    "things_of",
+]
 
 SHAPES = ("circle", "square", "triangle", "cross", "ring", "bar")
 COLOURS = {
@@ -199,6 +211,25 @@ def open_turns(things: Sequence[Thing], rng: random.Random) -> list[tuple[str, s
             turns.append((f"Complete the sentence: The {shape} is ____.", alike[0].colour))
             turns.append((f"Where is the {shape}?", alike[0].side))
     return turns
+
+
+def described(first: int, size: int, most: int, turns: int) -> list[tuple[Turn, ...]]:
+    """Conversations about pages that are told in words, not shown: reading, before looking.
+
+    Args:
+        first: Number of the first page.
+        size: How many pages.
+        most: Most shapes on a page.
+        turns: Questions a page.
+    """
+    rows = []
+    for seed in range(first, first + size):
+        things, rng = things_of(seed, most), random.Random(f"told:{seed}:{most}")
+        made = [closed_turn(things, kind, rng) for kind in CLOSED_KINDS for _ in range(6)] + open_turns(things, rng)
+        (question, answer), *rest = rng.sample(made, min(turns, len(made)))
+        told = " ".join(f"{thing.side.split()[0]} {thing.colour} {thing.shape}" for thing in things)
+        rows.append((Turn(f"{told} . {question}", answer), *(Turn(*turn) for turn in rest)))
+    return rows
 
 
 def page_texts() -> Iterator[str]:
