@@ -12,7 +12,7 @@ from hf_evl_ecg.qa.grading import item_kind
 from hf_evl_ecg.qa.groups import Answer
 from hf_evl_ecg.qa.scoring import score_answers
 
-__all__ = ["by_source", "score_model"]
+__all__ = ["by_source", "score_by_source", "score_model"]
 
 
 def score_model(
@@ -51,18 +51,26 @@ def score_model(
     """
     done = answer_items(model, processor, questions, load_image=load_image, path=answers, **options)
     pairs = list(zip(done.items, done.answers, strict=True))
+    rows = score_by_source(pairs, method=method, seed=seed, n_bootstrap=n_bootstrap, min_per_class=min_per_class)
+    return rows, pairs
+
+
+def score_by_source(
+    pairs: Sequence[tuple[Mapping[str, Any], Answer]],
+    *,
+    method: str,
+    seed: int | None = None,
+    n_bootstrap: int = 1000,
+    min_per_class: int = 10,
+) -> list[dict[str, Any]]:
+    """Rows of a results json for questions and their answers; see `score_model`."""
+    options: dict[str, Any] = {"n_bootstrap": n_bootstrap, "min_per_class": min_per_class}
     rows = []
     for source, own in by_source(pairs).items():
-        scored = score_answers(
-            [item for item, _ in own],
-            [answer for _, answer in own],
-            method=method,
-            seed=seed,
-            n_bootstrap=n_bootstrap,
-            min_per_class=min_per_class,
-        )
+        items, answers = zip(*own, strict=True)
+        scored = score_answers(items, answers, method=method, seed=seed, **options)
         rows += [{**row, "task": f"{source}:{row['task']}"} for row in scored]
-    return rows, pairs
+    return rows
 
 
 def by_source(pairs: Sequence[tuple[Mapping[str, Any], Answer]]) -> dict[str, list[tuple[Mapping[str, Any], Answer]]]:
