@@ -91,10 +91,12 @@ def teach_reading(model: nn.Module, processor: Any, args: StartArguments) -> dic
         batch = encode_chats(processor, chats, None, records=["told"] * count)
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
             found = extract_features(model, model_inputs(batch), batch["labels"], FeatureRequest(visual=False))
+        assert found.answer_logits is not None
+        assert found.answer_ids is not None
         yes, no = (found.answer_logits[..., word].float() for word in words)
-        said = torch.where(yes > no, *words)
+        said = torch.where(yes > no, words[0], words[1])
         asked = torch.isin(found.answer_ids, torch.tensor(words))
-        return answer_cross_entropy(found), float((said == found.answer_ids)[asked].float().mean())
+        return answer_cross_entropy(found), float((said[asked] == found.answer_ids[asked]).float().mean())
 
     most, right = 1, 0.0
     model.train()
@@ -180,6 +182,7 @@ def teach_tower(model: nn.Module, processor: Any, draw: GeneralPages, args: Star
         batch = collator(pages)
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
             found = extract_features(model, model_inputs(batch), batch["labels"], request)
+        assert found.visual_positions is not None
         logits = head(found.visual)[found.visual_mask]
         return logits, words_at(pages, found.visual_positions, draw)[found.visual_mask]
 
@@ -213,10 +216,11 @@ class StopAtTarget(TrainerCallback):
     def __init__(self, target: float) -> None:
         self.target = target
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Mapping[str, float], **kwargs: Any) -> None:
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Look at the share of right answers while training."""
-        print(f"step {state.global_step}: yes/no {metrics['eval_exact_match']:.3f}", flush=True)
-        control.should_training_stop |= metrics["eval_exact_match"] >= self.target
+        right = kwargs["metrics"]["eval_exact_match"]
+        print(f"step {state.global_step}: yes/no {right:.3f}", flush=True)
+        control.should_training_stop |= right >= self.target
 
 
 def teach_questions(

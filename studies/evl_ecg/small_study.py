@@ -52,7 +52,7 @@ class SmallStudy(Study):
         """The questions, and models with random weights, whose tokenizers learn the questions."""
         super().prepare()
         for budget, options in self.budgets().items():
-            self.stage(f"questions_{budget}", prepare, self.questions() | options)
+            self.stage(f"questions_{budget}", prepare, {**self.questions(), **options})
         for kind, options in self.config["build"].items():
             options = {"kind": kind, "data": self.path("questions"), **(options or {})}
             self.stage(f"{kind}_init", small_models, options)
