@@ -17,6 +17,7 @@ _CHOICES = {
     "mhca_mode": ("paper", "anchored"),
     "ot_backend": ("torch", "pot"),
     "uld_merge": ("first", "mean"),
+    "kl_divergence": ("forward", "reverse", "jsd"),
     "hidden_tokens": ("all", "visual", "answer"),
     "on_bad_example": ("skip", "stop"),
     "eval_predictions": ("loss", "generate", "likelihood"),
@@ -28,6 +29,14 @@ _RANGES: dict[str, tuple[float, float]] = {  # both ends allowed
     "lambda_relation": (0, 1e6),
     "lambda_uld": (0, 1e6),
     "lambda_anchor": (0, 1e6),
+    "lambda_kl": (0, 1e6),
+    "lambda_rkd_distance": (0, 1e6),
+    "lambda_rkd_angle": (0, 1e6),
+    "lambda_cka": (0, 1e6),
+    "lambda_em_kd": (0, 1e6),
+    "lambda_feature_mse": (0, 1e6),
+    "kl_beta": (1e-6, 1 - 1e-6),
+    "kl_temperature": (1e-3, 1e3),
     "mhca_num_heads": (1, 1024),
     "ot_epsilon": (1e-6, 1e3),
     "ot_max_iter": (1, 10_000),
@@ -52,7 +61,8 @@ class EVLECGConfig(MethodOptions, TrainingArguments):
     r"""Arguments of `EVLECGTrainer`.
 
     The loss is ``(1 - alpha) CE + alpha (lambda_mhca MHCA + lambda_ot OT + lambda_relation REL + lambda_uld ULD)``
-    (EVL-ECG, arXiv 2605.29977). A term of weight zero is not computed; if all are zero the teacher is not run.
+    (EVL-ECG, arXiv 2605.29977), and alpha times those of rivals (`hf_evl_ecg.rivals`). A term of weight zero is not computed;
+    if all are zero the teacher is not run.
 
     Raises:
         ValueError: At construction, for a value out of range.
@@ -94,6 +104,11 @@ class EVLECGConfig(MethodOptions, TrainingArguments):
             raise ValueError(
                 f"eval_predictions={self.eval_predictions!r} and candidate_answers={self.candidate_answers}: candidate "
                 "answers are needed for 'likelihood', and for nothing else."
+            )
+        if self.lambda_em_kd and self.hidden_tokens != "visual":
+            raise ValueError(
+                f"lambda_em_kd={self.lambda_em_kd} matches visual states, not hidden_tokens={self.hidden_tokens!r}; set "
+                "hidden_tokens='visual' (--method em_kd does)."
             )
         if self.mhca_mode == "anchored" and self.hidden_tokens == "visual" and self.lambda_mhca + self.lambda_relation:
             raise ValueError(

@@ -50,6 +50,25 @@ class DistillationOptions:
     uld_top_k: int | None = field(
         default=None, metadata={"help": "Ranks that ULD compares one by one; None compares the whole vocabulary."}
     )
+    lambda_kl: float = field(
+        default=0.0, metadata={"help": "Weight of a divergence of answer probabilities, for one vocabulary."}
+    )
+    kl_divergence: str = field(
+        default="forward", metadata={"help": "'forward' or 'reverse' KL, or 'jsd' (generalised Jensen-Shannon)."}
+    )
+    kl_beta: float = field(default=0.5, metadata={"help": "Share of the teacher in the mixture of 'jsd', 0 to 1."})
+    kl_temperature: float = field(default=1.0, metadata={"help": "Temperature of the divergence."})
+    lambda_rkd_distance: float = field(
+        default=0.0, metadata={"help": "Weight of RKD's distances between the mean states of a batch's samples."}
+    )
+    lambda_rkd_angle: float = field(default=0.0, metadata={"help": "Weight of RKD's angles of three such states."})
+    lambda_cka: float = field(default=0.0, metadata={"help": "Weight of one minus the linear CKA of answer states."})
+    lambda_em_kd: float = field(
+        default=0.0, metadata={"help": "Weight of EM-KD on visual states; needs hidden_tokens 'visual'."}
+    )
+    lambda_feature_mse: float = field(
+        default=0.0, metadata={"help": "Weight of the squared error of mean hidden states, through a projector."}
+    )
     hidden_tokens: str = field(
         default="all", metadata={"help": "Tokens whose hidden states are matched: 'all', 'visual' or 'answer'."}
     )

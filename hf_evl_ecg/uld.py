@@ -4,6 +4,8 @@ Universal logit distillation (ULD, https://arxiv.org/abs/2402.12030) compares so
 vocabulary. Which answer tokens of the two models are compared is said by `hf_evl_ecg.chat.token_groups.AnswerGroups`.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,7 +14,7 @@ from hf_evl_ecg.arguments import check_choice
 from hf_evl_ecg.padded import mean_over_samples, promote
 from hf_evl_ecg.tokens import AnswerGroups
 
-__all__ = ["uld_loss"]
+__all__ = ["PairedRows", "mean_of_slots", "pair_rows", "uld_loss"]
 
 _MERGES = ("first", "mean")
 
@@ -63,22 +65,67 @@ def uld_loss(
     _check_options(merge, temperature, top_k)
     if teacher_logsumexp is not None and temperature != 1:
         raise ValueError("Cached logits with teacher_logsumexp are normalised at temperature 1; set temperature to 1.")
-    if groups is None:
-        groups = _groups_by_rank(teacher_mask, student_mask)
-    groups = AnswerGroups(groups.teacher.masked_fill(~teacher_mask, -1), groups.student.masked_fill(~student_mask, -1))
+    pairs = pair_rows(teacher_mask, student_mask, groups, merge=merge)
     with torch.autocast(student_logits.device.type, enabled=False):
         if teacher_logsumexp is not None:
             top_k = min(top_k or teacher_logits.shape[2], teacher_logits.shape[2])
-        number = _number_common_groups(groups)
-        t_pick, t_slot, _ = _pick_rows(number.teacher, merge)
-        s_pick, s_slot, sample = _pick_rows(number.student, merge)
-        t_norm = None if teacher_logsumexp is None else teacher_logsumexp.detach()[t_pick]
+        t_norm = None if teacher_logsumexp is None else teacher_logsumexp.detach()[pairs.teacher]
         # only the rows that are compared are sorted, each as wide as a vocabulary
-        t_ranks = _ranked_probabilities(teacher_logits.detach()[t_pick], temperature, top_k, t_norm)
-        s_ranks = _ranked_probabilities(student_logits[s_pick], temperature, top_k, None)
-        per_group = _rank_distance(_merge(t_ranks, t_slot), _merge(s_ranks, s_slot), has_tail=top_k is not None)
-        total = per_group.new_zeros(len(student_mask)).index_add(0, sample, per_group)
-        return mean_over_samples(total, torch.bincount(sample, minlength=len(student_mask)))
+        t_ranks = _ranked_probabilities(teacher_logits.detach()[pairs.teacher], temperature, top_k, t_norm)
+        s_ranks = _ranked_probabilities(student_logits[pairs.student], temperature, top_k, None)
+        ranks = mean_of_slots(t_ranks, pairs.teacher_slot), mean_of_slots(s_ranks, pairs.student_slot)
+        return pairs.mean(_rank_distance(*ranks, has_tail=top_k is not None))
+
+
+class PairedRows(NamedTuple):
+    """Answer tokens of two models that are compared: which ones, and which of them belong together.
+
+    Attributes:
+        teacher: Sample and token of each teacher row. Shapes: (R_t,), (R_t,), int64.
+        student: Sample and token of each student row. Shapes: (R_s,), (R_s,), int64.
+        teacher_slot: Pair that each teacher row belongs to. Shape: (R_t,), int64.
+        student_slot: Pair that each student row belongs to. Shape: (R_s,), int64.
+        sample: Sample of each pair. Shape: (P,), int64.
+        samples: Samples in the batch.
+    """
+
+    teacher: tuple[Tensor, Tensor]
+    student: tuple[Tensor, Tensor]
+    teacher_slot: Tensor
+    student_slot: Tensor
+    sample: Tensor
+    samples: int
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean of one value per pair, (P,), over the pairs of each sample, then over samples that have any. Scalar."""
+        total = values.new_zeros(self.samples).index_add(0, self.sample, values)
+        return mean_over_samples(total, torch.bincount(self.sample, minlength=self.samples))
+
+
+def pair_rows(
+    teacher_mask: Tensor, student_mask: Tensor, groups: AnswerGroups | None, *, merge: str = "first"
+) -> PairedRows:
+    """Which answer tokens of two models are compared; one pair for each group that both sides have.
+
+    Args:
+        teacher_mask: True at answer tokens. Shape: (B, A_t).
+        student_mask: True at answer tokens. Shape: (B, A_s).
+        groups: Tokens that belong together. Default: the k-th token of one with the k-th of the other.
+        merge: ``"first"``: the first token of a group stands for it; ``"mean"``: all its tokens are rows.
+
+    Example:
+        >>> groups = AnswerGroups(torch.tensor([[0, 0, 1]]), torch.tensor([[0, -1, 1]]))
+        >>> mask = torch.ones(1, 3, dtype=torch.bool)
+        >>> pair_rows(mask, mask, groups, merge="mean").teacher_slot
+        tensor([0, 0, 1])
+    """
+    if groups is None:
+        groups = _groups_by_rank(teacher_mask, student_mask)
+    groups = AnswerGroups(groups.teacher.masked_fill(~teacher_mask, -1), groups.student.masked_fill(~student_mask, -1))
+    number = _number_common_groups(groups)
+    t_pick, t_slot, _ = _pick_rows(number.teacher, merge)
+    s_pick, s_slot, sample = _pick_rows(number.student, merge)
+    return PairedRows(t_pick, s_pick, t_slot, s_slot, sample, len(student_mask))
 
 
 def _number_common_groups(groups: AnswerGroups) -> AnswerGroups:
@@ -123,8 +170,20 @@ def _ranked_probabilities(logits: Tensor, temperature: float, top_k: int | None,
     return torch.cat([F.pad(top, (0, top_k - top.shape[1])), 1 - top.sum(1, keepdim=True)], dim=1)
 
 
-def _merge(rows: Tensor, slot: Tensor) -> Tensor:
-    """Mean of the rows of each slot; every slot has one or more."""
+def mean_of_slots(rows: Tensor, slot: Tensor) -> Tensor:
+    """Mean of the rows of each slot; every slot has one or more.
+
+    Args:
+        rows: Shape: (R, D).
+        slot: Slot of each row, from 0. Shape: (R,), int64.
+
+    Returns:
+        Shape: (P, D).
+
+    Example:
+        >>> mean_of_slots(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 0, 1])).flatten()
+        tensor([2., 5.])
+    """
     count = torch.bincount(slot)
     if len(count) == len(rows):
         return rows

@@ -18,6 +18,7 @@ FLOORS = {
         "signals": 1,
         "qa": 1,
         "models": 1,
+        "rivals": 1,
         "records": 2,
         "drawing": 2,
         "llava": 2,

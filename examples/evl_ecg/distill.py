@@ -13,7 +13,7 @@ Several GPUs; the same from a cache that cache_teacher.py wrote with the same op
 
 The baseline that the distilled student is compared with, the same student on the same questions without a teacher:
 
-    python examples/evl_ecg/distill.py examples/configs/ecg_distill.yaml --sft_only --output_dir outputs/student_sft
+    python examples/evl_ecg/distill.py examples/configs/ecg_distill.yaml --method sft --output_dir outputs/student_sft
 
 CPU smoke run, a minute: --multi_gpu starts two processes (--cpu would need MPI), --use_cpu keeps them off GPUs (see train_teacher.py
 for questions and teacher; the student likewise with --kind student):

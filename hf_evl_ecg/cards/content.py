@@ -8,6 +8,7 @@ from typing import Any
 
 from hf_evl_ecg.config import EVLECGConfig
 from hf_evl_ecg.drawing.config import RenderConfig, read_stored_config
+from hf_evl_ecg.rivals.presets import PRESETS
 from hf_evl_ecg.scores.lines import Row, Run, headline_lines, main_lines
 from hf_evl_ecg.scores.names import find_source, method_name, split_task
 from hf_evl_ecg.scores.tables import MIN_ITEMS
@@ -83,8 +84,9 @@ def study_content(config: Mapping[str, Any], spec: CardSpec) -> dict[str, Any]:
 
 
 def _resolved_settings(config: Mapping[str, Any], method: str) -> dict[str, Any] | None:
-    """All settings of a method: the trainer's defaults, those of all students, its own; None if it is not described."""
+    """All settings of a method: the trainer's defaults, its preset, those of all students, its own; None if not described."""
     if method not in (config.get("methods") or {}):
         return None
     defaults = {f.name: f.default for f in fields(EVLECGConfig) if f.default is not MISSING}
-    return {**defaults, **config.get("student", {}), **(config["methods"][method] or {})}
+    given = {**config.get("student", {}), **(config["methods"][method] or {})}
+    return {**defaults, **PRESETS.get(given.get("method", ""), {}), **given}

@@ -13,10 +13,15 @@ Several GPUs; the same from a cache that hf-evl-ecg cache wrote with the same op
 
 The baseline that the distilled student is compared with, the same student on the same questions without a teacher:
 
-    hf-evl-ecg distil examples/configs/ecg_distill.yaml --sft_only --output_dir outputs/student_sft
+    hf-evl-ecg distil examples/configs/ecg_distill.yaml --method sft --output_dir outputs/student_sft
 
-The loss is (1 - alpha) CE + alpha (lambda_mhca MHCA + lambda_ot OT + lambda_relation REL + lambda_uld ULD); a term of weight zero
-costs nothing. Beside the options below all of transformers' training arguments are accepted; all can stand in a YAML file, given
+The loss is (1 - alpha) CE + alpha (lambda_mhca MHCA + lambda_ot OT + lambda_relation REL + lambda_uld ULD + ...); a term of weight
+zero costs nothing. --method sets these options, in place of the defaults; options that are given, here or in the YAML file, replace
+them:
+
+{presets}
+
+Beside the options below all of transformers' training arguments are accepted; all can stand in a YAML file, given
 first or as --config. --resume_from_checkpoint last goes on after an interruption. OUTPUT_DIR holds the student (or its LoRA
 adapter) and its processor, nothing of the teacher.
 
@@ -32,6 +37,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_evl_ecg.arguments import check_choice
+from hf_evl_ecg.rivals.presets import PRESETS, describe_presets
+
 from .cache import fingerprint
 from .options import ImageOptions, LoraOptions
 from .parser import parse_arguments
@@ -44,6 +52,8 @@ if TYPE_CHECKING:  # --help must not wait for torch
 
 __all__ = ["DistillArguments", "command", "main"]
 
+_ALONE = ("sft",)  # methods that need no teacher while the student trains
+
 
 @dataclass
 class DistillArguments:
@@ -51,7 +61,10 @@ class DistillArguments:
 
     student: str = field(metadata={"help": "Starting student: a folder or a name on the Hub."})
     data: str = field(metadata={"help": "Question dataset from hf-evl-ecg prepare."})
-    teacher: str | None = field(default=None, metadata={"help": "The teacher; not needed with --sft_only."})
+    teacher: str | None = field(default=None, metadata={"help": "The teacher; not needed with --method sft."})
+    method: str | None = field(
+        default=None, metadata={"help": f"{', '.join(PRESETS)}: options of a method, as listed above."}
+    )
     teacher_cache: str | None = field(
         default=None, metadata={"help": "Folder that hf-evl-ecg cache wrote; the teacher itself is then not run."}
     )
@@ -59,7 +72,7 @@ class DistillArguments:
         default=False,
         metadata={"help": "Do not load the teacher's weights to compare them with those the cache was made from."},
     )
-    sft_only: bool = field(default=False, metadata={"help": "Learn from the answers alone: the baseline."})
+    sft_only: bool = field(default=False, metadata={"help": "The same as --method sft: learn from the answers alone."})
     dtype: str = field(
         default="float32", metadata={"help": "Precision of the student's weights: float32, bfloat16, auto."}
     )
@@ -71,8 +84,13 @@ class DistillArguments:
     )
 
     def __post_init__(self) -> None:
+        if self.method is not None:
+            check_choice("method", self.method, tuple(PRESETS))
+        if self.sft_only and self.method not in (None, *_ALONE):
+            raise ValueError(f"sft_only=True, method={self.method!r}: one of the two is allowed (leave --sft_only out)")
+        self.sft_only = self.sft_only or self.method in _ALONE
         if not self.sft_only and self.teacher is None:
-            raise ValueError("teacher=None: is needed (name one with --teacher, or learn without with --sft_only)")
+            raise ValueError("teacher=None: is needed (name one with --teacher, or learn without with --method sft)")
         if self.sft_only and (self.teacher is not None or self.teacher_cache is not None):
             self.teacher = self.teacher_cache = None
 
@@ -80,7 +98,8 @@ class DistillArguments:
 def command(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Run the command line."""
     kinds = (DistillArguments, ImageOptions, LoraOptions)
-    main(*parse_arguments(arguments, *kinds, description=__doc__, prog=prog, training=_training))
+    about = (__doc__ or "").replace("{presets}", describe_presets())
+    main(*parse_arguments(arguments, *kinds, description=about, prog=prog, training=_training, presets=PRESETS))
 
 
 def main(script: DistillArguments, images: ImageOptions, lora: LoraOptions, training: EVLECGConfig) -> EVLECGTrainer:
@@ -136,7 +155,7 @@ def _provenance(
 
     assert trainer.train_dataset is not None
     return {
-        "method": "fine-tuning on answers" if script.sft_only else "EVL-ECG, arXiv 2605.29977",
+        "method": _described(script),
         "teacher": name(script.teacher),
         "student": name(script.student),
         "data": sorted(set(trainer.train_dataset["source"])),
@@ -145,6 +164,14 @@ def _provenance(
         "alpha": training.alpha,
         "commit": current_commit(),
     }
+
+
+def _described(script: DistillArguments) -> str:
+    """How the student was trained, in words."""
+    if script.sft_only:
+        return "fine-tuning on answers"
+    named = script.method or "evl_ecg"
+    return "EVL-ECG, arXiv 2605.29977" if named.startswith("evl_ecg") else f"distillation ({named})"
 
 
 def _load_teacher(script: DistillArguments, training: EVLECGConfig, draw: RenderedECG) -> tuple[Any, Any]:

@@ -46,6 +46,7 @@ def parse_arguments(
     prog: str | None = None,
     training: Callable[[], type] | None = None,
     method: type = MethodOptions,
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[Any, ...]:
     """Read a command line into dataclasses.
 
@@ -60,11 +61,13 @@ def parse_arguments(
         training: Returns `EVLECGConfig` or a subclass, which reads what is left over. It is called only once all other options
             have been read: importing it takes seconds.
         method: The fields of it that --help shows without importing it; those of distillation that it lacks are refused.
+        presets: Values of options by the name that ``--method`` has; those of the YAML file and those given replace them.
 
     Returns:
         One object for each dataclass, the training arguments last.
     """
     file, values, words = _expand(list(sys.argv[1:] if arguments is None else arguments), kinds)
+    preset = option_tokens(_preset([*values, *words], presets or {}))
     about: dict[str, Any] = {"description": description, "prog": prog}
     parser = _parser(kinds, add_help=training is None, **about)
     known = _names(*kinds) | {"config", "help", "help-all"}
@@ -81,7 +84,7 @@ def parse_arguments(
     if not {"-h", "--help", "--help-all"} & set(words):
         without = _names(DistillationOptions) - _names(method)
         _refuse_unknown(parser, known | _names(method), file, values, words, lambda: _names(training()) - without)
-    found, rest = parser.parse_known_args([*values, *words])
+    found, rest = parser.parse_known_args([*preset, *values, *words])
     from transformers import HfArgumentParser
 
     reader = HfArgumentParser(training(), allow_abbrev=False)  # type: ignore[arg-type]  # its hint asks for a type of its own
@@ -173,6 +176,14 @@ def _expand(words: list[str], kinds: Sequence[type]) -> tuple[str, list[str], li
         if words and not words[0].startswith("-"):
             words = [*words[1:], f"--{name}", words[0]]
     return file, values, [_underscored(word) for word in words]
+
+
+def _preset(words: Sequence[str], presets: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The preset that the last ``--method`` names; nothing if there is none of that name, which the option itself refuses."""
+    named = [word.partition("=") for word in words]
+    after = [*words[1:], ""]
+    chosen = [value if equals else after[at] for at, (name, equals, value) in enumerate(named) if name == "--method"]
+    return presets.get(chosen[-1], {}) if chosen else {}
 
 
 def _names(*kinds: type) -> set[str]:

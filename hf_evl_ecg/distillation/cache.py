@@ -75,8 +75,8 @@ class CachedTeacher:
     def features(self, batch: Mapping[str, Any], request: FeatureRequest) -> TokenFeatures:
         """Features of ``batch["keys"]``, padded, in the cache's dtype.
 
-        Answer logits are the ``top_k`` largest log-probabilities in descending order, not in that of the vocabulary:
-        all that universal logit distillation over at most ``top_k`` ranks needs.
+        Answer logits are log-probabilities: of the whole vocabulary where the cache holds it, else the ``top_k`` largest in
+        descending order, which is all that universal logit distillation over at most ``top_k`` ranks needs.
 
         Raises:
             CacheMismatchError: If the cache does not hold what is asked for.
@@ -92,7 +92,9 @@ class CachedTeacher:
         places, _ = _pad([row["places"].long() for row in rows], PADDING_PLACE) if request.places else (None, None)
         logits, normaliser = None, None
         if request.logits:
-            logits, _ = _pad([row["top_log_probs"] for row in rows])
+            # all of them: in the vocabulary's order, as a divergence compares token by token
+            exact = self.exact_ranks is None
+            logits, _ = _pad([_in_order(row) if exact else row["top_log_probs"] for row in rows])
             # log-probabilities are normalised already: the log of their whole vocabulary's sum is zero
             normaliser = None if self.exact_ranks is None else torch.zeros_like(logits[..., 0])
         return TokenFeatures(
@@ -139,7 +141,7 @@ class CachedTeacher:
         names += ["visual"] if request.visual else []
         names += ["visual_positions"] if request.positions else []
         names += ["places"] if request.places else []
-        names += ["top_log_probs"] if request.logits else []
+        names += ["top_log_probs", "top_ids"] if request.logits else []
         check = self.verify and key not in self._verified
         shard = self._shard(name)
         try:
@@ -164,6 +166,11 @@ class CachedTeacher:
         if len(self._open) > _OPEN_SHARDS:
             self._open.popitem(last=False)
         return self._open[name]
+
+
+def _in_order(row: Mapping[str, Tensor]) -> Tensor:
+    """Log-probabilities of an example in the order of the vocabulary, where all of them are there."""
+    return torch.empty_like(row["top_log_probs"]).scatter_(1, row["top_ids"].long(), row["top_log_probs"])
 
 
 def _pad(rows: Sequence[Tensor], value: float = 0.0) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Aligner and projector, which are trained beside the student: their start, gradients and checkpoints."""
+"""The objective of a run, and its parameters, which are trained beside the student: start, gradients and checkpoints."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from hf_evl_ecg.config import EVLECGConfig
@@ -18,11 +18,15 @@ from hf_evl_ecg.files import new_file
 from hf_evl_ecg.losses import EVLECGLoss
 from hf_evl_ecg.models.features import FeatureRequest
 from hf_evl_ecg.models.native import base_model
+from hf_evl_ecg.rivals.divergence import VocabularyMismatchError
+from hf_evl_ecg.rivals.loss import RivalLoss
+from hf_evl_ecg.tokens import AnswerGroups, TokenFeatures
 
 from .teacher import TeacherSignal
 
 __all__ = [
     "SIDE_FILE",
+    "Criterion",
     "CriterionCallback",
     "add_parameter_group",
     "build_criterion",
@@ -35,26 +39,108 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 SIDE_FILE = "distillation.safetensors"
-LOSS_OPTIONS = tuple(  # fields of EVLECGConfig of the same names
-    name for name, option in signature(EVLECGLoss).parameters.items() if option.kind is option.KEYWORD_ONLY
+LOSS_OPTIONS, RIVAL_OPTIONS = (  # fields of EVLECGConfig of the same names
+    tuple(
+        name
+        for name, option in signature(loss).parameters.items()
+        if option.kind is option.KEYWORD_ONLY and name != "vocab_size"
+    )
+    for loss in (EVLECGLoss, RivalLoss)
 )
 
 
-def build_criterion(model: nn.Module, teacher: TeacherSignal | None, args: EVLECGConfig) -> EVLECGLoss:
+class Criterion(nn.Module):
+    """Terms of EVL-ECG and of rivals as one objective, with one set of parameters beside the student.
+
+    Args:
+        evl_ecg: The cross-entropy and the terms of EVL-ECG.
+        rivals: The terms of rivals.
+    """
+
+    def __init__(self, evl_ecg: EVLECGLoss, rivals: RivalLoss) -> None:
+        super().__init__()
+        self.evl_ecg = evl_ecg
+        self.rivals = rivals
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each term, by its name."""
+        return self.rivals.weights | self.evl_ecg.weights
+
+    @property
+    def monitors(self) -> dict[str, Tensor]:
+        """Values of the last forward pass to watch, no part of the loss."""
+        return self.evl_ecg.monitors
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any term reads the teacher; if not, it need not run."""
+        return self.evl_ecg.needs_teacher or self.rivals.needs_teacher
+
+    @property
+    def needs_visual(self) -> bool:
+        """Whether any term reads ``visual`` of student and teacher."""
+        return self.evl_ecg.needs_visual or self.rivals.needs_visual
+
+    @property
+    def needs_logits(self) -> bool:
+        """Whether any term reads ``answer_logits`` of student and teacher."""
+        return self.evl_ecg.needs_logits or self.rivals.needs_logits
+
+    @property
+    def needs_lm_head(self) -> bool:
+        """Whether ``forward`` needs the student's ``lm_head``."""
+        return self.evl_ecg.needs_lm_head
+
+    def forward(
+        self,
+        student: TokenFeatures,
+        teacher: TokenFeatures | None,
+        ce: Tensor,
+        *,
+        answer_groups: AnswerGroups | None = None,
+        **options: Any,
+    ) -> dict[str, Tensor]:
+        """The weighted terms; their sum is the loss. Arguments are those of `EVLECGLoss.forward`."""
+        terms = self.evl_ecg(student, teacher, ce, answer_groups=answer_groups, **options)
+        return terms | self.rivals(student, teacher, answer_groups=answer_groups)
+
+
+def build_criterion(
+    model: nn.Module,
+    teacher: TeacherSignal | None,
+    args: EVLECGConfig,
+    processors: tuple[Any, Any] = (None, None),
+) -> Criterion:
     """The loss for a student and its teacher, the same on every process; the random state stays as it is.
 
+    Args:
+        model: The student.
+        teacher: Where the teacher's features come from; None if no term reads them.
+        args: Arguments of the run.
+        processors: Of student and teacher, whose tokenizers a divergence compares; None where they are not known.
+
     Raises:
+        VocabularyMismatchError: If a term compares the probabilities of two vocabularies token by token.
         ValueError: If a term needs a teacher that is missing, or more of its answer probabilities than it knows.
     """
     width = base_model(model).config.get_text_config().hidden_size
+    widths = (width, teacher.hidden_dim if teacher else width)
+    vocab_size = common_vocabulary(*processors) if args.alpha * args.lambda_kl else None
     with torch.random.fork_rng(devices=[]):  # every process starts with the same aligner, whatever it drew before
         torch.manual_seed(args.seed)
-        criterion = EVLECGLoss(
-            width, teacher.hidden_dim if teacher else width, **{name: getattr(args, name) for name in LOSS_OPTIONS}
+        criterion = Criterion(
+            EVLECGLoss(*widths, **{name: getattr(args, name) for name in LOSS_OPTIONS}),
+            RivalLoss(*widths, vocab_size=vocab_size, **{name: getattr(args, name) for name in RIVAL_OPTIONS}),
         )
     if criterion.needs_teacher and teacher is None:
         raise ValueError("terms with positive weight need a teacher; give one, or set alpha=0 for answers alone.")
-    if criterion.needs_logits and teacher is not None and teacher.exact_ranks is not None:
+    if criterion.rivals.needs_logits and teacher is not None and teacher.exact_ranks is not None:
+        raise ValueError(
+            f"lambda_kl={args.lambda_kl}, but the teacher's cache holds the {teacher.exact_ranks} largest answer "
+            "probabilities; cache every one (top_k of at least the vocabulary), or train without the cache."
+        )
+    if criterion.evl_ecg.needs_logits and teacher is not None and teacher.exact_ranks is not None:
         ranks = args.uld_top_k or float("inf")
         if ranks > teacher.exact_ranks:
             raise ValueError(
@@ -71,7 +157,25 @@ def build_criterion(model: nn.Module, teacher: TeacherSignal | None, args: EVLEC
     return criterion
 
 
-def student_request(criterion: EVLECGLoss, args: EVLECGConfig, *, several_processes: bool) -> FeatureRequest:
+def common_vocabulary(student_processor: Any, teacher_processor: Any) -> int | None:
+    """Number of tokens that two tokenizers number alike, where one vocabulary begins the other; None if one is not known.
+
+    Raises:
+        VocabularyMismatchError: A number stands for different tokens.
+    """
+    if student_processor is None or teacher_processor is None:
+        return None
+    vocabularies = [processor.tokenizer.get_vocab() for processor in (student_processor, teacher_processor)]
+    small, large = sorted(vocabularies, key=len)
+    if different := [token for token, number in small.items() if large.get(token) != number]:
+        raise VocabularyMismatchError(
+            f"lambda_kl above 0 needs one vocabulary, but {len(different)} of the {len(small)} tokens differ, such as "
+            f"{different[0]!r}; use ULD or DSKD (--method uld, --method dskd)."
+        )
+    return 1 + max(small.values())
+
+
+def student_request(criterion: Criterion, args: EVLECGConfig, *, several_processes: bool) -> FeatureRequest:
     """What the terms of positive weight read of the student.
 
     DistributedDataParallel waits for the gradient of all that the forward pass returns, so on several processes the
@@ -86,7 +190,7 @@ def student_request(criterion: EVLECGLoss, args: EVLECGConfig, *, several_proces
     )
 
 
-def teacher_request(criterion: EVLECGLoss, args: EVLECGConfig) -> FeatureRequest:
+def teacher_request(criterion: Criterion, args: EVLECGConfig) -> FeatureRequest:
     """What the terms of positive weight read of the teacher."""
     return FeatureRequest(
         tokens=args.hidden_tokens,  # type: ignore[arg-type]
@@ -98,14 +202,14 @@ def teacher_request(criterion: EVLECGLoss, args: EVLECGConfig) -> FeatureRequest
     )
 
 
-def save_criterion(criterion: EVLECGLoss, folder: str | Path) -> None:
-    """Write aligner and projector to ``distillation.safetensors`` in a folder."""
+def save_criterion(criterion: nn.Module, folder: str | Path) -> None:
+    """Write aligner and projectors to ``distillation.safetensors`` in a folder."""
     path = Path(folder) / SIDE_FILE
     with new_file(path) as temporary:
         save_file({name: p.detach().cpu().contiguous() for name, p in criterion.state_dict().items()}, temporary)
 
 
-def load_criterion(criterion: EVLECGLoss, folder: str | Path) -> None:
+def load_criterion(criterion: nn.Module, folder: str | Path) -> None:
     """Read what `save_criterion` wrote.
 
     Raises:
@@ -114,7 +218,7 @@ def load_criterion(criterion: EVLECGLoss, folder: str | Path) -> None:
     path = Path(folder) / SIDE_FILE
     if not path.is_file():
         raise ValueError(
-            f"{folder} has no {SIDE_FILE}, so aligner and projector cannot be resumed; choose an earlier checkpoint."
+            f"{folder} has no {SIDE_FILE}, so aligner and projectors cannot be resumed; choose an earlier checkpoint."
         )
     try:
         criterion.load_state_dict(load_file(path))
@@ -122,8 +226,8 @@ def load_criterion(criterion: EVLECGLoss, folder: str | Path) -> None:
         raise ValueError(f"{path} belongs to a run with other terms or other models: {error}") from error
 
 
-def add_parameter_group(optimizer: torch.optim.Optimizer, criterion: EVLECGLoss, args: EVLECGConfig) -> None:
-    """Give the student's optimizer aligner and projector too, with the rate and decay of their own."""
+def add_parameter_group(optimizer: torch.optim.Optimizer, criterion: nn.Module, args: EVLECGConfig) -> None:
+    """Give the student's optimizer aligner and projectors too, with the rate and decay of their own."""
     present = {id(p) for group in optimizer.param_groups for p in group["params"]}
     own = [p for p in criterion.parameters() if id(p) not in present]  # the host asks for its optimizer more than once
     if own:
@@ -132,7 +236,7 @@ def add_parameter_group(optimizer: torch.optim.Optimizer, criterion: EVLECGLoss,
 
 
 class CriterionCallback(TrainerCallback):
-    """Keeps aligner and projector in step with the student: gradients and their clipping.
+    """Keeps aligner and projectors in step with the student: gradients and their clipping.
 
     They stand outside the distributed wrapper around the student, so their gradients are averaged here, once per
     optimizer step and in one message. That also holds where a process had no use for a term in this step.
@@ -142,7 +246,7 @@ class CriterionCallback(TrainerCallback):
         accelerator: The trainer's.
     """
 
-    def __init__(self, criterion: EVLECGLoss, accelerator: Accelerator) -> None:
+    def __init__(self, criterion: nn.Module, accelerator: Accelerator) -> None:
         self.criterion = criterion
         self.accelerator = accelerator
 

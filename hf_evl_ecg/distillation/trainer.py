@@ -96,7 +96,7 @@ class EVLECGTrainer(WholeCheckpointTrainer):
             check_not_same_model(model, teacher)
             teacher = OnlineTeacher(teacher)
         self.teacher: TeacherSignal | None = teacher
-        self.criterion = build_criterion(model, teacher, args)
+        self.criterion = build_criterion(model, teacher, args, (processing_class, teacher_processing_class))
         if args.freeze_vision_tower:
             base_model(model).get_encoder(modality="image").requires_grad_(False)
         if data_collator is None:

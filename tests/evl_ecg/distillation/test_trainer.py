@@ -21,7 +21,7 @@ from hf_evl_ecg.config import EVLECGConfig
 from hf_evl_ecg.distillation.cache import CachedTeacher
 from hf_evl_ecg.distillation.cache_files import CacheLayout
 from hf_evl_ecg.distillation.cache_writer import TeacherCacheWriter
-from hf_evl_ecg.distillation.criterion import LOSS_OPTIONS, student_request, teacher_request
+from hf_evl_ecg.distillation.criterion import LOSS_OPTIONS, RIVAL_OPTIONS, student_request, teacher_request
 from hf_evl_ecg.distillation.teacher import SameModelError
 from hf_evl_ecg.distillation.trainer import EVLECGTrainer
 from hf_evl_ecg.losses import EVLECGLoss
@@ -270,7 +270,7 @@ def test_aligner_and_projector_have_their_own_rate(build):
     assert (group["lr"], group["weight_decay"]) == (0.25, 0.125)
     assert {id(p) for p in group["params"]} == {id(p) for p in trainer.criterion.parameters()}
     assert [g["lr"] for g in trainer.optimizer.param_groups[:-1]] == [5e-3, 5e-3]
-    step = (trainer.criterion.projector.weight - before["projector.weight"]).abs().max()
+    step = (trainer.criterion.evl_ecg.projector.weight - before["evl_ecg.projector.weight"]).abs().max()
     assert 0.2 < step < 0.35, "the first AdamW step is as large as the rate"
     frozen = build(max_steps=1, aligner_learning_rate=0.0)
     before = weights(frozen.criterion)
@@ -572,6 +572,7 @@ CHANGED = {  # field: another value, and what else has to be set for it to matte
 }
 TESTED_ABOVE = {
     "ddp_find_unused_parameters",  # in test_trainer_distributed
+    *set(RIVAL_OPTIONS) - {"alpha"},  # in test_rivals
     *("remove_unused_columns", "aligner_learning_rate", "aligner_weight_decay", "freeze_vision_tower"),
     *("on_bad_example", "preflight_examples", "eval_predictions", "max_new_tokens", "candidate_answers"),
 }
@@ -600,7 +601,7 @@ def test_the_transport_backend_reaches_the_loss(build, ecg_examples):
     values = []
     for backend in ("torch", "pot"):
         trainer = build(ot_backend=backend, ot_max_iter=200)
-        assert trainer.criterion._match_visual.keywords["backend"] == backend
+        assert trainer.criterion.evl_ecg._match_visual.keywords["backend"] == backend
         trainer.model.eval()
         values.append(trainer.compute_loss(trainer.model, trainer.data_collator(ecg_examples[:2])).item())
     assert values[0] == pytest.approx(values[1], rel=1e-3)
