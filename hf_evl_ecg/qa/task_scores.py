@@ -14,7 +14,7 @@ from .grading import Grade, grade, label_family, label_matrix
 from .groups import Metric, TaskGroup
 from .prompts import YES
 
-__all__ = ["Scores", "likelihood_scores", "text_scores"]
+__all__ = ["Scores", "likelihood_scores", "ranking_metric", "text_scores"]
 
 Scores = dict[tuple[str, str], Estimate | None]
 """(task or task/class, metric) → estimate; None where it is undefined."""
@@ -61,21 +61,34 @@ def likelihood_scores(group: TaskGroup, temperature: float, min_per_class: int) 
         )
         if group.kind != "option":  # the letter of the right option is random, so there are no classes to balance
             scores[name, "balanced_accuracy_likelihood"] = _balanced(group, target, chosen)
+    if (ranking := ranking_metric(group)) is not None:
+        scores[name, ranking[0]] = group.estimate(ranking[1], 0.5)
     if group.kind == "yes_no":
-        margin, yes = table[:, 0] - table[:, 1], np.array([item["answer"] == YES for item in group.items])
-        scores[name, "auc"] = group.estimate(_auc(yes, margin), 0.5)
-        records = [answer.record for answer in group.answers]
-        scores[name, "pairs_told_apart"] = group.estimate(
-            lambda w: metrics.pairs_told_apart(records, yes, margin > 0, w)
-        )
+        yes, records = np.array([item["answer"] == YES for item in group.items]), [a.record for a in group.answers]
+        said = table[:, 0] > table[:, 1]
+        scores[name, "pairs_told_apart"] = group.estimate(lambda w: metrics.pairs_told_apart(records, yes, said, w))
     if group.kind in ("classes", "labels"):
         family = label_family(group.items[0])
         truth = label_matrix([frozenset(item["labels"]) for item in group.items], family)
-        scores[name, "macro_auc"] = group.estimate(lambda w: metrics.macro_auc(truth, table, w), 0.5)
         for i, code in enumerate(family):
             if truth[:, i].sum() >= min_per_class:
                 scores[f"{name}/{code}", "auc"] = group.estimate(_auc(truth[:, i], table[:, i]), 0.5)
     return scores
+
+
+def ranking_metric(group: TaskGroup) -> tuple[str, Metric] | None:
+    """How well the likelihoods of one task rank its records, as the name of a metric and the metric.
+
+    Returns:
+        ``auc`` of yes against no, ``macro_auc`` over the labels; None where a task has no labels to rank by, or no likelihoods.
+    """
+    if group.kind not in ("yes_no", "classes", "labels") or not any(answer.scores for answer in group.answers):
+        return None
+    table = group.likelihoods()
+    if group.kind == "yes_no":
+        return "auc", _auc(np.array([item["answer"] == YES for item in group.items]), table[:, 0] - table[:, 1])
+    truth = label_matrix([frozenset(item["labels"]) for item in group.items], label_family(group.items[0]))
+    return "macro_auc", lambda w: metrics.macro_auc(truth, table, w)
 
 
 def _number_scores(group: TaskGroup, grades: Sequence[Grade]) -> Scores:

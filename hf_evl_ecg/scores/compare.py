@@ -1,0 +1,109 @@
+"""Two methods on the same questions about the same records: the difference of their scores, with an interval for the difference itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hf_evl_ecg.qa.bootstrap import Array, bootstrap_weights
+from hf_evl_ecg.qa.groups import Answer, group_by_task
+from hf_evl_ecg.qa.task_scores import ranking_metric
+
+from .models import by_source
+
+__all__ = ["PairedGain", "paired_gains"]
+
+
+@dataclass(frozen=True)
+class PairedGain:
+    """A difference of two methods, in the metric's own unit.
+
+    Attributes:
+        value: Mean over the runs of the first, less that of the second, on all records.
+        ci_low: 2.5th percentile over resamples of the records, the same for both methods and all runs.
+        ci_high: 97.5th percentile.
+        n: Questions.
+        metric: What was compared: ``auc``, ``macro_auc``, or ``mean_macro_auc`` of several tasks.
+    """
+
+    value: float
+    ci_low: float
+    ci_high: float
+    n: int
+    metric: str
+
+
+def paired_gains(
+    items: Sequence[Mapping[str, Any]],
+    ours: Sequence[Sequence[Answer]],
+    theirs: Sequence[Sequence[Answer]],
+    *,
+    means: Mapping[str, Sequence[str]] | None = None,
+    n_bootstrap: int = 2000,
+    seed: int = 0,
+) -> dict[str, PairedGain]:
+    """What one method gains over another on every task that ranks records by likelihoods.
+
+    A record that is hard for one model is hard for the other, so the interval of a difference is narrower than the two intervals
+    suggest: each resample takes the same records for both.
+
+    Args:
+        items: Questions, with ``source`` and ``record``.
+        ours: Answers of each run (training seed) of the one method, in the order of the questions.
+        theirs: The same of the other; it may have another number of runs.
+        means: Name → tasks whose mean is compared too, each task weighing the same.
+        n_bootstrap: Resamples of the records.
+        seed: Their seed.
+
+    Returns:
+        Task, as in a results json (``ludb:rhythm_fill``), or name of a mean → gain. Intervals cover the choice of the records, not the
+        spread over training seeds.
+
+    Raises:
+        ValueError: A method without runs, a run that did not answer all questions, or a mean over an unknown task.
+    """
+    for name, runs in (("ours", ours), ("theirs", theirs)):
+        if not runs or any(len(run) != len(items) for run in runs):
+            raise ValueError(
+                f"{name}: {[len(run) for run in runs]} answers of each run for {len(items)} questions (give one run or more, "
+                "each with an answer for every question)"
+            )
+    weights = bootstrap_weights([f"{item['source']}:{item['record']}" for item in items], n_bootstrap, seed)
+    scores = [[_task_scores(items, run, weights) for run in runs] for runs in (ours, theirs)]
+    tasks = {task: (metric, n) for task, (metric, n, _, _) in scores[0][0].items()}
+    if unknown := sorted({task for own in (means or {}).values() for task in own} - set(tasks)):
+        raise ValueError(f"means={unknown}: no such task; allowed are {sorted(tasks)}")
+    found = {task: _gain(scores, [task], metric, n) for task, (metric, n) in tasks.items()}
+    for name, own in (means or {}).items():
+        found[name] = _gain(scores, own, "mean_macro_auc", sum(tasks[task][1] for task in own))
+    return found
+
+
+_Scored = dict[str, tuple[str, int, float, Array]]
+"""Task → metric, number of questions, value, value in each resample."""
+
+
+def _task_scores(items: Sequence[Mapping[str, Any]], answers: Sequence[Answer], weights: Array) -> _Scored:
+    numbered = [
+        ({**item, "number": number}, answer) for number, (item, answer) in enumerate(zip(items, answers, strict=True))
+    ]
+    found: _Scored = {}
+    for source, pairs in by_source(numbered).items():
+        own_items, own_answers = zip(*pairs, strict=True)
+        for group in group_by_task(own_items, own_answers):
+            if (ranking := ranking_metric(group)) is None:
+                continue
+            name, metric = ranking
+            own = weights[:, [item["number"] for item in group.items]]
+            found[f"{source}:{group.name}"] = (name, len(group.items), float(metric(None)), np.asarray(metric(own)))
+    return found
+
+
+def _gain(scores: Sequence[Sequence[_Scored]], tasks: Sequence[str], metric: str, n: int) -> PairedGain:
+    value = [np.mean([[run[task][2] for task in tasks] for run in runs]) for runs in scores]
+    drawn = [np.mean([[run[task][3] for task in tasks] for run in runs], axis=(0, 1)) for runs in scores]
+    low, high = np.nanquantile(drawn[0] - drawn[1], [0.025, 0.975])
+    return PairedGain(float(value[0] - value[1]), float(low), float(high), n, metric)

@@ -1,0 +1,66 @@
+"""The results of a study with budgets: answers packed, scored from what is packed, and compared pair by pair.
+
+Everything here reads answers that are there already; no model is run.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hf_evl_ecg.chat.examples import example_key
+from hf_evl_ecg.data.questions import load_questions
+from hf_evl_ecg.inference.answer_file import read_answers
+from hf_evl_ecg.qa.groups import Answer
+from hf_evl_ecg.scores.archive import pack_answers, pack_questions
+from hf_evl_ecg.scores.models import score_by_source
+
+__all__ = ["Run", "pack_runs", "read_run", "score_runs"]
+
+Run = tuple[str, int | None, list[Answer]]
+"""Method, training seed, and an answer for each question."""
+
+
+def read_run(path: str | Path, items: Sequence[Mapping[str, Any]]) -> list[Answer]:
+    """Answers of one model in the order of the questions.
+
+    Raises:
+        ValueError: A question has no answer.
+    """
+    _, found = read_answers(path)
+    keys = [example_key(item) for item in items]
+    if missing := [key for key in keys if key not in found]:
+        raise ValueError(f"{path}: {len(missing)} of {len(keys)} questions have no answer (ask the model again)")
+    return [found[key] for key in keys]
+
+
+def pack_runs(
+    archive: Path, questions: str, split: str, models: Mapping[str, tuple[str, int | None, str]], answers: Path
+) -> tuple[list[Mapping[str, Any]], list[Run]]:
+    """Pack the answers of every model that has any.
+
+    Args:
+        archive: Where they are packed.
+        questions: Question dataset.
+        split: Its split.
+        models: Name → method, seed and folder of each model.
+        answers: Folder of the files of answers.
+
+    Returns:
+        The questions, and the runs as they are kept.
+    """
+    items = list(load_questions(questions, split))
+    pack_questions(archive, items)
+    runs: list[Run] = []
+    for name, (method, seed, _) in models.items():
+        path = answers / f"answers_{name}_{split}.jsonl"
+        if path.is_file():
+            runs.append((method, seed, pack_answers(archive, method, seed, read_run(path, items))))
+    return items, runs
+
+
+def score_runs(items: Sequence[Mapping[str, Any]], runs: Sequence[Run], **options: Any) -> list[dict[str, Any]]:
+    """Rows of a results json for every run."""
+    rows: list[dict[str, Any]] = []
+    for method, seed, answers in runs:
+        rows += score_by_source(list(zip(items, answers, strict=True)), method=method, seed=seed, **options)
+    return rows
