@@ -26,7 +26,7 @@ def read_run(path: str | Path, items: Sequence[Mapping[str, Any]]) -> list[Answe
     Raises:
         ValueError: A question has no answer.
     """
-    _, found = read_answers(path)
+    found = read_answers(path).answers
     keys = [example_key(item) for item in items]
     if missing := [key for key in keys if key not in found]:
         raise ValueError(f"{path}: {len(missing)} of {len(keys)} questions have no answer (ask the model again)")
