@@ -7,13 +7,15 @@ The papers' students are general models that have never seen an ECG. A model wit
 question is a matter of chance, and hides what a method is worth. So the decoder first learns to answer questions about pages that are
 told in words, which binds what is asked to what is there within a few hundred steps; then the vision tower learns to name what lies where
 in the decoder's own words; then the whole model answers questions about pages, from one shape to several. Each stage ends when yes/no
-questions about further pages are answered at --target, or after its steps. No page holds an ECG. Resumable in its last part. CPU smoke
-run, under a minute: --reading_steps 2 --tower_steps 2 --stages 1:2
+questions about further pages are answered at --target, or after its steps. No page holds an ECG. Resumable. CPU smoke run, under a
+minute: --reading_steps 2 --tower_steps 2 --stages 1:2
 """
 
+import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -289,13 +291,27 @@ def main(args: StartArguments) -> dict[str, Any]:
     """
     started, output = time.monotonic(), Path(args.output_dir)
     draw = GeneralPages(args.image_width, args.image_height)
-    model, processor = load_model(args.model, "float32")
-    scores: dict[str, Any] = {"reading": teach_reading(model, processor, args)}
-    scores["tower"] = teach_tower(model, processor, draw, args)
-    print("tower on held-out pages:", scores["tower"], flush=True)
+    parts: dict[str, Callable[[Any, Any], dict[str, float]]] = {
+        "reading": lambda model, processor: teach_reading(model, processor, args),
+        "tower": lambda model, processor: teach_tower(model, processor, draw, args),
+    }
     for stage, (most, _) in enumerate(args.plan):
-        scores[f"up to {most}"] = teach_questions(model, processor, draw, args, stage, output / f"stage_{stage}")
-        print(f"yes/no on held-out pages of up to {most} shapes:", scores[f"up to {most}"], flush=True)
+        parts[f"up_to_{most}"] = partial(
+            teach_questions, draw=draw, args=args, stage=stage, folder=output / f"stage_{stage}"
+        )
+    scores: dict[str, Any] = {}
+    start = args.model
+    for name, teach in parts.items():
+        done = output / name / "scores.json"
+        if not done.is_file():  # each part is kept whole, so that an interrupted start goes on with the next
+            model, processor = load_model(start, "float32")
+            found = teach(model, processor)
+            model.save_pretrained(done.parent)
+            processor.save_pretrained(done.parent)
+            write_json(done, found)
+        scores[name], start = json.loads(done.read_text(encoding="utf-8")), str(done.parent)
+        print(f"{name}: {scores[name]}", flush=True)
+    model, processor = load_model(start, "float32")
     model.save_pretrained(output)
     processor.save_pretrained(output)
     write_json(output / "scores.json", {**scores, "seconds": time.monotonic() - started, "arguments": asdict(args)})
