@@ -52,6 +52,7 @@ _RANGES: dict[str, tuple[float, float]] = {  # both ends allowed
     "max_length": (8, 10_000_000),
     "teacher_max_length": (8, 10_000_000),
     "preflight_examples": (0, 1_000_000),
+    "remember_pages": (0, 1_000_000_000),
     "max_new_tokens": (1, 100_000),
 }
 

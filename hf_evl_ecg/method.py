@@ -105,6 +105,13 @@ class AnswerOptions:
             "example always raises: a metric over fewer examples is another metric."
         },
     )
+    remember_pages: int = field(
+        default=0,
+        metadata={
+            "help": "Draw and process this many pages once and keep them in memory, for small data sets and several epochs; "
+            "0: none. A page of 448 x 224 takes about 2 MB in each loader process."
+        },
+    )
     preflight_examples: int = field(
         default=8,
         metadata={

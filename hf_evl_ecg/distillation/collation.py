@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hf_evl_ecg.chat.collator import EVLECGCollator
 from hf_evl_ecg.chat.encoding import image_tokens
+from hf_evl_ecg.chat.remembered import RememberedPages, remember_processing
 from hf_evl_ecg.config import EVLECGConfig
 from hf_evl_ecg.drawing.image_file import ImageFile
 from hf_evl_ecg.models.native import UnsupportedModelError, image_token_id
@@ -26,7 +27,14 @@ __all__ = [
     "refuse_collator_fields",
 ]
 
-_FIELDS = ("max_length", "teacher_max_length", "system_prompt", "teacher_system_prompt", "on_bad_example")
+_FIELDS = (
+    "max_length",
+    "teacher_max_length",
+    "system_prompt",
+    "teacher_system_prompt",
+    "on_bad_example",
+    "remember_pages",
+)
 
 
 def build_collator(
@@ -52,10 +60,17 @@ def build_collator(
         raise ValueError("give the student's processor as processing_class, or a data_collator.")
     if teacher_processor is None and isinstance(teacher, OnlineTeacher):
         raise ValueError("give the teacher's processor as teacher_processing_class, or a data_collator.")
+    load_image = load_image or ImageFile()
+    if args.remember_pages:
+        load_image = RememberedPages(load_image, args.remember_pages)
+        student_processor = remember_processing(student_processor)
+        teacher_processor = (
+            remember_processing(teacher_processor) if isinstance(teacher, OnlineTeacher) else teacher_processor
+        )
     return EVLECGCollator(
         student_processor,
         teacher_processor if teacher is not None else None,
-        load_image=load_image or ImageFile(),
+        load_image=load_image,
         teacher_images=isinstance(teacher, OnlineTeacher),
         cached_keys=teacher.keys if isinstance(teacher, CachedTeacher) else None,
         **{name: getattr(args, name) for name in _FIELDS},

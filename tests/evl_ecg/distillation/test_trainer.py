@@ -1,6 +1,7 @@
 """Distillation end to end at tiny size: it learns, leaves the teacher alone, resumes, exports and reports."""
 
 import logging
+from collections import Counter
 from dataclasses import fields
 from inspect import signature
 from pathlib import Path
@@ -460,6 +461,25 @@ def test_a_bad_example_later_is_skipped_counted_and_named(build, ecg_examples, c
         build(examples=examples, preflight_examples=0, on_bad_example="stop").train()
 
 
+def test_remembered_pages_are_loaded_once_in_several_epochs(build, ecg_examples):
+    images = {e["id"]: e["image"] for e in ecg_examples[:4]}
+    losses, loaded = [], []
+    for kept in (0, 4):
+        names: list[str] = []
+
+        def load(example, names=names):
+            names.append(example["id"])
+            return images[example["id"]]
+
+        examples = [{k: e[k] for k in ("id", "question", "answer")} for e in ecg_examples[:4]]
+        options = {"max_steps": 3, "remember_pages": kept, "preflight_examples": 0}
+        trainer = build(examples=examples, trainer_kwargs={"load_image": load}, **options)
+        losses.append(trainer.train().training_loss)
+        loaded.append(Counter(names))
+    assert loaded == [dict.fromkeys(images, 3), dict.fromkeys(images, 1)]
+    assert losses[0] == losses[1]
+
+
 def test_what_is_refused(build, tiny_vlm, tmp_path):
     small = tiny_vlm("idefics3")
     with pytest.raises(SameModelError, match="both loaded from"):
@@ -574,7 +594,14 @@ TESTED_ABOVE = {
     "ddp_find_unused_parameters",  # in test_trainer_distributed
     *set(RIVAL_OPTIONS) - {"alpha"},  # in test_rivals
     *("remove_unused_columns", "aligner_learning_rate", "aligner_weight_decay", "freeze_vision_tower"),
-    *("on_bad_example", "preflight_examples", "eval_predictions", "max_new_tokens", "candidate_answers"),
+    *(
+        "remember_pages",
+        "on_bad_example",
+        "preflight_examples",
+        "eval_predictions",
+        "max_new_tokens",
+        "candidate_answers",
+    ),
 }
 SAME_VALUE = {"ot_backend"}
 
