@@ -69,7 +69,8 @@ class EVLECGConfig(MethodOptions, TrainingArguments):
         ValueError: At construction, for a value out of range.
 
     Example:
-        >>> EVLECGConfig(output_dir="student", alpha=0.5, lambda_uld=1.0)  # doctest: +SKIP
+        >>> EVLECGConfig(output_dir="student", alpha=0.5, lambda_uld=1.0).lambda_uld
+        1.0
     """
 
     remove_unused_columns: bool = field(

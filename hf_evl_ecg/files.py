@@ -27,8 +27,11 @@ def new_file(path: str | Path) -> Iterator[Path]:
         path: Where the file will lie; its folder is made.
 
     Example:
-        >>> with new_file("picture.png") as temporary:  # doctest: +SKIP
-        ...     figure.savefig(temporary, format="png")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with new_file(f"{folder}/report.md") as temporary:
+        ...         _ = temporary.write_text("# Report")
+        ...     Path(folder, "report.md").read_text()
+        '# Report'
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,8 +55,11 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         path: Where the folder will lie. It must not exist.
 
     Example:
-        >>> with new_folder("student") as temporary:  # doctest: +SKIP
-        ...     model.save_pretrained(temporary)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with new_folder(f"{folder}/student") as temporary:
+        ...         _ = (temporary / "config.json").write_text("{}")
+        ...     os.listdir(f"{folder}/student")
+        ['config.json']
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +77,10 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a text file, whole or not at all; folders are made.
 
     Example:
-        >>> write_text("out/report.md", "# Report")  # doctest: +SKIP
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_text(f"{folder}/out/report.md", "# Report")
+        ...     os.listdir(f"{folder}/out")
+        ['report.md']
     """
     with new_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -89,7 +98,10 @@ def write_json(path: str | Path, content: Any, *, default: Callable[[Any], Any] 
         ValueError: NaN or infinity, which json has no words for.
 
     Example:
-        >>> write_json("out/cache.json", {"format": 1})  # doctest: +SKIP
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_json(f"{folder}/cache.json", {"format": 1})
+        ...     json.loads(Path(folder, "cache.json").read_text())
+        {'format': 1}
     """
     text = json.dumps(content, indent=1, default=default, ensure_ascii=False, allow_nan=False)
     write_text(path, f"{text}\n")

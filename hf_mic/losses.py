@@ -96,10 +96,11 @@ class MICLoss(nn.Module):
     Source: arXiv 2605.29987.
 
     Example:
-        >>> from sentence_transformers import SentenceTransformer
         >>> from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-        >>> model = SentenceTransformer("sentence-transformers/all-MiniLM-L6-v2")  # doctest: +SKIP
-        >>> loss = MICLoss(model, MultipleNegativesRankingLoss(model), [384, 128, 64, 32, 16])  # doctest: +SKIP
+        >>> loss = MICLoss(encoder, MultipleNegativesRankingLoss(encoder), [32, 16, 8])
+        >>> columns = (["fast rhythm", "normal axis"], ["heart rate is fast", "axis is normal"])
+        >>> sorted(loss([encoder.preprocess(texts) for texts in columns], labels=None))
+        ['matryoshka', 'scr', 'sir']
     """
 
     def __init__(

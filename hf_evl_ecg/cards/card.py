@@ -59,7 +59,13 @@ def render_card(
             about another model.
 
     Example:
-        >>> render_card(read_results("ecg_small.json"), CardSpec("ECG-small", "evl_ecg", seed=0))  # doctest: +SKIP
+        >>> from hf_evl_ecg.results import write_results
+        >>> row = {"method": "evl_ecg", "seed": 0, "task": "ludb:rhythm_closed", "dim": None, "metric": "accuracy"}
+        >>> row |= {"value": 0.8, "n": 20, "ci_low": 0.6, "ci_high": 0.95}
+        >>> results = write_results("ecg_small.json", "ecg_small", {}, [row])
+        >>> card = render_card(results, CardSpec("ECG-small", "evl_ecg", license="apache-2.0"))
+        >>> [line for line in card.splitlines() if line.startswith(("# ", "license:"))]
+        ['license: apache-2.0', '# ECG-small']
     """
     facts, rows, config = facts or {}, results["rows"], results["config"]
     compared = compared_runs(rows, spec)

@@ -59,8 +59,12 @@ class EVLECGCollator:
         ChatTemplateError: At construction, if a processor cannot encode a test question so that its answer is found.
 
     Example:
-        >>> collator = EVLECGCollator(student_processor, teacher_processor)  # doctest: +SKIP
-        >>> collator([{"id": "1", "image": image, "question": "Rhythm?", "answer": "sinus"}])["labels"]  # doctest: +SKIP
+        >>> from PIL import Image
+        >>> example = {"id": "r1", "image": Image.new("RGB", (56, 40)), "question": "Rhythm?", "answer": "yes"}
+        >>> batch = EVLECGCollator(processor, teacher_processor)([example])
+        >>> labels = batch["labels"]
+        >>> processor.tokenizer.decode(labels[labels >= 0])  # the answer, and the end of the turn
+        ' yes<end_of_utterance>'
     """
 
     def __init__(

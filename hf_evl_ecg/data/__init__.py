@@ -5,11 +5,14 @@ Every loader returns a `datasets.Dataset` with one row per record (path, labels,
 loader worker, so no folder of pictures is needed.
 
 Example:
-    >>> rows, report = load_ludb("ludb")                              # doctest: +SKIP
-    >>> print(report)                                                 # doctest: +SKIP
-    >>> questions = question_dataset(rows, per_record=8, seed=1)      # doctest: +SKIP
-    >>> train = questions.filter(lambda split: split == "train", input_columns="split")  # doctest: +SKIP
-    >>> image = render(load_ecg(train[0]), RenderConfig())            # doctest: +SKIP
+    >>> from hf_evl_ecg.data import load_ecg, load_simulated, question_dataset
+    >>> rows, report = load_simulated(1, classes=["AF"])
+    >>> print(report)
+    simulated: 1 records, 0 skipped
+      simulated signals, not patients
+    >>> questions = question_dataset(rows, per_record=8, seed=1)
+    >>> load_ecg(questions[0]).signal_mv.shape
+    (5000, 12)
 """
 
 import lazy_loader

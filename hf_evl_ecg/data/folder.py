@@ -53,9 +53,12 @@ def load_folder(
         ECGRecordError: A bad record, with `on_bad="raise"`.
 
     Example:
-        >>> rows, report = load_folder("my_records")  # doctest: +SKIP
-        >>> print(report)                             # doctest: +SKIP
-        my_records: 120 records, 0 skipped
+        >>> import pandas as pd
+        >>> table = pd.DataFrame({"record": ["af"], "patient": ["7"], "labels": ["AF"]})
+        >>> table.to_csv("records/records.csv")
+        >>> rows, report = load_folder("records")
+        >>> print(report)
+        records: 1 records, 0 skipped
           split by patient
     """
     root = Path(root).resolve()

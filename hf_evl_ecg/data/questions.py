@@ -87,9 +87,10 @@ def question_dataset(
         ValueError: An unknown format, task or option, or no question can be made.
 
     Example:
-        >>> rows, report = load_ludb("ludb")                                    # doctest: +SKIP
-        >>> question_dataset(rows, tasks=["heart_rate"], formats=["fill"])[0]["answer"]  # doctest: +SKIP
-        '45 beats per minute'
+        >>> from hf_evl_ecg.data.simulated import load_simulated
+        >>> rows, _ = load_simulated(1, classes=["NORM"])
+        >>> question_dataset(rows, tasks=["heart_rate"], formats=["fill"])[0]["answer"]
+        '98 beats per minute'
     """
     given = {"formats": formats, "tasks": tasks, "report_text": (report_text,)}
     for name, allowed in {"formats": FORMATS, "tasks": TASKS, "report_text": ("labels", "original")}.items():
@@ -141,8 +142,10 @@ def conversation_dataset(questions: Dataset, turns: int, *, seed: int = 0) -> Da
         ValueError: ``turns`` below 1.
 
     Example:
-        >>> conversation_dataset(questions, 8)[0]["conversations"][:2]  # doctest: +SKIP
-        [{'from': 'human', 'value': 'What is the rhythm?'}, {'from': 'gpt', 'value': 'sinus rhythm'}]
+        >>> from hf_evl_ecg.data.simulated import load_simulated
+        >>> questions = question_dataset(load_simulated(1, classes=["AF"])[0], tasks=["rhythm"], formats=["fill"])
+        >>> conversation_dataset(questions, 8)[0]["conversations"]
+        [{'from': 'human', 'value': 'Complete the sentence: The rhythm is ____.'}, {'from': 'gpt', 'value': 'atrial fibrillation'}]
     """
     check_at_least("turns", turns, 1)
     of_record: defaultdict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)

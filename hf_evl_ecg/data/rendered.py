@@ -33,7 +33,9 @@ class RenderedECG:
             None draws new ones each time, from torch's random state; a teacher cache needs a number.
 
     Example:
-        >>> EVLECGCollator(student_processor, load_image=RenderedECG())  # doctest: +SKIP
+        >>> draw = RenderedECG(RenderConfig(width_px=440, height_px=340))
+        >>> draw({"record": "AF/0", "storage": "simulated", "root": ""}).size
+        (440, 340)
     """
 
     config: RenderConfig = field(default_factory=RenderConfig)

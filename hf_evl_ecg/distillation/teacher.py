@@ -46,9 +46,14 @@ class OnlineTeacher:
         UnsupportedModelError: If the model has no image tokens.
 
     Example:
-        >>> teacher = OnlineTeacher(AutoModelForImageTextToText.from_pretrained("…"))  # doctest: +SKIP
-        >>> teacher.features(batch, FeatureRequest(logits=False)).hidden.requires_grad  # doctest: +SKIP
-        False
+        >>> from PIL import Image
+        >>> from hf_evl_ecg.chat.collator import EVLECGCollator
+        >>> picture = Image.new("RGB", (56, 40), "white")
+        >>> collate = EVLECGCollator(processor, teacher_processor)  # of student and teacher
+        >>> batch = collate([{"id": "r1", "image": picture, "question": "Rhythm?", "answer": "sinus rhythm"}])
+        >>> features = OnlineTeacher(teacher).features(batch, FeatureRequest(logits=False))
+        >>> features.hidden.shape[-1], features.hidden.requires_grad
+        (48, False)
     """
 
     def __init__(self, model: nn.Module) -> None:

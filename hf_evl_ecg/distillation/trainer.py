@@ -65,11 +65,15 @@ class EVLECGTrainer(WholeCheckpointTrainer):
         ValueError: If a teacher is needed and missing, or the arguments do not fit together.
 
     Example:
-        >>> trainer = EVLECGTrainer(  # doctest: +SKIP
-        ...     student, EVLECGConfig("out"), teacher=teacher, processing_class=student_processor,
-        ...     teacher_processing_class=teacher_processor, train_dataset=dataset,
+        >>> from PIL import Image
+        >>> example = {"id": "r1", "image": Image.new("RGB", (56, 40)), "question": "Rhythm?", "answer": "sinus rhythm"}
+        >>> trainer = EVLECGTrainer(
+        ...     student, EVLECGConfig("out", max_steps=1, mhca_num_heads=4, report_to="none", logging_steps=1, use_cpu=True),
+        ...     teacher=teacher, processing_class=processor, teacher_processing_class=teacher_processor,
+        ...     train_dataset=[example],
         ... )
-        >>> trainer.train()  # doctest: +SKIP
+        >>> result = trainer.train()  # doctest: +ELLIPSIS
+        {'loss': ..., 'ce': ..., 'mhca': ..., 'ot': ..., 'relation': ...}
     """
 
     loss_is_scaled_for_ga = True  # compute_loss divides by the counts of the whole step

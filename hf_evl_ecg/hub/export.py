@@ -80,8 +80,7 @@ def export_student(
         UnsupportedModelError: The model is no native architecture of transformers.
         ValueError: The folder exists, there is no processor or chat template, or the provenance is no json.
 
-    Example:
-        >>> export_student("outputs/checkpoint-500", "ecg-student", provenance={"teacher": "PULSE-7B"})  # doctest: +SKIP
+    See docs/distil.md for a run.
     """
     output = Path(output_dir)
     if output.exists():

@@ -84,8 +84,7 @@ def publish_student(
         ReloadError: The folder itself does not load in a new process; nothing was sent.
         ValueError: The folder is no export, holds something else, or its card is missing or invalid.
 
-    Example:
-        >>> publish_student("ecg-student", "heart-lab/ecg-student", tag="v1.0")  # doctest: +SKIP
+    See docs/publish.md for a run.
     """
     folder = Path(folder)
     check_repo_id(repo_id)  # here too: what is refused must leave the folder as it was

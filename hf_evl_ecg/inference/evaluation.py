@@ -79,8 +79,13 @@ def evaluate_model(
         Answers and rows; `hf_evl_ecg.results.write_results` takes the rows.
 
     Example:
-        >>> done = evaluate_model(student, processor, items, method="evl_ecg", load_image=draw)  # doctest: +SKIP
-        >>> write_results("ecg_small.json", "ecg_small", config, done.rows)  # doctest: +SKIP
+        >>> from hf_evl_ecg.inference.label_scores import label_question
+        >>> def blank(item):
+        ...     return Image.new("RGB", (56, 40), "white")
+        >>> options = {"load_image": blank, "max_new_tokens": 4, "n_bootstrap": 0}
+        >>> done = evaluate_model(student, processor, [label_question("AF")], method="evl_ecg", **options)
+        >>> len(done.answers[0].scores), done.rows[0]["task"]  # log-likelihoods of yes and no
+        (2, 'rhythm_closed')
     """
     done = answer_items(model, processor, items, load_image=load_image, **options)
     done.rows = score_answers(

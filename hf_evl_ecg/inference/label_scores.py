@@ -72,8 +72,12 @@ class LabelScorer:
         ValueError: A temperature that is not above 0.
 
     Example:
-        >>> LabelScorer(model, processor)(batch, ["AF", "LBBB"])  # doctest: +SKIP
-        [{'AF': 0.91, 'LBBB': 0.07}]
+        >>> from PIL import Image
+        >>> from hf_evl_ecg.chat.collator import EVLECGCollator
+        >>> batch = EVLECGCollator(processor)([{**label_question("AF"), "image": Image.new("RGB", (56, 40))}])
+        >>> (scores,) = LabelScorer(student, processor)(batch, ["AF", "LBBB"])
+        >>> [0 < scores[label] < 1 for label in ("AF", "LBBB")]
+        [True, True]
     """
 
     def __init__(

@@ -78,9 +78,10 @@ class ECGInterpreter:
         ValueError: An unknown label, or settings in the config that cannot be used.
 
     Example:
-        >>> interpreter = ECGInterpreter.from_pretrained("ecg-student")  # doctest: +SKIP
-        >>> interpreter("records/af", "What is the rhythm of this ECG?").answer  # doctest: +SKIP
-        'atrial fibrillation'
+        >>> interpreter = ECGInterpreter.from_pretrained("ecg-student", device="cpu")
+        >>> found = interpreter("records/af", "What is the rhythm?", labels=["AF", "LBBB"], max_new_tokens=8)
+        >>> found.question, list(found.label_scores), found.image.size
+        ('What is the rhythm?', ['AF', 'LBBB'], (1100, 850))
     """
 
     def __init__(

@@ -108,7 +108,13 @@ def report_page(report: ECGReport) -> str:
         The page.
 
     Example:
-        >>> Path("report.html").write_text(report_page(ECGReport("af", [opinion], ecg)))  # doctest: +SKIP
+        >>> from hf_evl_ecg.interpret.interpreter import ECGInterpreter
+        >>> from hf_evl_ecg.interpret.report import describe_model
+        >>> from hf_evl_ecg.signals.simulation import simulate
+        >>> interpreter, ecg = ECGInterpreter(student, processor), simulate("AF", seed=0)
+        >>> opinion = Opinion(describe_model(interpreter), interpreter(ecg, labels=["AF"], max_new_tokens=8))
+        >>> report_page(ECGReport("af", [opinion], ecg)).splitlines()[0]
+        '<!doctype html>'
     """
     title = f"ECG interpretation: {report.record}"
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

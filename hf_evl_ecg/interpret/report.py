@@ -90,9 +90,11 @@ class ECGReport:
         ValueError: No opinion, opinions on different questions, or an unknown layout.
 
     Example:
-        >>> opinion = Opinion(describe_model(interpreter), interpreter(ecg))  # doctest: +SKIP
-        >>> ECGReport("af", [opinion], ecg).to_dict()["opinions"][0]["answer"]  # doctest: +SKIP
-        'atrial fibrillation'
+        >>> from PIL import Image
+        >>> said = Interpretation("Rhythm?", "atrial fibrillation", {"AF": 0.9}, Image.new("RGB", (56, 40)), {})
+        >>> report = ECGReport("records/af", [Opinion({"name": "ecg-student"}, said)])
+        >>> report.record, report.to_dict()["opinions"][0]["answer"]
+        ('af', 'atrial fibrillation')
     """
 
     record: str

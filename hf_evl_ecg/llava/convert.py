@@ -65,8 +65,7 @@ def convert_llava(
         CheckpointKeyError: Weights that are unknown, missing or of another shape, all named.
         ValueError: The destination exists, or the source is of another layout.
 
-    Example:
-        >>> convert_llava("PULSE-ECG/PULSE-7B", "pulse-7b")  # doctest: +SKIP
+    The command ``hf-evl-ecg convert PULSE-ECG/PULSE-7B pulse-7b`` does the same.
     """
     destination = Path(destination)
     if destination.exists():

@@ -78,9 +78,6 @@ def load_llava_next(folder: str | Path, **options: Any) -> tuple[LlavaNextForCon
 
     Raises:
         ValueError: The configuration names no known packing.
-
-    Example:
-        >>> model, processor = load_llava_next("pulse-7b")  # doctest: +SKIP
     """
     packing = getattr(AutoConfig.from_pretrained(folder), "mm_patch_merge_type", "spatial_unpad")
     check_choice(f"{folder}: mm_patch_merge_type", packing, PACKINGS)

@@ -55,8 +55,10 @@ def move_batch(batch: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
         model: A native vision-language model, or a PEFT model around one.
 
     Example:
-        >>> move_batch(collator(examples), model)["pixel_values"].dtype  # doctest: +SKIP
-        torch.bfloat16
+        >>> import torch
+        >>> batch = {"input_ids": torch.ones(1, 4, dtype=torch.long), "pixel_values": torch.zeros(1, 3, 8, 8)}
+        >>> [tensor.dtype for tensor in move_batch(batch, student.to(torch.bfloat16)).values()]
+        [torch.int64, torch.bfloat16]
     """
     network = base_model(model)
 

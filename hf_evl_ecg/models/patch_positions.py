@@ -43,7 +43,11 @@ def patch_positions(model: PreTrainedModel, inputs: Mapping[str, Any], image_mas
         UnknownLayoutError: If the layout cannot be told from the inputs.
 
     Example:
-        >>> patch_positions(qwen, {"image_grid_thw": torch.tensor([[1, 2, 4]])}, mask)[0]  # doctest: +SKIP
+        >>> from types import SimpleNamespace
+        >>> from transformers import Qwen2VLConfig  # whose patches are merged two by two
+        >>> qwen = SimpleNamespace(config=Qwen2VLConfig())
+        >>> mask = torch.tensor([[False, True, True, False]])
+        >>> patch_positions(qwen, {"image_grid_thw": torch.tensor([[1, 2, 4]])}, mask)[0]
         tensor([[0.2500, 0.5000],
                 [0.7500, 0.5000]])
     """

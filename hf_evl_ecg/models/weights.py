@@ -56,9 +56,13 @@ class ShardWriter:
         max_shard_bytes: A shard is written before it would grow larger; one tensor may be larger alone.
 
     Example:
-        >>> writer = ShardWriter("out")  # doctest: +SKIP
-        >>> writer.add("weight", torch.zeros(2))  # doctest: +SKIP
-        >>> writer.close()  # doctest: +SKIP
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     writer = ShardWriter(folder)
+        ...     writer.add("weight", torch.zeros(2))
+        ...     writer.close()
+        ...     list(iterate_tensors(folder))
+        [('weight', tensor([0., 0.]))]
     """
 
     def __init__(self, folder: str | Path, max_shard_bytes: int = 4 * 10**9) -> None:

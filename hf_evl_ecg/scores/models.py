@@ -47,7 +47,12 @@ def score_model(
         sources but the simulated one together, with ``real``; and the questions with their answers.
 
     Example:
-        >>> rows, _ = score_model(model, processor, questions, RenderedECG(), method="evl_ecg")  # doctest: +SKIP
+        >>> from hf_evl_ecg.data import RenderedECG, load_simulated, question_dataset
+        >>> questions = question_dataset(load_simulated(1, classes=["AF"])[0], tasks=["rhythm"], formats=["fill"])
+        >>> options = {"method": "evl_ecg", "max_new_tokens": 4, "n_bootstrap": 0}
+        >>> rows, pairs = score_model(student, processor, questions, RenderedECG(), **options)
+        >>> len(pairs), sorted({row["task"] for row in rows})
+        (1, ['simulated:rhythm_fill'])
     """
     done = answer_items(model, processor, questions, load_image=load_image, path=answers, **options)
     pairs = list(zip(done.items, done.answers, strict=True))

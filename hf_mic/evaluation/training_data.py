@@ -70,8 +70,10 @@ def load_training_data(
             text, or a score is not a finite number or outside ``score_range``.
 
     Example:
-        >>> load_training_data("stsb/train.csv", "scored", score_range=(0, 5))[0]  # doctest: +SKIP
-        {'sentence1': 'A plane is taking off.', 'sentence2': 'An air plane is taking off.', 'score': 1.0}
+        >>> rows = {"sentence1": ["A plane takes off."], "sentence2": ["A plane lands."], "score": [2.5]}
+        >>> _ = datasets.Dataset.from_dict(rows).to_csv("train.csv")
+        >>> load_training_data("train.csv", "scored", score_range=(0, 5))[0]
+        {'sentence1': 'A plane takes off.', 'sentence2': 'A plane lands.', 'score': 0.5}
     """
     mapping = _checked_mapping(columns)
     check_choice("kind", kind, (None, *KINDS))

@@ -97,8 +97,7 @@ def publish_encoder(
         PublishError: The encoder does not load, the Hub refused, the connection broke, or its copy computes something else.
         ValueError: The folder is no encoder, or the card is missing or incomplete.
 
-    Example:
-        >>> publish_encoder("outputs/mic", "ann/mic-minilm", truncate_dim=32, tag="v1.0")  # doctest: +SKIP
+    See docs/publish.md for a run.
     """
     with tempfile.TemporaryDirectory() as scratch:
         _save(model, card, Path(scratch))

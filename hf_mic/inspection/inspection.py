@@ -81,8 +81,10 @@ def inspect_model(
         ValueError: An unknown prompt, dims beyond the width, or embeddings that are not finite.
 
     Example:
-        >>> found = inspect_model(SentenceTransformer("all-MiniLM-L6-v2"), sentences)  # doctest: +SKIP
-        >>> [row["bytes_per_vector"] for row in found.storage[:3]]  # 8 dimensions  # doctest: +SKIP
+        >>> words = ("fast", "slow", "wide", "narrow", "normal")
+        >>> texts = [f"{first} heart rate {second} complex" for first in words for second in words]
+        >>> found = inspect_model(encoder, texts)
+        >>> [row["bytes_per_vector"] for row in found.storage[:3]]  # 8 dimensions as float32, int8 and bits
         [32, 8, 1]
     """
     settings = settings or InspectionSettings()

@@ -41,8 +41,8 @@ def describe_model(folder: str | Path, *, image_width: int, image_height: int) -
         ``visual_tokens`` of one page, and ``prompt_tokens`` of one page with a short question.
 
     Example:
-        >>> describe_model("ecg-student", image_width=448, image_height=224)["visual_tokens"]  # doctest: +SKIP
-        48
+        >>> describe_model("ecg-student", image_width=448, image_height=224)["architecture"]
+        'Idefics3ForConditionalGeneration'
     """
     config = AutoConfig.from_pretrained(folder)
     text, vision = (getattr(config, part).to_dict() for part in ("text_config", "vision_config"))

@@ -449,7 +449,7 @@ def test_qwen_processor_where_torchvision_is_installed(tiny_vlm, ecg_examples):
     from transformers import Qwen2VLImageProcessor, Qwen2VLProcessor, Qwen2VLVideoProcessor
 
     tokenizer = tiny_vlm("qwen2_vl").processor
-    from tests.evl_ecg.conftest import QWEN_TEMPLATE
+    from tiny_vlms import QWEN_TEMPLATE
 
     size = {"shortest_edge": 64, "longest_edge": 4096}
     processor = Qwen2VLProcessor(
