@@ -27,14 +27,7 @@ __all__ = [
     "refuse_collator_fields",
 ]
 
-_FIELDS = (
-    "max_length",
-    "teacher_max_length",
-    "system_prompt",
-    "teacher_system_prompt",
-    "on_bad_example",
-    "remember_pages",
-)
+_FIELDS = ("max_length", "teacher_max_length", "system_prompt", "teacher_system_prompt", "on_bad_example")
 
 
 def build_collator(
@@ -80,7 +73,7 @@ def build_collator(
 def refuse_collator_fields(args: EVLECGConfig, load_image: Any) -> None:
     """Raise for arguments that a data collator of the user's own makes void."""
     defaults = EVLECGConfig.__dataclass_fields__
-    given = [name for name in _FIELDS if getattr(args, name) != defaults[name].default]
+    given = [name for name in (*_FIELDS, "remember_pages") if getattr(args, name) != defaults[name].default]
     given += ["load_image"] if load_image is not None else []
     if given:
         raise ValueError(f"{', '.join(given)} would have no effect beside a data_collator; set them on the collator.")
