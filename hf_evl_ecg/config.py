@@ -18,6 +18,7 @@ _CHOICES = {
     "ot_backend": ("torch", "pot"),
     "uld_merge": ("first", "mean"),
     "kl_divergence": ("forward", "reverse", "jsd"),
+    "visual_weights": ("uniform", "ink", "teacher_contrast"),
     "hidden_tokens": ("all", "visual", "answer"),
     "on_bad_example": ("skip", "stop"),
     "eval_predictions": ("loss", "generate", "likelihood"),
@@ -47,6 +48,7 @@ _RANGES: dict[str, tuple[float, float]] = {  # both ends allowed
     "uld_temperature": (1e-3, 1e3),
     "uld_top_k": (1, 10_000_000),
     "teacher_visual_pool": (1, 10_000),
+    "visual_weight_floor": (0, 1),
     "aligner_learning_rate": (0, 1),
     "aligner_weight_decay": (0, 1),
     "max_length": (8, 10_000_000),
@@ -111,6 +113,12 @@ class EVLECGConfig(MethodOptions, TrainingArguments):
             raise ValueError(
                 f"lambda_em_kd={self.lambda_em_kd} matches visual states, not hidden_tokens={self.hidden_tokens!r}; set "
                 "hidden_tokens='visual' (--method em_kd does)."
+            )
+        related = self.lambda_relation > 0 and self.hidden_tokens != "answer"
+        if self.visual_weights != "uniform" and not (self.lambda_ot > 0 or related):
+            raise ValueError(
+                f"visual_weights={self.visual_weights!r} has no effect without lambda_ot or, with hidden_tokens='all' or "
+                "'visual', lambda_relation; make one positive, or leave visual_weights='uniform'."
             )
         if self.mhca_mode == "anchored" and self.hidden_tokens == "visual" and self.lambda_mhca + self.lambda_relation:
             raise ValueError(

@@ -230,7 +230,9 @@ class EVLECGLoss(nn.Module):
         if self.weights["relation"] > 0:
             # With another term to train the aligner, a relation gradient into it could shrink both sides to one point.
             constant = anchored or self.weights["mhca"] > 0
-            pair = self._match_relations(aligned, hidden, mask, generator=generator, detach_target=constant)
+            pair = self._match_relations(
+                aligned, hidden, mask, generator=generator, detach_target=constant, weights=student.hidden_weights
+            )
             terms["relation"] = (pair[0] + pair[1]) / 2
         return terms
 
@@ -245,6 +247,8 @@ class EVLECGLoss(nn.Module):
             student_mask,
             teacher_positions=teacher.visual_positions,
             student_positions=student.visual_positions,
+            teacher_masses=teacher.visual_weights,
+            student_masses=student.visual_weights,
         )
 
     def _logit_term(self, student: TokenFeatures, teacher: TokenFeatures, groups: AnswerGroups | None) -> Tensor:

@@ -69,6 +69,17 @@ class DistillationOptions:
     lambda_feature_mse: float = field(
         default=0.0, metadata={"help": "Weight of the squared error of mean hidden states, through a projector."}
     )
+    visual_weights: str = field(
+        default="uniform",
+        metadata={
+            "help": "What visual tokens are worth in the transport term, and in the relation term where it covers them: "
+            "'uniform': all the same, the paper's form; 'ink': the trace that each holds of the drawn page; "
+            "'teacher_contrast': how far the teacher's token is from its page's mean, for photographs."
+        },
+    )
+    visual_weight_floor: float = field(
+        default=0.1, metadata={"help": "Share of those weights that is spread evenly over all tokens, 0 to 1."}
+    )
     hidden_tokens: str = field(
         default="all", metadata={"help": "Tokens whose hidden states are matched: 'all', 'visual' or 'answer'."}
     )

@@ -28,6 +28,11 @@ class TokenFeatures:
         visual: Projector outputs at the image-token positions. Shape: (B, N, D).
         visual_mask: True where ``visual`` holds a token. Shape: (B, N), bool.
         visual_positions: Patch centres (x, y) as fractions of the image. Shape: (B, N, 2).
+        visual_boxes: Patch centres and sizes (x, y, width, height). Shape: (B, N, 4).
+        visual_index: Index within ``L`` of each visual token, -1 at padding and where it is not covered. Shape: (B, N), int64.
+        visual_weights: What each visual token is worth in the transport term, of any scale; None: all the same. Shape: (B, N).
+        visual_map: The same for each cell of an even grid over the image, for models that cut it up otherwise. Shape: (B, G, G).
+        hidden_weights: What each covered token is worth in the relation term; None: all the same. Shape: (B, L).
         answer_hidden: States that predict the answer tokens. Shape: (B, A, D).
         answer_logits: LM-head outputs of ``answer_hidden``, or the largest of them. Shape: (B, A, V).
         answer_logsumexp: Log of the sum of the exponentials of all logits, where only the largest are given.
@@ -51,6 +56,11 @@ class TokenFeatures:
     answer_mask: Tensor | None = None
     answer_index: Tensor | None = None
     places: Tensor | None = None
+    visual_boxes: Tensor | None = None
+    visual_index: Tensor | None = None
+    visual_weights: Tensor | None = None
+    visual_map: Tensor | None = None
+    hidden_weights: Tensor | None = None
 
 
 @dataclass(frozen=True)

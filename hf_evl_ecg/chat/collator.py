@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -22,7 +24,7 @@ from .conversations import (
     special_tokens,
 )
 from .encoding import check_processor, encode_chats
-from .examples import PreparedExample, prepare_example, record_name
+from .examples import InkLoader, PreparedExample, prepare_example, record_name
 from .spelling import token_bytes
 from .token_groups import align_turns, collate_groups
 
@@ -40,7 +42,8 @@ class EVLECGCollator:
     `hf_evl_ecg.chat.conversations.read_turns`. The batch holds the student's inputs, ``labels`` and ``places`` (turn and
     byte at which each token's text starts) at the top level, the teacher's under ``"teacher"``, and beside them ``"keys"`` (one per example:
     what a teacher cache is looked up by), ``"groups"`` (answer tokens of both tokenizers that cover the same bytes)
-    and ``"skipped"`` (what was left out, and why).
+    and ``"skipped"`` (what was left out, and why); with ``ink``, the maps of the pages' traces under ``"ink"``,
+    (B, G, G).
 
     Args:
         student_processor: Processor of the student, with a chat template and a fast tokenizer.
@@ -53,10 +56,12 @@ class EVLECGCollator:
         max_length: Longest student input in tokens, image tokens included; longer answers are cut at their end.
         teacher_max_length: The same for the teacher.
         padding_side: ``"right"`` or ``"left"``.
+        ink: Say where on each page the traces are; ``load_image`` must know it, as `RenderedECG` does.
         on_bad_example: ``"skip"``: leave the example out, and say so in the batch and in the log; ``"stop"``: raise.
 
     Raises:
         ChatTemplateError: At construction, if a processor cannot encode a test question so that its answer is found.
+        ValueError: At construction, if ink is wanted of pictures that were not drawn here.
 
     Example:
         >>> from PIL import Image
@@ -81,6 +86,7 @@ class EVLECGCollator:
         teacher_max_length: int | None = None,
         padding_side: Literal["right", "left"] = "right",
         on_bad_example: Literal["skip", "stop"] = "skip",
+        ink: bool = False,
     ) -> None:
         check_choice("padding_side", padding_side, ("right", "left"))
         check_choice("on_bad_example", on_bad_example, ("skip", "stop"))
@@ -98,6 +104,12 @@ class EVLECGCollator:
         self.teacher_max_length = teacher_max_length
         self.padding_side = padding_side
         self.on_bad_example = on_bad_example
+        if ink and not isinstance(load_image, InkLoader):
+            raise ValueError(
+                f"ink=True (visual_weights='ink') with load_image={type(load_image).__name__}: where the traces are is known of "
+                "pages drawn from records only (RenderedECG); for pictures use visual_weights='teacher_contrast'."
+            )
+        self._ink_loader = load_image if ink else None
         self._last_good: PreparedExample | None = None
         check_processor(student_processor, system_prompt)
         if teacher_processor is not None:
@@ -167,7 +179,7 @@ class EVLECGCollator:
 
     def _prepare(self, example: Mapping[str, Any]) -> PreparedExample:
         processors = list(filter(None, (self.student_processor, self.teacher_processor)))
-        return prepare_example(example, self.load_image, processors, self.cached_keys)
+        return prepare_example(example, self.load_image, processors, self.cached_keys, self._ink_loader)
 
     def _encode(self, prepared: list[PreparedExample]) -> dict[str, Any]:
         """Student inputs and labels, teacher inputs and labels, groups of answer tokens."""
@@ -182,6 +194,8 @@ class EVLECGCollator:
             max_length=self.max_length,
             padding_side=self.padding_side,
         )
+        if self._ink_loader is not None:
+            batch["ink"] = torch.from_numpy(np.stack([p.ink for p in prepared if p.ink is not None]))
         if self.teacher_processor is None:
             return batch
         with_images = images if self.teacher_images else None

@@ -6,14 +6,15 @@ import hashlib
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 from PIL import Image
 
 from .conversations import ExampleError, Turn, read_turns
 from .encoding import image_tokens
 
-__all__ = ["PreparedExample", "UnreadableImageError", "example_key", "prepare_example", "record_name"]
+__all__ = ["InkLoader", "PreparedExample", "UnreadableImageError", "example_key", "prepare_example", "record_name"]
 
 # what PIL, wfdb and a reader of your own raise for a damaged file; SyntaxError is PIL's for a broken PNG
 _IMAGE_FAILURES = (OSError, ValueError, KeyError, TypeError, SyntaxError, Image.DecompressionBombError)
@@ -23,14 +24,23 @@ class UnreadableImageError(ExampleError):
     """An image or record that cannot be opened, decoded or drawn."""
 
 
+@runtime_checkable
+class InkLoader(Protocol):
+    """A ``load_image`` that knows where on its pages the traces are, as `hf_evl_ecg.data.rendered.RenderedECG` does."""
+
+    def with_ink(self, example: Mapping[str, Any]) -> tuple[Image.Image, np.ndarray]:
+        """The picture, and the trace's share of each cell of an even grid over it. Shape: (G, G), float32."""
+
+
 @dataclass(frozen=True)
 class PreparedExample:
-    """An example that is ready for the processors."""
+    """An example that is ready for the processors; ``ink`` where it was asked for."""
 
     record: str
     key: str
     turns: tuple[Turn, ...]
     image: Image.Image
+    ink: np.ndarray | None = None
 
 
 def record_name(example: Mapping[str, Any]) -> str:
@@ -64,6 +74,7 @@ def prepare_example(
     load_image: Callable[[Mapping[str, Any]], Image.Image],
     processors: Sequence[Any],
     cached_keys: Container[str] | None,
+    ink_loader: InkLoader | None = None,
 ) -> PreparedExample:
     """Read the turns and the image of one example.
 
@@ -72,6 +83,7 @@ def prepare_example(
         load_image: Example → PIL image.
         processors: Those that will encode it; their image tokens must not occur in its text.
         cached_keys: Keys that a teacher cache holds; None: no cache.
+        ink_loader: Instead of ``load_image``, where the page's ink is wanted too.
 
     Raises:
         ExampleError: Naming the record and what is wrong with it.
@@ -89,7 +101,7 @@ def prepare_example(
             f"the teacher's cache does not hold it (key {key}); write it with the same questions and answers.",
         )
     try:
-        image = load_image(example)
+        image, ink = (load_image(example), None) if ink_loader is None else ink_loader.with_ink(example)
     except _IMAGE_FAILURES as error:
         raise UnreadableImageError(record, f"no image: {type(error).__name__}: {error}") from error
-    return PreparedExample(record, key, turns, image)
+    return PreparedExample(record, key, turns, image, ink)

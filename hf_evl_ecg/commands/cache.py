@@ -11,8 +11,8 @@ Several GPUs; every process writes its own shards into one folder:
         --output_dir outputs/cache
 
 Started again after a kill it goes on where it stopped. Image options must be those of distil, and images must not change from
-epoch to epoch (--image_seed other than -1). --layers, --tokens, --visual_pool and --positions must suit distil's --teacher_layer,
---hidden_tokens, --teacher_visual_pool and --ot_position_weight; --top_k is needed for --lambda_uld and bounds its --uld_top_k.
+epoch to epoch (--image_seed other than -1). --layers, --tokens, --visual_pool, --positions and --visual_weights must suit distil's
+--teacher_layer, --hidden_tokens, --teacher_visual_pool, --ot_position_weight and --visual_weights; --top_k is needed for --lambda_uld and bounds its --uld_top_k.
 An example takes (tokens x layers + visual tokens) x width x 2 bytes.
 """
 
@@ -48,6 +48,10 @@ class CacheArguments:
     tokens: str = field(default="all", metadata={"help": "Tokens they cover: all, visual or answer."})
     visual_pool: int = field(default=1, metadata={"help": "Average this many consecutive visual tokens into one."})
     positions: bool = field(default=False, metadata={"help": "Keep where on the image each visual token lies."})
+    visual_weights: str = field(
+        default="uniform",
+        metadata={"help": "Keep weights of the visual tokens: uniform (none), ink or teacher_contrast."},
+    )
     top_k: int = field(default=64, metadata={"help": "Answer log-probabilities to keep per token; 0: none."})
     dtype: str = field(default="bfloat16", metadata={"help": "Precision of what is kept: bfloat16, float16, float32."})
     system_prompt: str | None = field(default=None, metadata={"help": "System message of the teacher's chats."})
@@ -91,6 +95,7 @@ def main(args: CacheArguments, images: ImageOptions) -> int:
         tokens=args.tokens,
         visual_pool=args.visual_pool,
         positions=args.positions,
+        weights=args.visual_weights,
         top_k=args.top_k,
         dtype=args.dtype,
     )
@@ -114,7 +119,13 @@ def main(args: CacheArguments, images: ImageOptions) -> int:
     # Each process takes every n-th question, so that all have about the same of each source.
     own = questions.select(range(state.process_index, len(questions), state.num_processes))
     todo = own.select([i for i, item in enumerate(own) if example_key(item) not in writer.done])
-    collator = EVLECGCollator(processor, load_image=draw, system_prompt=args.system_prompt, max_length=args.max_length)
+    collator = EVLECGCollator(
+        processor,
+        load_image=draw,
+        system_prompt=args.system_prompt,
+        max_length=args.max_length,
+        ink=args.visual_weights == "ink",
+    )
     loader = DataLoader(todo, args.batch_size, collate_fn=_TeacherBatches(collator), num_workers=args.num_workers)
     written = writer.write(tqdm(loader, desc="cache", delay=3.0, disable=not state.is_main_process)) if len(todo) else 0
     state.wait_for_everyone()
@@ -148,7 +159,8 @@ class _TeacherBatches:
 
         batch = self.collator(examples)
         return {
-            "teacher": {name: value for name, value in batch.items() if isinstance(value, Tensor)},
+            "teacher": {name: value for name, value in batch.items() if isinstance(value, Tensor) and name != "ink"},
+            **({"ink": batch["ink"]} if "ink" in batch else {}),
             "keys": batch["keys"],
             "skipped": batch["skipped"],
         }

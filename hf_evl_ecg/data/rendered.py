@@ -9,13 +9,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
-from hf_evl_ecg.drawing.artefacts import AugmentConfig
-from hf_evl_ecg.drawing.augment import render_augmented
+from hf_evl_ecg.drawing.artefacts import AugmentConfig, sample_augmentation
+from hf_evl_ecg.drawing.augment import augment, bend, render_augmented, restyle
 from hf_evl_ecg.drawing.config import RenderConfig
-from hf_evl_ecg.drawing.rendering import render
+from hf_evl_ecg.drawing.ink import ink_map
+from hf_evl_ecg.drawing.rendering import render, render_traces
 
 from .load import load_ecg
 
@@ -47,10 +49,29 @@ class RenderedECG:
         ecg = load_ecg(example)
         if self.augment is None:
             return render(ecg, self.config).convert("RGB")
+        return render_augmented(ecg, self.config, self.augment, self._seed(example)).convert("RGB")
+
+    def with_ink(self, example: Mapping[str, Any]) -> tuple[Image.Image, np.ndarray]:
+        """The picture, and where on it the traces are: the page is drawn once.
+
+        Returns:
+            What a call returns, and the trace's share of each cell of the page, bent as the picture is (its blur is left
+            out), as `hf_evl_ecg.drawing.ink.ink_map` gives it. Shape: (INK_CELLS, INK_CELLS), float32.
+        """
+        ecg = load_ecg(example)
+        if self.augment is None:
+            image, traced = render_traces(ecg, self.config)
+            return image.convert("RGB"), ink_map(traced)
+        augmentation = sample_augmentation(self.augment, self._seed(example))
+        image, traced = render_traces(ecg, restyle(self.config, augmentation))
+        bent = bend(Image.fromarray(traced), augmentation, beyond=0.0)
+        return augment(image, augmentation).convert("RGB"), ink_map(np.asarray(bent))
+
+    def _seed(self, example: Mapping[str, Any]) -> tuple[int, int]:
+        """Of the artefacts: the data set's number, or a new one, and the record's name."""
         seed = int(torch.randint(2**31, ())) if self.seed is None else self.seed
         # Not hash(): Python salts it, and every worker would draw other artefacts.
-        name = zlib.crc32(str(example["record"]).encode())
-        return render_augmented(ecg, self.config, self.augment, (seed, name)).convert("RGB")
+        return seed, zlib.crc32(str(example["record"]).encode())
 
     def fingerprint(self) -> str:
         """What a teacher cache records about the images: equal only where every picture is.

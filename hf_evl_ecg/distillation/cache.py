@@ -90,6 +90,10 @@ class CachedTeacher:
         visual, visual_mask = _pad([row["visual"] for row in rows]) if request.visual else (None, None)
         centres, _ = _pad([row["visual_positions"] for row in rows]) if request.positions else (None, None)
         places, _ = _pad([row["places"].long() for row in rows], PADDING_PLACE) if request.places else (None, None)
+        weights, drawn = None, None
+        if request.weights != "uniform":
+            weights, _ = _pad([row["visual_weights"] for row in rows])
+            drawn = torch.stack([row["visual_map"] for row in rows])
         logits, normaliser = None, None
         if request.logits:
             # all of them: in the vocabulary's order, as a divergence compares token by token
@@ -103,6 +107,8 @@ class CachedTeacher:
             visual=visual,
             visual_mask=visual_mask,
             visual_positions=centres,
+            visual_weights=weights,
+            visual_map=drawn,
             answer_logits=logits,
             answer_logsumexp=normaliser,
             answer_ids=answer_ids,
@@ -123,6 +129,11 @@ class CachedTeacher:
                 f"visual_pool={layout.visual_pool}",
             ),
             ("visual positions", layout.positions or not request.positions, "none (positions=False)"),
+            (
+                f"weights={request.weights!r}",
+                request.weights in ("uniform", layout.weights),
+                f"weights={layout.weights!r}",
+            ),
             ("answer logits", layout.top_k > 0 or not request.logits, "none (top_k=0)"),
         ]
         for wanted, fits, held in wrong:
@@ -141,6 +152,7 @@ class CachedTeacher:
         names += ["visual"] if request.visual else []
         names += ["visual_positions"] if request.positions else []
         names += ["places"] if request.places else []
+        names += ["visual_weights", "visual_map"] if request.weights != "uniform" else []
         names += ["top_log_probs", "top_ids"] if request.logits else []
         check = self.verify and key not in self._verified
         shard = self._shard(name)

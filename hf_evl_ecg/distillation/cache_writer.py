@@ -107,7 +107,9 @@ class TeacherCacheWriter:
         inputs, labels, places = self.teacher.inputs(batch)
         request = layout.request(-1)
         with torch.no_grad():
-            layers = extract_layers(self.teacher.model, inputs, labels, layout.layers, request, places=places)
+            layers = extract_layers(
+                self.teacher.model, inputs, labels, layout.layers, request, places=places, ink=batch.get("ink")
+            )
         first = layers[layout.layers[0]]
         assert first.answer_mask is not None
         assert first.answer_ids is not None
@@ -120,6 +122,9 @@ class TeacherCacheWriter:
                 tensors["visual"] = first.visual[row][first.visual_mask[row]].to(dtype)
                 if first.visual_positions is not None:
                     tensors["visual_positions"] = first.visual_positions[row][first.visual_mask[row]]
+                if first.visual_weights is not None and first.visual_map is not None:
+                    tensors["visual_weights"] = first.visual_weights[row][first.visual_mask[row]]
+                    tensors["visual_map"] = first.visual_map[row]
             tensors["answer_ids"] = first.answer_ids[row][answer].int()
             if layout.top_k:
                 assert first.answer_logits is not None

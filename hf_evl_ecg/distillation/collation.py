@@ -66,6 +66,7 @@ def build_collator(
         load_image=load_image,
         teacher_images=isinstance(teacher, OnlineTeacher),
         cached_keys=teacher.keys if isinstance(teacher, CachedTeacher) else None,
+        ink=args.visual_weights == "ink" and isinstance(teacher, OnlineTeacher),  # a cache holds it
         **{name: getattr(args, name) for name in _FIELDS},
     )
 

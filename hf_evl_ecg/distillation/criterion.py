@@ -175,16 +175,24 @@ def common_vocabulary(student_processor: Any, teacher_processor: Any) -> int | N
     return 1 + max(small.values())
 
 
+def _weight_source(criterion: Criterion, args: EVLECGConfig) -> str:
+    """Where weights of visual tokens come from; ``"uniform"`` where no term reads any."""
+    related = criterion.weights["relation"] > 0 and args.hidden_tokens != "answer"
+    return args.visual_weights if criterion.needs_visual or related else "uniform"
+
+
 def student_request(criterion: Criterion, args: EVLECGConfig, *, several_processes: bool) -> FeatureRequest:
     """What the terms of positive weight read of the student.
 
     DistributedDataParallel waits for the gradient of all that the forward pass returns, so on several processes the
     student's logits enter the loss even at weight zero.
     """
+    weighted = _weight_source(criterion, args) != "uniform"
     return FeatureRequest(
         tokens=args.hidden_tokens,  # type: ignore[arg-type]
         layer=args.student_layer,
-        visual=criterion.needs_visual,
+        visual=criterion.needs_visual or weighted,
+        boxes=weighted,
         logits=criterion.needs_logits or criterion.weights["ce"] > 0 or several_processes,
         positions=criterion.needs_visual and args.ot_position_weight > 0,
     )
@@ -192,10 +200,12 @@ def student_request(criterion: Criterion, args: EVLECGConfig, *, several_process
 
 def teacher_request(criterion: Criterion, args: EVLECGConfig) -> FeatureRequest:
     """What the terms of positive weight read of the teacher."""
+    source = _weight_source(criterion, args)
     return FeatureRequest(
         tokens=args.hidden_tokens,  # type: ignore[arg-type]
         layer=args.teacher_layer,
-        visual=criterion.needs_visual,
+        visual=criterion.needs_visual or source != "uniform",
+        weights=source,  # type: ignore[arg-type]
         logits=criterion.needs_logits,
         visual_pool=args.teacher_visual_pool,
         positions=criterion.needs_visual and args.ot_position_weight > 0,

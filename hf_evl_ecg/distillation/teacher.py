@@ -85,7 +85,7 @@ class OnlineTeacher:
             self.model.to(device)
         inputs, labels, places = self.inputs(batch)
         with torch.no_grad():
-            return extract_features(self.model, inputs, labels, request, places=places)
+            return extract_features(self.model, inputs, labels, request, places=places, ink=batch.get("ink"))
 
     def inputs(self, batch: Mapping[str, Any]) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
         """The teacher's forward arguments, on its device and with pixels in its dtype, its labels and places."""

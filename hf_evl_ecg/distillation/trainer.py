@@ -16,6 +16,7 @@ from hf_evl_ecg.chat.conversations import ExampleError
 from hf_evl_ecg.config import EVLECGConfig
 from hf_evl_ecg.models.features import extract_features
 from hf_evl_ecg.models.native import base_model, image_token_id
+from hf_evl_ecg.models.visual_weights import share_weights
 
 from .checkpoints import WholeCheckpointTrainer
 from .collation import answer_groups, build_collator, check_first_examples, check_image_tokens, refuse_collator_fields
@@ -156,6 +157,8 @@ class EVLECGTrainer(WholeCheckpointTrainer):
         teacher = None
         if self.criterion.needs_teacher and self.teacher is not None:
             teacher = self.teacher.features(inputs, teacher_request(self.criterion, self.args))
+            if request.boxes:
+                student, teacher = share_weights(student, teacher, self.args.visual_weight_floor)
         count = count_answer_tokens(inputs["labels"]).to(self._step_counts)
         in_step = model.training
         # Data parallelism averages the gradients of the processes, so each weighs its share of the step times their number.

@@ -19,7 +19,7 @@ from .artefacts import Augmentation, AugmentConfig, Crease, sample_augmentation
 from .config import RenderConfig
 from .rendering import render
 
-__all__ = ["augment", "render_augmented", "restyle"]
+__all__ = ["augment", "bend", "render_augmented", "restyle"]
 
 
 def restyle(config: RenderConfig, augmentation: Augmentation) -> RenderConfig:
@@ -61,21 +61,34 @@ def augment(image: Image.Image, augmentation: Augmentation) -> Image.Image:
         if augmentation.creases:
             paper *= _creases(augmentation.creases, image.size)[..., None]
         image = _image(paper, image.mode)
-    if augmentation.rotation_deg or any(augmentation.crop) or any(map(any, augmentation.corners)):
-        desk = (augmentation.desk,) * 3 if image.mode == "RGB" else augmentation.desk
-        image = image.transform(
-            image.size,
-            Image.Transform.PERSPECTIVE,
-            _view(augmentation, image.size),
-            Image.Resampling.BILINEAR,
-            fillcolor=desk,
-        )
+    image = bend(image, augmentation, (augmentation.desk,) * 3 if image.mode == "RGB" else augmentation.desk)
     if augmentation.blur_px:
         image = image.filter(ImageFilter.GaussianBlur(augmentation.blur_px))
     if augmentation.noise:
         grain = rng.standard_normal((image.height, image.width, 1), dtype=np.float32) * np.float32(augmentation.noise)
         image = _image(np.atleast_3d(np.asarray(image, dtype=np.float32)) + grain, image.mode)
     return image
+
+
+def bend(image: Image.Image, augmentation: Augmentation, beyond: float | tuple[int, ...]) -> Image.Image:
+    """The geometry of `augment` alone: rotation, crop and perspective; also for a map of what lies where on the page.
+
+    Args:
+        image: Of any mode.
+        augmentation: Whose geometry to apply.
+        beyond: What shows beyond the paper's edge.
+
+    Returns:
+        An image of the same size; the same one where there is nothing to bend.
+
+    Example:
+        >>> bend(Image.new("F", (4, 2), 1.0), Augmentation(crop=(0.0, 0.0, 0.25, 0.25)), 0.0).size
+        (4, 2)
+    """
+    if not (augmentation.rotation_deg or any(augmentation.crop) or any(map(any, augmentation.corners))):
+        return image
+    view = _view(augmentation, image.size)
+    return image.transform(image.size, Image.Transform.PERSPECTIVE, view, Image.Resampling.BILINEAR, fillcolor=beyond)
 
 
 def render_augmented(

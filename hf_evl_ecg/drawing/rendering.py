@@ -22,7 +22,7 @@ from .header_text import fill_header
 from .page import Page, Strip
 from .strokes import Coverage, box_coverage, line_coverage, stroke_coverage
 
-__all__ = ["render"]
+__all__ = ["render", "render_traces"]
 
 _THIN_MM = 0.12
 _THICK_MM = 0.25
@@ -46,13 +46,41 @@ def render(ecg: ECG, config: RenderConfig | None = None) -> Image.Image:
         >>> render(flat, RenderConfig(width_px=440, height_px=340)).size
         (440, 340)
     """
+    return _draw(ecg, config or RenderConfig(), None)
+
+
+def render_traces(ecg: ECG, config: RenderConfig | None = None) -> tuple[Image.Image, np.ndarray]:
+    """`render`, and how much of each pixel the traces cover, known exactly as the page is drawn.
+
+    Args:
+        ecg: The record, in mV.
+        config: How to draw it; the defaults of `RenderConfig` if ``None``.
+
+    Returns:
+        The image of `render`, and the covered share of each pixel, 0 to 1. Grid, calibration pulses and lettering are
+        no traces. Shape: (height, width), float32.
+
+    Example:
+        >>> flat = ECG(np.zeros((5000, 12), np.float32), fs_hz=500)
+        >>> image, traced = render_traces(flat, RenderConfig(width_px=440, height_px=340))
+        >>> image.size, traced.shape
+        ((440, 340), (340, 440))
+    """
     config = config or RenderConfig()
+    traced = np.zeros((config.height_px, config.width_px), dtype=np.float32)
+    return _draw(ecg, config, traced), traced
+
+
+def _draw(ecg: ECG, config: RenderConfig, traced: np.ndarray | None) -> Image.Image:
+    """The page; what the traces cover is noted in ``traced``, where it is wanted."""
     page, paper = _paper(config, bool(ecg.metadata.get("simulated")))
     canvas = paper.copy()
     for strip in page.strips:
         coverage = _trace(ecg, strip, page, config)
         if coverage is not None:
             _ink(canvas, coverage, _colour(config, "ink"))
+            if traced is not None:
+                _raise(traced, coverage, coverage.top, coverage.left)
     image = Image.fromarray(canvas[..., 0] if config.mode == "L" else canvas)
     if config.header:
         text = fill_header(config.header, ecg)
@@ -136,9 +164,14 @@ def _union(parts: list[Coverage]) -> Coverage:
     right = max(part.left + part.area.shape[1] for part in parts)
     area = np.zeros((bottom - top, right - left), dtype=np.float32)
     for part in parts:
-        view = area[part.top - top :, part.left - left :][: part.area.shape[0], : part.area.shape[1]]
-        np.maximum(view, part.area, out=view)
+        _raise(area, part, part.top - top, part.left - left)
     return Coverage(top, left, area)
+
+
+def _raise(area: np.ndarray, part: Coverage, top: int, left: int) -> None:
+    """Cover at least as much of each pixel as the part does, in place."""
+    view = area[top:, left:][: part.area.shape[0], : part.area.shape[1]]
+    np.maximum(view, part.area, out=view)
 
 
 def _ink(canvas: np.ndarray, coverage: Coverage, colour: tuple[int, ...]) -> None:

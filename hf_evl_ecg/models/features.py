@@ -23,7 +23,8 @@ from hf_evl_ecg.padded import gather_tokens, kept_positions, pool_tokens, take_t
 from hf_evl_ecg.tokens import IGNORE, PADDING_PLACE, TokenFeatures
 
 from .native import UnsupportedModelError, base_model, image_token_id
-from .patch_positions import patch_positions
+from .patch_positions import patch_boxes
+from .visual_weights import WEIGHT_SOURCES, WeightSource, token_weights
 
 __all__ = ["FeatureRequest", "TokenScope", "extract_features", "extract_layers"]
 
@@ -47,6 +48,10 @@ class FeatureRequest:
         visual_pool: Average this many consecutive image tokens into one; 1 keeps them all.
         positions: Say where on the image each image token lies; needs ``visual``.
         places: Say where in the conversation the text of each covered token starts; needs ``places`` of a batch.
+        boxes: Say also how much of the image it covers, and where it is among the covered tokens, so that weights of another
+            model can be read for it; needs ``visual``, unpooled.
+        weights: Where weights of the visual tokens, and their map of the image, come from; needs ``visual``. ``"uniform"``: none;
+            ``"ink"``: the traces of a drawn page; ``"teacher_contrast"``: distance of a token from the page's mean token.
     """
 
     tokens: TokenScope = "all"
@@ -56,12 +61,21 @@ class FeatureRequest:
     visual_pool: int = 1
     positions: bool = False
     places: bool = False
+    boxes: bool = False
+    weights: WeightSource = "uniform"
 
     def __post_init__(self) -> None:
+        check_choice("weights", self.weights, WEIGHT_SOURCES)
         check_choice("tokens", self.tokens, ("all", "visual", "answer"))
         check_at_least("visual_pool", self.visual_pool, 1)
         if self.positions and not self.visual:
             raise ValueError("positions=True needs visual=True: they are the positions of the visual tokens.")
+        if (self.boxes or self.weights != "uniform") and not self.visual:
+            raise ValueError(
+                f"boxes={self.boxes}, weights={self.weights!r} need visual=True: they belong to the visual tokens."
+            )
+        if self.boxes and self.visual_pool > 1:
+            raise ValueError(f"boxes=True needs visual_pool=1, not {self.visual_pool}: runs of tokens have no box.")
 
 
 def extract_features(
@@ -72,6 +86,7 @@ def extract_features(
     *,
     places: Tensor | None = None,
     forward: Callable[..., Any] | None = None,
+    ink: Tensor | None = None,
 ) -> TokenFeatures:
     """Run a model once and read the features of its tokens.
 
@@ -85,13 +100,13 @@ def extract_features(
         request: What to read.
         places: Turn and byte of each token, as `hf_evl_ecg.chat.places` gives them, where asked for. Shape: (B, T, 2).
         forward: What to call instead of ``model``: the wrapper (DDP …) that `model` is inside of.
+        ink: Share of trace in each cell of an even grid over the image, for ``weights="ink"``. Shape: (B, G, G).
 
     Returns:
         Features on the model's device, with gradient where gradients are enabled.
     """
-    return extract_layers(model, inputs, labels, (request.layer,), request, places=places, forward=forward)[
-        request.layer
-    ]
+    layers = extract_layers(model, inputs, labels, (request.layer,), request, places=places, forward=forward, ink=ink)
+    return layers[request.layer]
 
 
 def extract_layers(
@@ -103,6 +118,7 @@ def extract_layers(
     *,
     places: Tensor | None = None,
     forward: Callable[..., Any] | None = None,
+    ink: Tensor | None = None,
 ) -> dict[int, TokenFeatures]:
     """`extract_features` for several layers from one forward pass; ``request.layer`` is ignored.
 
@@ -125,13 +141,7 @@ def extract_layers(
         raise UnsupportedModelError(f"{type(base_model(model)).__name__} does not take positions as logits_to_keep.")
     logits = output.logits if place is None else output.logits.take_along_dim(place.unsqueeze(-1), dim=1)
     image_mask = inputs["input_ids"] == image_token_id(model)
-    visual, visual_mask, centres = None, None, None
-    if request.visual:
-        visual, visual_mask = gather_tokens(taps["input"], image_mask)
-        if request.positions:
-            centres = patch_positions(base_model(model), inputs, image_mask)
-            centres, _ = pool_tokens(centres, visual_mask, request.visual_pool)
-        visual, visual_mask = pool_tokens(visual, visual_mask, request.visual_pool)
+    seen = _visual_tokens(base_model(model), taps["input"], inputs, image_mask, request, ink) if request.visual else {}
     covered = None
     if request.places:
         if places is None:
@@ -145,9 +155,7 @@ def extract_layers(
         features[layer] = TokenFeatures(
             hidden=hidden,
             mask=mask,
-            visual=visual,
-            visual_mask=visual_mask,
-            visual_positions=centres,
+            **{"visual": None, "visual_mask": None, **seen},
             answer_hidden=take_tokens(states, positions, answer_mask),
             answer_logits=logits if request.logits else None,
             answer_ids=answer_ids,
@@ -156,6 +164,35 @@ def extract_layers(
             places=covered,
         )
     return features
+
+
+def _visual_tokens(
+    model: PreTrainedModel,
+    states: Tensor,
+    inputs: Mapping[str, Any],
+    image_mask: Tensor,
+    request: FeatureRequest,
+    ink: Tensor | None,
+) -> dict[str, Tensor]:
+    """What a request asks about the image tokens, as fields of `TokenFeatures`; ``states`` is the decoder's input."""
+    visual, mask = gather_tokens(states, image_mask)
+    pooled, pooled_mask = pool_tokens(visual, mask, request.visual_pool)
+    fields = {"visual": pooled, "visual_mask": pooled_mask}
+    if not (request.positions or request.boxes or request.weights != "uniform"):
+        return fields
+    boxes = patch_boxes(model, inputs, image_mask)
+    if request.positions:
+        fields["visual_positions"], _ = pool_tokens(boxes[..., :2], mask, request.visual_pool)
+    if request.boxes:
+        index, _ = kept_positions(image_mask)
+        if request.tokens == "visual":
+            index = torch.arange(index.shape[1], device=index.device).expand_as(index)
+        fields |= {"visual_boxes": boxes, "visual_index": index.masked_fill(~mask | (request.tokens == "answer"), -1)}
+    if request.weights != "uniform":
+        weights, drawn = token_weights(request.weights, visual, mask, boxes, ink)
+        weights, _ = pool_tokens(weights.unsqueeze(2), mask, request.visual_pool)
+        fields |= {"visual_weights": weights.squeeze(2), "visual_map": drawn}
+    return fields
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Where on the image each image token lies, for the ways in which native models lay out their patches.
+"""Where on the image each image token lies, and how much of it it covers, for the ways in which native models lay out their patches.
 
 Models cut an image into patches in four ways: one grid of any shape (Qwen-VL), a coarse tile and a fine grid with a
 newline token after each row (LLaVA-NeXT), tiles separated by text with a coarse tile last (Idefics3, SmolVLM), or one
@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 from transformers.image_processing_utils import select_best_resolution
 
-__all__ = ["UnknownLayoutError", "patch_positions"]
+__all__ = ["UnknownLayoutError", "patch_boxes", "patch_positions"]
 
 _SAME_ROW = 3  # from tile to tile in a row: past a separator and the tile's name; a line break makes it more
 
@@ -28,19 +28,7 @@ class UnknownLayoutError(ValueError):
 
 
 def patch_positions(model: PreTrainedModel, inputs: Mapping[str, Any], image_mask: Tensor) -> Tensor:
-    """Centres (x, y) of the patches behind the image tokens, as fractions of the image, from its upper left corner.
-
-    Args:
-        model: A native vision-language model.
-        inputs: Its forward arguments, with one image per sample.
-        image_mask: True at image tokens. Shape: (B, T), bool.
-
-    Returns:
-        Front-aligned and padded with zeros, in the order of the tokens. A newline token lies at the end of its row.
-        Shape: (B, N, 2), float32.
-
-    Raises:
-        UnknownLayoutError: If the layout cannot be told from the inputs.
+    """Centres (x, y) of the patches behind the image tokens: the first half of `patch_boxes`. Shape: (B, N, 2), float32.
 
     Example:
         >>> from types import SimpleNamespace
@@ -50,6 +38,33 @@ def patch_positions(model: PreTrainedModel, inputs: Mapping[str, Any], image_mas
         >>> patch_positions(qwen, {"image_grid_thw": torch.tensor([[1, 2, 4]])}, mask)[0]
         tensor([[0.2500, 0.5000],
                 [0.7500, 0.5000]])
+    """
+    return patch_boxes(model, inputs, image_mask)[..., :2]
+
+
+def patch_boxes(model: PreTrainedModel, inputs: Mapping[str, Any], image_mask: Tensor) -> Tensor:
+    """Centre and size (x, y, width, height) of the patches behind the image tokens, as fractions of the image.
+
+    Args:
+        model: A native vision-language model.
+        inputs: Its forward arguments, with one image per sample.
+        image_mask: True at image tokens. Shape: (B, T), bool.
+
+    Returns:
+        From the upper left corner, front-aligned and padded with zeros, in the order of the tokens. A newline token lies at
+        the end of its row and has no size. Shape: (B, N, 4), float32.
+
+    Raises:
+        UnknownLayoutError: If the layout cannot be told from the inputs.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from transformers import Qwen2VLConfig  # whose patches are merged two by two
+        >>> qwen = SimpleNamespace(config=Qwen2VLConfig())
+        >>> mask = torch.tensor([[False, True, True, False]])
+        >>> patch_boxes(qwen, {"image_grid_thw": torch.tensor([[1, 2, 4]])}, mask)[0]
+        tensor([[0.2500, 0.5000, 0.5000, 1.0000],
+                [0.7500, 0.5000, 0.5000, 1.0000]])
     """
     counts = image_mask.sum(1).tolist()
     if "image_grid_thw" in inputs:
@@ -69,10 +84,11 @@ def patch_positions(model: PreTrainedModel, inputs: Mapping[str, Any], image_mas
 
 
 def _grid(height: int, width: int) -> Tensor:
-    """Centres of a grid over the whole image, row by row. Shape: (height · width, 2)."""
+    """Boxes of a grid over the whole image, row by row. Shape: (height · width, 4)."""
     y = (torch.arange(height) + 0.5) / height
     x = (torch.arange(width) + 0.5) / width
-    return torch.stack([x.repeat(height), y.repeat_interleave(width)], 1)
+    size = torch.tensor([1 / width, 1 / height]).expand(height * width, 2)
+    return torch.cat([torch.stack([x.repeat(height), y.repeat_interleave(width)], 1), size], 1)
 
 
 def _coarse_and_fine(model: Any, size: Tensor) -> Tensor:
@@ -83,9 +99,9 @@ def _coarse_and_fine(model: Any, size: Tensor) -> Tensor:
     down, across = height // vision.image_size, width // vision.image_size
     tile = _grid(side, side)
     corners = torch.tensor([[column, row] for row in range(down) for column in range(across)])
-    fine = (tile + corners.unsqueeze(1)) * side  # in patches of the padded canvas
+    fine = (tile[:, :2] + corners.unsqueeze(1)) * side  # in patches of the padded canvas
     packed, _ = model.pack_image_features(
-        [torch.cat([tile.unsqueeze(0), fine])],
+        [torch.cat([tile[None, :, :2], fine])],
         [size],
         vision_feature_select_strategy=model.config.vision_feature_select_strategy,
         image_newline=torch.full((2,), math.nan),  # marks where the model puts its newline tokens
@@ -97,7 +113,8 @@ def _coarse_and_fine(model: Any, size: Tensor) -> Tensor:
     scaled = (fine - low) / (high - low)
     at = newline.nonzero().flatten()
     scaled[at] = torch.stack([torch.ones(len(at)), scaled[at - 1, 1]], 1)
-    return torch.cat([tile, scaled])
+    size = (1 / (high - low)) * ~newline.unsqueeze(1)
+    return torch.cat([tile, torch.cat([scaled, size], 1)])
 
 
 def _tiles(tokens: list[int], whole: int | None) -> Tensor:
@@ -113,7 +130,7 @@ def _tiles(tokens: list[int], whole: int | None) -> Tensor:
     if not square or (len(runs) == 1 and whole is not None and len(tokens) != whole):
         raise UnknownLayoutError(
             f"{len(tokens)} image tokens in runs of {[len(run) for run in runs]} are no square tiles, so their "
-            "positions are not known; set ot_position_weight to 0."
+            "positions are not known; set ot_position_weight to 0 and visual_weights to 'uniform'."
         )
     tile = _grid(side, side)
     if len(runs) == 1:
@@ -123,7 +140,10 @@ def _tiles(tokens: list[int], whole: int | None) -> Tensor:
     across = breaks[0] if breaks else len(runs) - 1
     down = (len(runs) - 1) // across
     if breaks != list(range(across, len(runs) - 1, across)) or down * across != len(runs) - 1:
-        raise UnknownLayoutError(f"{len(runs) - 1} tiles do not form a grid; set ot_position_weight to 0.")
+        raise UnknownLayoutError(
+            f"{len(runs) - 1} tiles do not form a grid; set ot_position_weight to 0 and visual_weights to 'uniform'."
+        )
     scale = torch.tensor([across, down])
     corners = torch.tensor([[column, row] for row in range(down) for column in range(across)])
-    return torch.cat([((tile + corners.unsqueeze(1)) / scale).flatten(0, 1), tile])
+    centres = ((tile[:, :2] + corners.unsqueeze(1)) / scale).flatten(0, 1)
+    return torch.cat([torch.cat([centres, (tile[:, 2:] / scale).repeat(len(corners), 1)], 1), tile])

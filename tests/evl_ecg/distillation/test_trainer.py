@@ -523,6 +523,8 @@ WRONG = {
     "aligner_learning_rate": float("nan"),
     "preflight_examples": -1,
     "max_length": 3,
+    "visual_weights": "edges",
+    "visual_weight_floor": 1.5,
     "on_bad_example": "hide",
 }
 
@@ -585,6 +587,8 @@ CHANGED = {  # field: another value, and what else has to be set for it to matte
     "student_layer": (1, {}),
     "teacher_layer": (1, {}),
     "teacher_visual_pool": (2, {}),
+    "visual_weights": ("teacher_contrast", {}),
+    "visual_weight_floor": (0.9, {"visual_weights": "teacher_contrast"}),
     "max_length": (75, {}),
     "teacher_max_length": (50, {}),
     "system_prompt": ("You are a cardiologist.", {}),

@@ -7,7 +7,7 @@ from PIL import Image
 
 from hf_evl_ecg.chat.collator import EVLECGCollator
 from hf_evl_ecg.models.features import FeatureRequest, extract_features
-from hf_evl_ecg.models.patch_positions import UnknownLayoutError, _tiles, patch_positions
+from hf_evl_ecg.models.patch_positions import UnknownLayoutError, _tiles, patch_boxes, patch_positions
 
 ASK = FeatureRequest(logits=False, positions=True)
 
@@ -60,13 +60,17 @@ def test_tiles_by_hand():
     def runs(gaps):
         return torch.tensor([0, *gaps]).cumsum(0).tolist()
 
-    grid = _tiles(runs([3, 3, 4, 3, 3, 5]), None)
+    def centres(tokens, whole=None):
+        return _tiles(tokens, whole)[:, :2]
+
     third = [1 / 6, 3 / 6, 5 / 6]
     expected = [[x, y] for y in (0.25, 0.75) for x in third] + [[0.5, 0.5]]
-    torch.testing.assert_close(grid, torch.tensor(expected))
-    torch.testing.assert_close(_tiles(runs([3, 4]), None), torch.tensor([[0.25, 0.5], [0.75, 0.5], [0.5, 0.5]]))
-    torch.testing.assert_close(_tiles(runs([4, 5]), None), torch.tensor([[0.5, 0.25], [0.5, 0.75], [0.5, 0.5]]))
-    assert _tiles([7, 8, 9, 10], 4).tolist() == [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]
+    torch.testing.assert_close(centres(runs([3, 3, 4, 3, 3, 5])), torch.tensor(expected))
+    sizes = _tiles(runs([3, 3, 4, 3, 3, 5]), None)[:, 2:]
+    torch.testing.assert_close(sizes, torch.tensor([[1 / 3, 1 / 2]] * 6 + [[1.0, 1.0]]))
+    torch.testing.assert_close(centres(runs([3, 4])), torch.tensor([[0.25, 0.5], [0.75, 0.5], [0.5, 0.5]]))
+    torch.testing.assert_close(centres(runs([4, 5])), torch.tensor([[0.5, 0.25], [0.5, 0.75], [0.5, 0.5]]))
+    assert centres([7, 8, 9, 10], 4).tolist() == [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]
     for tokens, whole in (([1, 2, 3], None), ([1, 2, 3, 4], 1), (runs([3, 4, 4, 3, 5]), None), ([], None)):
         with pytest.raises(UnknownLayoutError):
             _tiles(tokens, whole)
@@ -89,3 +93,26 @@ def test_tiles_of_unknown_shape_are_refused(tiny_vlm, hand_made_inputs):
         extract_features(model, *hand_made_inputs("internvl", model), ASK)
     with pytest.raises(ValueError, match="needs visual=True"):
         FeatureRequest(visual=False, positions=True)
+
+
+@pytest.mark.parametrize("size", [(56, 28), (28, 56), (56, 40), (64, 64)])
+@pytest.mark.parametrize("name", ["llava_next", "idefics3"])
+def test_the_boxes_of_each_scale_cover_the_image_once(tiny_vlm, name, size):
+    """Coarse tile and fine grid have the area of the image each, boxes lie side by side, newlines have no size."""
+    tiny = tiny_vlm(name)
+    batch = EVLECGCollator(tiny.processor)(
+        [{"id": "x", "image": Image.new("RGB", size), "question": "q?", "answer": "a"}]
+    )
+    model = tiny.load()
+    boxes = patch_boxes(model, batch, batch["input_ids"] == model.config.image_token_id)[0]
+    corners = torch.cat([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], 1)
+    assert corners.min() > -1e-6
+    assert corners.max() < 1 + 1e-6
+    areas = boxes[:, 2:].prod(1)
+    fine = (areas > 0) & (areas < 0.2) if (areas > 0).sum() > 4 else areas > 0
+    assert areas[fine].sum().item() == pytest.approx(1, abs=1e-5)
+    coarse = (areas > 0) & ~fine
+    assert areas[coarse].sum().item() == pytest.approx(float(coarse.any()), abs=1e-5)
+    for x in (0.05, 0.33, 0.71):
+        inside = (corners[fine, 0] < x) & (x < corners[fine, 2]) & (corners[fine, 1] < 0.4) & (corners[fine, 3] > 0.4)
+        assert inside.sum() == 1
