@@ -12,6 +12,7 @@ __all__ = [
     "alignment_loss",
     "anchor_loss",
     "collapse_monitors",
+    "read_frozen_head",
 ]
 
 
@@ -152,16 +153,32 @@ def anchor_loss(aligned: Tensor, answer_index: Tensor, answer_ids: Tensor, lm_he
         raise ValueError("No answer token is among the covered hidden states; cover the answer (tokens='all').")
     sample, token = valid.nonzero(as_tuple=True)
     states = aligned[sample, answer_index[sample, token]]
-    # Detached: with a gradient into its head the student could fit the aligner instead of the aligner the answers.
-    if isinstance(lm_head, Tensor):
-        logits = F.linear(states.to(lm_head.dtype), lm_head.detach())
-    else:
-        frozen = {name: parameter.detach() for name, parameter in lm_head.named_parameters()}
-        dtype = next(iter(frozen.values())).dtype
-        logits = torch.func.functional_call(lm_head, frozen, (states.to(dtype),))  # heads with bias or adapters too
-    per_token = F.cross_entropy(promote(logits), answer_ids[sample, token], reduction="none")
+    # Held constant: with a gradient into its head the student could fit the aligner instead of the aligner the answers.
+    logits = read_frozen_head(lm_head, states)
+    per_token = F.cross_entropy(logits, answer_ids[sample, token], reduction="none")
     total = per_token.new_zeros(len(valid)).index_add(0, sample, per_token)
     return mean_over_samples(total, valid.sum(1))
+
+
+def read_frozen_head(lm_head: nn.Module | Tensor, states: Tensor) -> Tensor:
+    """Logits of an LM head whose parameters get no gradient, in at least float32; the states do.
+
+    Args:
+        lm_head: A module, with bias or adapters too, or its weight (V, D).
+        states: In the head's space. Shape: (…, D).
+
+    Returns:
+        Shape: (…, V).
+
+    Example:
+        >>> read_frozen_head(torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([3.0, 4.0]))
+        tensor([3., 8.])
+    """
+    if isinstance(lm_head, Tensor):
+        return promote(F.linear(states.to(lm_head.dtype), lm_head.detach()))
+    frozen = {name: parameter.detach() for name, parameter in lm_head.named_parameters()}
+    dtype = next(iter(frozen.values())).dtype
+    return promote(torch.func.functional_call(lm_head, frozen, (states.to(dtype),)))
 
 
 @torch.no_grad()

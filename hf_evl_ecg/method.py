@@ -58,6 +58,10 @@ class DistillationOptions:
     )
     kl_beta: float = field(default=0.5, metadata={"help": "Share of the teacher in the mixture of 'jsd', 0 to 1."})
     kl_temperature: float = field(default=1.0, metadata={"help": "Temperature of the divergence."})
+    lambda_dskd: float = field(
+        default=0.0, metadata={"help": "Weight of DSKD with cross-model attention; not from a cache."}
+    )
+    dskd_temperature: float = field(default=2.0, metadata={"help": "Temperature of DSKD's divergences."})
     lambda_rkd_distance: float = field(
         default=0.0, metadata={"help": "Weight of RKD's distances between the mean states of a batch's samples."}
     )

@@ -40,6 +40,8 @@ class TokenFeatures:
         answer_ids: Tokens to predict, padding -100. Shape: (B, A), int64.
         answer_mask: True where ``answer_ids`` holds a token. Shape: (B, A), bool.
         answer_index: Index within ``L`` of the predicting state, padding -1. Shape: (B, A), int64.
+        answer_read: Input embedding of the token that each predicting state stands at, without gradient. Shape: (B, A, D).
+        answer_wanted: Input embedding of each answer token, without gradient. Shape: (B, A, D).
         places: Turn and byte at which the text of each covered token starts (`hf_evl_ecg.chat.places`); the turn of a token
             outside of every turn is ``IMAGE_TURN`` or ``NO_TURN``, padding is ``PADDING_PLACE``. Shape: (B, L, 2), int64.
     """
@@ -55,6 +57,8 @@ class TokenFeatures:
     answer_ids: Tensor | None = None
     answer_mask: Tensor | None = None
     answer_index: Tensor | None = None
+    answer_read: Tensor | None = None
+    answer_wanted: Tensor | None = None
     places: Tensor | None = None
     visual_boxes: Tensor | None = None
     visual_index: Tensor | None = None

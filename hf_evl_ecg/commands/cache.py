@@ -11,8 +11,9 @@ Several GPUs; every process writes its own shards into one folder:
         --output_dir outputs/cache
 
 Started again after a kill it goes on where it stopped. Image options must be those of distil, and images must not change from
-epoch to epoch (--image_seed other than -1). --layers, --tokens, --visual_pool, --positions and --visual_weights must suit distil's
---teacher_layer, --hidden_tokens, --teacher_visual_pool, --ot_position_weight and --visual_weights; --top_k is needed for --lambda_uld and bounds its --uld_top_k.
+epoch to epoch (--image_seed other than -1). --layers, --tokens (all serves every one), --visual_pool, --positions and
+--visual_weights must suit distil's --teacher_layer, --hidden_tokens, --teacher_visual_pool, --ot_position_weight and --visual_weights; --top_k
+is needed for --lambda_uld and bounds its --uld_top_k, and --lambda_kl needs as many as the vocabulary has.
 An example takes (tokens x layers + visual tokens) x width x 2 bytes.
 """
 

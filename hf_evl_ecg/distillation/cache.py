@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from hf_evl_ecg.models.features import FeatureRequest
 from hf_evl_ecg.models.fingerprints import tensors_sha256
 from hf_evl_ecg.padded import front_mask
-from hf_evl_ecg.tokens import IGNORE, PADDING_PLACE, TokenFeatures
+from hf_evl_ecg.tokens import IGNORE, IMAGE_TURN, PADDING_PLACE, TokenFeatures
 
 from .cache_files import CacheLayout, CacheMismatchError, compare_headers, damaged_shard, read_header, read_shards
 
@@ -65,6 +65,11 @@ class CachedTeacher:
         return None if self.layout.top_k >= self.header["vocab_size"] else self.layout.top_k
 
     @property
+    def lm_head(self) -> nn.Module | None:
+        """None: a cache holds no weights."""
+        return None
+
+    @property
     def keys(self) -> frozenset[str]:
         """Keys of the examples, so that a collator leaves out what is not there instead of failing at that step."""
         return frozenset(self._place)
@@ -75,6 +80,8 @@ class CachedTeacher:
     def features(self, batch: Mapping[str, Any], request: FeatureRequest) -> TokenFeatures:
         """Features of ``batch["keys"]``, padded, in the cache's dtype.
 
+        A cache of all tokens answers requests for the visual or answer ones too.
+
         Answer logits are log-probabilities: of the whole vocabulary where the cache holds it, else the ``top_k`` largest in
         descending order, which is all that universal logit distillation over at most ``top_k`` ranks needs.
 
@@ -83,7 +90,7 @@ class CachedTeacher:
         """
         self._check(request)
         device = batch["input_ids"].device
-        rows = [self._read(key, request, device) for key in batch["keys"]]
+        rows = [self._covered(self._read(key, request, device), request) for key in batch["keys"]]
         hidden, mask = _pad([row[f"hidden.{request.layer}"] for row in rows])
         answer_ids, answer_mask = _pad([row["answer_ids"].long() for row in rows], IGNORE)
         answer_index, _ = _pad([row["answer_index"].long() for row in rows], -1)
@@ -113,6 +120,7 @@ class CachedTeacher:
             answer_logsumexp=normaliser,
             answer_ids=answer_ids,
             answer_mask=answer_mask,
+            answer_hidden=_pad([row["answer_hidden"] for row in rows])[0] if "answer_hidden" in rows[0] else None,
             answer_index=answer_index,
             places=places,
         )
@@ -121,7 +129,7 @@ class CachedTeacher:
         layout = self.layout
         wrong = [
             (f"layer {request.layer}", request.layer in layout.layers, f"layers {list(layout.layers)}"),
-            (f"tokens={request.tokens!r}", request.tokens == layout.tokens, f"tokens={layout.tokens!r}"),
+            (f"tokens={request.tokens!r}", layout.tokens in (request.tokens, "all"), f"tokens={layout.tokens!r}"),
             ("visual tokens", layout.visual or not request.visual, "none"),
             (
                 f"visual_pool={request.visual_pool}",
@@ -134,6 +142,7 @@ class CachedTeacher:
                 request.weights in ("uniform", layout.weights),
                 f"weights={layout.weights!r}",
             ),
+            ("embeddings of answers", not request.embeddings, "none; run the teacher itself"),
             ("answer logits", layout.top_k > 0 or not request.logits, "none (top_k=0)"),
         ]
         for wanted, fits, held in wrong:
@@ -149,11 +158,12 @@ class CachedTeacher:
             )
         name, digest = self._place[key]
         names = [f"hidden.{request.layer}", "answer_ids", "answer_index"]
+        names += ["places"] if request.places or request.tokens != self.layout.tokens else []
         names += ["visual"] if request.visual else []
         names += ["visual_positions"] if request.positions else []
-        names += ["places"] if request.places else []
         names += ["visual_weights", "visual_map"] if request.weights != "uniform" else []
-        names += ["top_log_probs", "top_ids"] if request.logits else []
+        names += ["top_log_probs"] if request.logits else []
+        names += ["top_ids"] if request.logits and self.exact_ranks is None else []
         check = self.verify and key not in self._verified
         shard = self._shard(name)
         try:
@@ -165,6 +175,21 @@ class CachedTeacher:
                 raise damaged_shard(self.folder / name, f"the SHA-256 of example {key} differs")
             self._verified.add(key)
         return {n: tensors[n].to(device) for n in names}
+
+    def _covered(self, row: dict[str, Tensor], request: FeatureRequest) -> dict[str, Tensor]:
+        """The example with the states of the tokens that are asked for, and those of its answers where they are there."""
+        if self.layout.tokens == "visual":
+            return row
+        name, index = f"hidden.{request.layer}", row["answer_index"].long()
+        row["answer_hidden"] = row[name][index]
+        if request.tokens == self.layout.tokens:
+            return row
+        if request.tokens == "answer":
+            kept, row["answer_index"] = index, torch.arange(len(index), device=index.device)
+        else:
+            kept, row["answer_index"] = (row["places"][:, 0] == IMAGE_TURN).nonzero()[:, 0], torch.full_like(index, -1)
+        row[name], row["places"] = row[name][kept], row["places"][kept]
+        return row
 
     def _shard(self, name: str) -> Any:
         """An open, memory-mapped shard."""

@@ -90,7 +90,12 @@ class Criterion(nn.Module):
     @property
     def needs_lm_head(self) -> bool:
         """Whether ``forward`` needs the student's ``lm_head``."""
-        return self.evl_ecg.needs_lm_head
+        return self.evl_ecg.needs_lm_head or self.rivals.needs_embeddings
+
+    @property
+    def needs_embeddings(self) -> bool:
+        """Whether any term reads the embeddings of answer tokens, and ``forward`` needs the ``teacher_lm_head``."""
+        return self.rivals.needs_embeddings
 
     def forward(
         self,
@@ -98,12 +103,16 @@ class Criterion(nn.Module):
         teacher: TokenFeatures | None,
         ce: Tensor,
         *,
+        lm_head: nn.Module | Tensor | None = None,
+        teacher_lm_head: nn.Module | Tensor | None = None,
         answer_groups: AnswerGroups | None = None,
         **options: Any,
     ) -> dict[str, Tensor]:
-        """The weighted terms; their sum is the loss. Arguments are those of `EVLECGLoss.forward`."""
-        terms = self.evl_ecg(student, teacher, ce, answer_groups=answer_groups, **options)
-        return terms | self.rivals(student, teacher, answer_groups=answer_groups)
+        """The weighted terms; their sum is the loss. Arguments are those of `EVLECGLoss.forward` and `RivalLoss.forward`."""
+        terms = self.evl_ecg(student, teacher, ce, lm_head=lm_head, answer_groups=answer_groups, **options)
+        return terms | self.rivals(
+            student, teacher, answer_groups=answer_groups, lm_head=lm_head, teacher_lm_head=teacher_lm_head
+        )
 
 
 def build_criterion(
@@ -135,6 +144,11 @@ def build_criterion(
         )
     if criterion.needs_teacher and teacher is None:
         raise ValueError("terms with positive weight need a teacher; give one, or set alpha=0 for answers alone.")
+    if criterion.needs_embeddings and teacher is not None and teacher.lm_head is None:
+        raise ValueError(
+            f"lambda_dskd={args.lambda_dskd}, but a cache holds neither the teacher's embeddings nor its LM head; train without "
+            "the cache."
+        )
     if criterion.rivals.needs_logits and teacher is not None and teacher.exact_ranks is not None:
         raise ValueError(
             f"lambda_kl={args.lambda_kl}, but the teacher's cache holds the {teacher.exact_ranks} largest answer "
@@ -195,6 +209,7 @@ def student_request(criterion: Criterion, args: EVLECGConfig, *, several_process
         boxes=weighted,
         logits=criterion.needs_logits or criterion.weights["ce"] > 0 or several_processes,
         positions=criterion.needs_visual and args.ot_position_weight > 0,
+        embeddings=criterion.needs_embeddings,
     )
 
 
@@ -209,6 +224,7 @@ def teacher_request(criterion: Criterion, args: EVLECGConfig) -> FeatureRequest:
         logits=criterion.needs_logits,
         visual_pool=args.teacher_visual_pool,
         positions=criterion.needs_visual and args.ot_position_weight > 0,
+        embeddings=criterion.needs_embeddings,
     )
 
 

@@ -30,6 +30,10 @@ class TeacherSignal(Protocol):
     def exact_ranks(self) -> int | None:
         """How many of the largest answer probabilities are exact; None: all."""
 
+    @property
+    def lm_head(self) -> nn.Module | None:
+        """What makes logits of the last hidden states; None where only features are known."""
+
     def features(self, batch: Mapping[str, Any], request: FeatureRequest) -> TokenFeatures:
         """Features without gradient, on the device of ``batch["input_ids"]``."""
 
@@ -69,6 +73,11 @@ class OnlineTeacher:
     def exact_ranks(self) -> int | None:
         """None: every answer probability is exact."""
         return None
+
+    @property
+    def lm_head(self) -> nn.Module | None:
+        """The model's LM head."""
+        return base_model(self.model).get_output_embeddings()
 
     def features(self, batch: Mapping[str, Any], request: FeatureRequest) -> TokenFeatures:
         """Run the teacher on ``batch["teacher"]``, in the dtype of its weights.

@@ -168,8 +168,9 @@ class EVLECGTrainer(WholeCheckpointTrainer):
             smoothing = self.args.label_smoothing_factor
             ce = answer_cross_entropy(student, total[0].clamp(min=1), label_smoothing=smoothing)
         head = base_model(self.student).get_output_embeddings() if self.criterion.needs_lm_head else None
+        taught = self.teacher.lm_head if self.criterion.needs_embeddings and self.teacher is not None else None
         groups = answer_groups(inputs["groups"], teacher) if "groups" in inputs else None
-        terms = self.criterion(student, teacher, ce, lm_head=head, answer_groups=groups)
+        terms = self.criterion(student, teacher, ce, lm_head=head, teacher_lm_head=taught, answer_groups=groups)
         share = count[1] / total[1]  # ce is divided by the step's answer tokens already
         terms = {name: term * processes * (1.0 if name == "ce" else share) for name, term in terms.items()}
         loss = torch.stack(list(terms.values())).sum()

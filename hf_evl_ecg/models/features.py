@@ -52,6 +52,7 @@ class FeatureRequest:
             model can be read for it; needs ``visual``, unpooled.
         weights: Where weights of the visual tokens, and their map of the image, come from; needs ``visual``. ``"uniform"``: none;
             ``"ink"``: the traces of a drawn page; ``"teacher_contrast"``: distance of a token from the page's mean token.
+        embeddings: Read the input embeddings of the answer tokens and of those before them.
     """
 
     tokens: TokenScope = "all"
@@ -63,6 +64,7 @@ class FeatureRequest:
     places: bool = False
     boxes: bool = False
     weights: WeightSource = "uniform"
+    embeddings: bool = False
 
     def __post_init__(self) -> None:
         check_choice("weights", self.weights, WEIGHT_SOURCES)
@@ -148,6 +150,13 @@ def extract_layers(
             raise ValueError("places=None: they are asked for; give the batch's own (EVLECGCollator makes them).")
         covered, mask, _ = _scope(places, inputs, image_mask, positions, answer_mask, request.tokens)
         covered = covered.masked_fill(~mask.unsqueeze(2), PADDING_PLACE)
+    read: Tensor | None = None
+    target: Tensor | None = None
+    if request.embeddings:
+        embed = base_model(model).get_input_embeddings()
+        read = take_tokens(taps["input"], positions, answer_mask).detach()
+        with torch.no_grad():
+            target = embed(answer_ids.masked_fill(~answer_mask, 0)).masked_fill(~answer_mask.unsqueeze(2), 0)
     features = {}
     for layer in layers:
         states = _layer(output.hidden_states, layer) if inner else taps["input" if layer == 0 else "output"]
@@ -161,6 +170,8 @@ def extract_layers(
             answer_ids=answer_ids,
             answer_mask=answer_mask,
             answer_index=index,
+            answer_read=read,
+            answer_wanted=target,
             places=covered,
         )
     return features

@@ -1,5 +1,6 @@
 from .cka import cka_loss
 from .divergence import VocabularyMismatchError, divergence_loss
+from .dskd import dskd_terms
 from .hungarian import affinity_loss, hungarian_loss
 from .loss import RivalLoss
 from .pooled import pooled_mse_loss
@@ -13,6 +14,7 @@ __all__ = [
     "affinity_loss",
     "cka_loss",
     "divergence_loss",
+    "dskd_terms",
     "hungarian_loss",
     "pooled_mse_loss",
     "rkd_angle_loss",

@@ -35,6 +35,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "sft": {"alpha": 0.0},  # answers alone
     "kl": {**_ALONE, "lambda_kl": 1.0, "kl_divergence": "forward"},  # arXiv 1503.02531
     "uld": {**_ALONE, "lambda_uld": 1.5},  # arXiv 2402.12030, its weight
+    "dskd": {**_ALONE, **_ANSWER, "lambda_dskd": 1.0, "dskd_temperature": 2.0},  # arXiv 2406.17328, its scripts
     "rkd": {**_ALONE, **_ANSWER, "lambda_rkd_distance": 25.0, "lambda_rkd_angle": 50.0},  # arXiv 1904.05068
     "cka": {**_ALONE, **_ANSWER, "lambda_cka": 1.0},  # arXiv 1905.00414
     "em_kd": {**_ALONE, "hidden_tokens": "visual", "lambda_em_kd": 1.0},  # arXiv 2511.21106

@@ -20,13 +20,14 @@ TERMS = {
     "sft": set(),
     "kl": {"kl"},
     "uld": {"uld"},
+    "dskd": {"dskd_t2s_ce", "dskd_t2s", "dskd_s2t"},
     "rkd": {"rkd_distance", "rkd_angle"},
     "cka": {"cka"},
     "em_kd": {"em_kd"},
     "feature_mse": {"feature_mse"},
 }
 ALL = set().union(*TERMS.values())
-OWNING = ("evl_ecg", "em_kd", "feature_mse")  # methods with parameters beside the student
+OWNING = ("evl_ecg", "dskd", "em_kd", "feature_mse")  # methods with parameters beside the student
 
 
 @pytest.fixture
@@ -95,7 +96,8 @@ def test_a_method_alone_brings_its_terms_down(build, method):
     trainer = build(method, max_steps=15, alpha=PRESETS[method]["alpha"] and 0.9)
     trainer.train()
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
-    for name in TERMS[method] or {"ce"}:
+    # what the teacher's states name rightly starts to count only while the projectors learn
+    for name in TERMS[method] - {"dskd_t2s"} or {"ce"}:
         assert history[-1][name] < 0.9 * history[0][name], name
 
 
@@ -154,6 +156,9 @@ def cached(tiny_vlm, ecg_examples, tmp_path):
         ("rkd", {"tokens": "answer"}),
         ("cka", {"tokens": "answer"}),
         ("feature_mse", {"tokens": "answer"}),
+        ("feature_mse", {"tokens": "all"}),
+        ("em_kd", {"tokens": "all"}),
+        ("evl_ecg", {"tokens": "all", "positions": True}),
         ("kl", {"top_k": 10_000, "tokens": "all"}),
     ],
 )
@@ -173,6 +178,12 @@ def test_a_cache_with_the_largest_probabilities_alone_is_refused(build, cached, 
     teacher = cached(OnlineTeacher(tiny_vlm("idefics3").load()), tiny_vlm("idefics3").processor, top_k=8)
     with pytest.raises(ValueError, match="holds the 8 largest answer probabilities; cache every one"):
         build("kl", teacher=teacher)
+
+
+def test_a_cache_cannot_stand_in_for_the_embeddings_and_the_head_of_dskd(build, cached, tiny_vlm):
+    teacher = cached(OnlineTeacher(tiny_vlm("llava_next").load()), tiny_vlm("llava_next").processor, top_k=8)
+    with pytest.raises(ValueError, match="but a cache holds neither"):
+        build("dskd", teacher=teacher)
 
 
 def test_two_vocabularies_are_refused_before_the_first_step(build, tiny_vlm):
@@ -197,6 +208,8 @@ CHANGED = {  # option: another value, and what else has to be set for it to matt
     "lambda_em_kd": (1.0, {"hidden_tokens": "visual"}),
     "lambda_feature_mse": (1.0, {}),
     "lambda_kl": (1.0, {}),
+    "lambda_dskd": (1.0, {}),
+    "dskd_temperature": (4.0, {"lambda_dskd": 1.0}),
     "kl_divergence": ("reverse", {"lambda_kl": 1.0}),
     "kl_beta": (0.1, {"lambda_kl": 1.0, "kl_divergence": "jsd"}),
     "kl_temperature": (3.0, {"lambda_kl": 1.0}),

@@ -109,6 +109,18 @@ def test_cached_features_are_the_online_ones(tmp_path, teacher, collator, ecg_ex
     assert online.visual_mask.sum(1).tolist() == [14 if pool == 1 else 5] * 3
 
 
+@pytest.mark.parametrize("tokens", ["answer", "visual"])
+def test_a_cache_of_all_tokens_serves_every_scope(tmp_path, teacher, collator, ecg_examples, tokens):
+    write(tmp_path, teacher, collator, ecg_examples)
+    batch = collator([ecg_examples[i] for i in (4, 0, 5)])
+    request = FeatureRequest(tokens=tokens, places=True)
+    cached, online = CachedTeacher(tmp_path, expected={}).features(batch, request), teacher.features(batch, request)
+    assert_same(cached, online, rtol=1e-4, atol=1e-5)
+    assert cached.mask.tolist() == online.mask.tolist()
+    assert torch.equal(cached.places, online.places)
+    torch.testing.assert_close(cached.answer_hidden, online.answer_hidden, rtol=1e-4, atol=1e-5)
+
+
 def test_left_padding_is_cached_without_padding(tmp_path, tiny_vlm, teacher, collator, ecg_examples):
     left = EVLECGCollator(collator.student_processor, collator.teacher_processor, padding_side="left")
     write(tmp_path, teacher, left, ecg_examples)
@@ -273,19 +285,22 @@ def test_a_cache_of_something_else_is_refused(tmp_path, teacher, collator, ecg_e
         CachedTeacher(tmp_path / "old", expected={})
     for request, text in (
         (FeatureRequest(layer=1), r"layer 1 wanted.*holds layers \[-1\]"),
-        (FeatureRequest(tokens="visual"), "tokens='visual' wanted.*'all'"),
+        (FeatureRequest(embeddings=True), "embeddings of answers wanted.*run the teacher itself"),
         (FeatureRequest(positions=True), "visual positions wanted"),
         (FeatureRequest(visual_pool=2), "visual_pool=2 wanted.*visual_pool=1"),
     ):
         with pytest.raises(CacheMismatchError, match=text):
             cached.features(batch, request)
     (tmp_path / "b").mkdir()
-    write(tmp_path / "b", teacher, collator, ecg_examples[:1], CacheLayout(visual=False, top_k=0))
+    write(tmp_path / "b", teacher, collator, ecg_examples[:1], CacheLayout(visual=False, top_k=0, tokens="answer"))
     bare = CachedTeacher(tmp_path / "b", expected={})
     with pytest.raises(CacheMismatchError, match="visual tokens wanted"):
-        bare.features(collator(ecg_examples[:1]), EVERYTHING)
+        bare.features(collator(ecg_examples[:1]), FeatureRequest(tokens="answer"))
     with pytest.raises(CacheMismatchError, match="answer logits wanted"):
-        bare.features(collator(ecg_examples[:1]), FeatureRequest(visual=False))
+        bare.features(collator(ecg_examples[:1]), FeatureRequest(tokens="answer", visual=False))
+    for tokens in ("all", "visual"):
+        with pytest.raises(CacheMismatchError, match=f"tokens='{tokens}' wanted.*'answer'"):
+            bare.features(collator(ecg_examples[:1]), FeatureRequest(tokens=tokens, visual=False, logits=False))
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])

@@ -37,6 +37,22 @@ def test_cross_entropy_and_logits_are_the_models_own(case, make_inputs):
     assert features.answer_index[1, 2:].eq(-1).all()
 
 
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_embeddings_of_answers_and_of_what_is_read_before_them(case, make_inputs, side):
+    name, model = case
+    inputs, labels = make_inputs(name, model, side=side, extra_padding=2)
+    features = extract_features(model, inputs, labels, FeatureRequest(embeddings=True))
+    table = model.get_input_embeddings()
+    for i in range(2):
+        at = (labels[i] != -100).nonzero().flatten()
+        torch.testing.assert_close(features.answer_read[i, : len(at)], table(inputs["input_ids"][i, at - 1]).detach())
+        torch.testing.assert_close(features.answer_wanted[i, : len(at)], table(labels[i, at]).detach())
+    for found in (features.answer_read, features.answer_wanted):
+        assert not found.requires_grad
+        assert (found[~features.answer_mask] == 0).all()
+    assert extract_features(model, inputs, labels).answer_read is None
+
+
 def test_older_hosts_that_keep_positions_for_the_whole_batch(case, make_inputs, monkeypatch):
     name, model = case
     inputs, labels = make_inputs(name, model)

@@ -18,6 +18,7 @@ from hf_evl_ecg.rivals import (
     rkd_distance_loss,
 )
 from hf_evl_ecg.rivals.answer_states import paired_answer_states
+from hf_evl_ecg.rivals.dskd import answer_side, dskd_terms
 from hf_evl_ecg.rivals.hungarian import match_tokens
 from hf_evl_ecg.rivals.pooled import pool_states
 from hf_evl_ecg.tokens import AnswerGroups
@@ -133,6 +134,30 @@ def test_weights_and_options_out_of_range_are_refused(name):
             RivalLoss(D_S, D_T, **{f"lambda_{name}": weight})
 
 
+def test_dskd_is_weighted_and_needs_embeddings_and_heads(pair):
+    teacher, student = pair()
+    gen = torch.Generator().manual_seed(7)
+    taught, learner = embedded(teacher), embedded(student)
+    heads = {"lm_head": torch.randn(V, D_S, generator=gen), "teacher_lm_head": torch.randn(V, D_T, generator=gen)}
+    loss, double = make("dskd", alpha=1.0), make("dskd", alpha=1.0, dskd_temperature=1.0)
+    assert loss.needs_embeddings
+    assert loss.needs_logits
+    assert not make("cka").needs_embeddings
+    terms = loss(learner, taught, **heads)
+    sides = answer_side(taught, "teacher"), answer_side(learner, "student")
+    expected = dskd_terms(*sides, loss.projectors["dskd"], *heads.values())
+    assert list(terms) == [f"dskd_{name}" for name in expected]
+    for name, value in expected.items():
+        torch.testing.assert_close(terms[f"dskd_{name}"], value)
+    assert double(learner, taught, **heads)["dskd_s2t"] != terms["dskd_s2t"]
+    half = make("dskd", alpha=0.5)(learner, taught, **heads)
+    torch.testing.assert_close(half["dskd_s2t"], terms["dskd_s2t"] / 2)
+    with pytest.raises(ValueError, match="needs lm_head and teacher_lm_head"):
+        loss(learner, taught)
+    with pytest.raises(ValueError, match="of the student; or set lambda_dskd=0"):
+        loss(student, taught, **heads)
+
+
 def test_options_reach_the_divergence(pair):
     teacher, student = pair()
     plain = make("kl")(student, teacher)["kl"]
@@ -180,6 +205,13 @@ def _answers(features):
     return mask
 
 
+def embedded(features):
+    """The same features with embeddings of the answers."""
+    shape = (*features.answer_mask.shape, features.hidden.shape[2])
+    gen = torch.Generator().manual_seed(7)
+    return replace(features, **{n: torch.randn(shape, generator=gen) for n in ("answer_read", "answer_wanted")})
+
+
 class CountedOperations(TorchDispatchMode):
     """Number of tensor operations inside the context."""
 
@@ -192,7 +224,7 @@ class CountedOperations(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("name", [*(name for name in TERMS if name != "em_kd"), "uld"])
+@pytest.mark.parametrize("name", [*(name for name in TERMS if name != "em_kd"), "dskd", "uld"])
 def test_no_term_loops_over_samples(name, make_features):
     """TRL's GOLD compares answers sample by sample, a dozen kernels each; here a batch costs the operations of a sample.
 
@@ -203,11 +235,15 @@ def test_no_term_loops_over_samples(name, make_features):
         teacher = make_features(D_T, V, (8,) * batch, (3,) * batch, seed=1)
         student = make_features(D_S, V, (7,) * batch, (3,) * batch, seed=2)
         loss = None if name == "uld" else make(name)
+        heads = {}
+        if name == "dskd":
+            teacher, student = embedded(teacher), embedded(student)
+            heads = {"lm_head": torch.randn(V, D_S), "teacher_lm_head": torch.randn(V, D_T)}
         logits = teacher.answer_logits, student.answer_logits, teacher.answer_mask, student.answer_mask
         with CountedOperations() as counted:
             if loss is None:
                 uld_loss(*logits)
             else:
-                loss(student, teacher)
+                loss(student, teacher, **heads)
         counts.append(counted.count)
     assert counts[0] == counts[1] > 5
