@@ -7,17 +7,32 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
+
 from hf_evl_ecg.chat.examples import example_key
 from hf_evl_ecg.data.questions import load_questions
 from hf_evl_ecg.inference.answer_file import read_answers
+from hf_evl_ecg.qa.grading import candidate_answers
 from hf_evl_ecg.qa.groups import Answer
 from hf_evl_ecg.scores.archive import pack_answers, pack_questions
 from hf_evl_ecg.scores.models import score_by_source
 
-__all__ = ["Run", "pack_runs", "read_run", "score_runs"]
+__all__ = ["Run", "asked_questions", "pack_runs", "read_run", "score_runs"]
 
 Run = tuple[str, int | None, list[Answer]]
 """Method, training seed, and an answer for each question."""
+
+
+def asked_questions(folder: str, split: str) -> Dataset:
+    """What the models of a study are asked: questions whose answers have likelihoods; yes/no about real records only.
+
+    Simulated records are many, so that their intervals are narrow, and in yes/no questions a model's listening would outweigh what it sees.
+    """
+    return load_questions(folder, split).filter(
+        lambda item: (
+            bool(candidate_answers(item)) and not (item["source"] == "simulated" and item["format"] == "closed")
+        )
+    )
 
 
 def read_run(path: str | Path, items: Sequence[Mapping[str, Any]]) -> list[Answer]:
@@ -48,7 +63,7 @@ def pack_runs(
     Returns:
         The questions, and the runs as they are kept.
     """
-    items = list(load_questions(questions, split))
+    items = list(asked_questions(questions, split))
     pack_questions(archive, items)
     runs: list[Run] = []
     for name, (method, seed, _) in models.items():

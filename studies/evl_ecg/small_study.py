@@ -25,14 +25,19 @@ from typing import Any
 
 import general_start
 import small_models
+import small_results
 import vision_pretraining
 
-from hf_evl_ecg.commands import evaluate, prepare, study
+from hf_evl_ecg.commands import prepare, study
 from hf_evl_ecg.commands.options import ImageOptions
 from hf_evl_ecg.commands.parser import parse_arguments
 from hf_evl_ecg.commands.study import Student, Study, StudyArguments
+from hf_evl_ecg.inference.evaluation import answer_items
+from hf_evl_ecg.models.loading import load_model
+from hf_evl_ecg.scores.report import write_report
 
 SPLITS = ("validation", "test")
+SCORED = ("n_bootstrap", "min_per_class")  # options of evaluate that concern scores; the others, answers
 SMOKE: dict[str, dict[str, Any]] = {
     **study.SMOKE,
     "general": {"tower_steps": 1, "stages": ["1:1"], "eval_pages": 8},
@@ -89,19 +94,38 @@ class SmallStudy(Study):
                 method = f"{student.method}-{budget}"
                 yield replace(student, name=f"{method}_{student.seed}", method=method, options=options)
 
+    def train_teacher(self) -> None:
+        """The teacher, its answers, and what it says about the training questions."""
+        super().train_teacher()
+        if self.budgets():
+            self.ask("teacher")
+
     def train_student(self, student: Student) -> None:
         """Train one student and ask it, unless another process does."""
         super().train_student(student)
         if self.budgets() and (self.output / student.name / "done.json").is_file():
-            self.ask({student.name: (student.method, student.seed, self.path(student.name))})
+            self.ask(student.name)
 
-    def ask(self, models: Mapping[str, tuple[str, int | None, str]]) -> None:
-        """Let models answer the questions of validation and test; their answers stay in files beside them."""
-        options = dict(self.config.get("evaluate") or {})
+    def ask(self, name: str) -> None:
+        """Let a model answer the questions of validation and test; its answers stay in files in the study's folder."""
+        options = {k: v for k, v in (self.config.get("evaluate") or {}).items() if k not in SCORED}
+        model, processor = load_model(self.path(name))
+        draw = ImageOptions(**self.images).renderer()
         for split in SPLITS:
-            evaluate.score_models(
-                models, ImageOptions(**self.images), self.output, data=self.path("questions"), split=split, **options
-            )
+            path = self.output / f"answers_{name}_{split}.jsonl"
+            questions = small_results.asked_questions(self.path("questions"), split)
+            answer_items(model.eval(), processor, questions, load_image=draw, path=path, **options)
+
+    def evaluate(self) -> list[dict[str, Any]]:
+        """Score teacher and students on the test questions; with budgets, from packed answers, which are kept beside the results."""
+        if not self.budgets():
+            return super().evaluate()
+        name, options = self.config["study"], dict(self.config.get("evaluate") or {})
+        models, questions = self.models(), self.path("questions")
+        items, runs = small_results.pack_runs(self.output / f"{name}_answers", questions, "test", models, self.output)
+        rows = small_results.score_runs(items, runs, **{k: v for k, v in options.items() if k in SCORED})
+        print(write_report(self.output, name, self._described(), rows))
+        return rows
 
     def _started(self, kind: str) -> str:
         name = f"{kind}_init"

@@ -1,6 +1,8 @@
 """studies/evl_ecg: small models, vision pre-training, whole studies, the demonstration, a section of a page."""
 
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from transformers import AutoModelForImageTextToText
 from hf_evl_ecg.commands import cache, distil, prepare, teach
 from hf_evl_ecg.commands.options import ImageOptions
 from hf_evl_ecg.commands.study import shrink
+from hf_evl_ecg.files import Stage
 from hf_evl_ecg.results import read_results, write_results
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -122,16 +125,43 @@ def test_study_files_hold_valid_options(name, tmp_path, monkeypatch):
     """Every stage's options are parsed, and none of the work is done."""
     parsed: list = []
     config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
-    stages = (prepare, teach, cache, distil, study_module("small_models"), study_module("vision_pretraining"))
-    for verb in stages:
+    small_study, asked = study_module("small_study"), []
+    stages = (prepare, teach, cache, distil, small_study.general_start, small_study.small_models)
+    for verb in (*stages, small_study.vision_pretraining):
         monkeypatch.setattr(verb, "main", lambda *given: parsed.append(given))
-    kind, other = study_module("small_study").SmallStudy, {"methods": {"sft": {"sft_only": True}}, "seeds": [0, 1]}
-    other["methods"]["other"] = {"sft_only": True, "seeds": [7]}
+    monkeypatch.setattr(small_study.SmallStudy, "ask", lambda self, model: asked.append(model))
+    kind, other = small_study.SmallStudy, {"methods": {"sft": {"method": "sft"}}, "seeds": [0, 1]}
+    other["methods"]["other"] = {"method": "sft", "seeds": [7]}
     for settings, output in ((config, tmp_path / "one"), ({**config, **other}, tmp_path / "other")):
         whole = kind(settings, output, str(tmp_path))
         whole.prepare(), whole.train_teacher(), whole.train_students()
     one, again = (sorted(path.parent.name for path in (tmp_path / o).glob("*/done.json")) for o in ("one", "other"))
     assert len(parsed) == len(one) + len(again)
-    assert {"questions", "teacher_init", "student_init", "teacher_vision", "teacher", "cache", "sft_0"} <= set(one)
-    assert ("student_vision" in one) == (name == "ecg_small")
-    assert [folder for folder in again if folder[-1].isdigit()] == ["other_7", "sft_0", "sft_1"]
+    budgets = [f"-{budget}" for budget in config.get("budgets", {})] or [""]
+    assert {"questions", "teacher_init", "student_init", "teacher_vision", "teacher"} <= set(one)
+    assert {f"sft{budget}_0" for budget in budgets} <= set(one)
+    assert {f"{stage}{budget.replace('-', '_')}" for budget in budgets for stage in ("cache", "questions")} <= set(one)
+    assert {"student_general", "teacher_general"} <= set(one) or "general" not in config
+    students = [folder for folder in again if folder[-1].isdigit()]
+    assert students == sorted(
+        f"{run}{budget}_{seed}" for budget in budgets for run, seed in (("other", 7), ("sft", 0), ("sft", 1))
+    )
+    assert set(asked) == ({"teacher", *students, *(f for f in one if f[-1].isdigit())} if budgets != [""] else set())
+
+
+def test_processes_share_a_study(tmp_path):
+    """Who finds a stage begun by another process goes on with the next, and a killed one's is free again."""
+    ready, done = tmp_path / "ready", []
+    text = "import sys, time, pathlib; from hf_evl_ecg.files import Stage; "
+    text += f"Stage(pathlib.Path({str(tmp_path / 'a')!r}), {{}}).run(lambda: (pathlib.Path({str(ready)!r}).touch(), time.sleep(60)))"
+    other = subprocess.Popen([sys.executable, "-c", text])
+    while not ready.exists():
+        assert other.poll() is None
+        time.sleep(0.05)
+    stage = Stage(tmp_path / "a", {})
+    stage.run(lambda: done.append("too early"), wait=False)
+    other.kill(), other.wait()
+    assert done == []
+    stage.run(lambda: done.append("a"), wait=False)
+    stage.run(lambda: done.append("again"))
+    assert done == ["a"]
