@@ -15,6 +15,8 @@ __all__ = ["EVLECGConfig"]
 
 _CHOICES = {
     "mhca_mode": ("paper", "anchored"),
+    "attention": ("all", "turn", "aligned"),
+    "match": ("raw", "normalised"),
     "ot_backend": ("torch", "pot"),
     "uld_merge": ("first", "mean"),
     "kl_divergence": ("forward", "reverse", "jsd"),

@@ -64,6 +64,9 @@ class EVLECGLoss(nn.Module):
         mhca_mode: ``"paper"`` or ``"anchored"``.
         mhca_num_heads: Heads of the aligner.
         mhca_channel_mean: Mean (default) or literal sum over channels in the alignment term.
+        attention: What a student token may attend to: ``"all"``, ``"turn"`` or ``"aligned"``
+            (`hf_evl_ecg.tokens.visible_tokens`); one that may attend to nothing has no part in ``mhca`` and ``relation``.
+        match: ``"raw"`` or ``"normalised"`` states in the alignment term; relations know no scale in either.
         ot_epsilon: Entropic regularisation on the mean-normalised transport cost.
         ot_max_iter: Sinkhorn iterations.
         ot_tol: Marginal error at which a sample's Sinkhorn stops.
@@ -102,6 +105,8 @@ class EVLECGLoss(nn.Module):
         mhca_mode: str = "paper",
         mhca_num_heads: int = 8,
         mhca_channel_mean: bool = True,
+        attention: str = "all",
+        match: str = "raw",
         ot_epsilon: float = 0.05,
         ot_max_iter: int = 50,
         ot_tol: float = 0.0,
@@ -123,7 +128,7 @@ class EVLECGLoss(nn.Module):
         }
         _check_weights(alpha, weights, mhca_mode)
         self.mhca_mode = mhca_mode
-        self._match_hidden = partial(alignment_loss, channel_mean=mhca_channel_mean)
+        self._match_hidden = partial(alignment_loss, channel_mean=mhca_channel_mean, match=match)
         self._match_visual = partial(
             ot_matching_loss,
             epsilon=ot_epsilon,
@@ -137,7 +142,7 @@ class EVLECGLoss(nn.Module):
         self.weights = {name.removeprefix("lambda_"): alpha * weight for name, weight in weights.items()}
         self.weights["ce"] = 1 - alpha
         aligned = self.weights["mhca"] > 0 or self.weights["relation"] > 0
-        self.aligner = CrossAttentionAligner(student_dim, teacher_dim, mhca_num_heads) if aligned else None
+        self.aligner = CrossAttentionAligner(student_dim, teacher_dim, mhca_num_heads, attention) if aligned else None
         self.projector = StudentToTeacherProjector(student_dim, teacher_dim) if self.weights["ot"] > 0 else None
         self.monitors: dict[str, Tensor] = {}
 
@@ -150,6 +155,11 @@ class EVLECGLoss(nn.Module):
     def needs_hidden(self) -> bool:
         """Whether any term reads ``hidden`` of student and teacher."""
         return self.aligner is not None
+
+    @property
+    def needs_places(self) -> bool:
+        """Whether any term reads ``places`` of student and teacher."""
+        return self.aligner is not None and self.aligner.attention != "all"
 
     @property
     def needs_visual(self) -> bool:
@@ -216,9 +226,10 @@ class EVLECGLoss(nn.Module):
         assert self.aligner is not None
         anchored = self.mhca_mode == "anchored"
         hidden = zero_padding(student.hidden, student.mask)
-        mask = student.mask & teacher.mask.any(1, keepdim=True)  # nothing to match in a sample without teacher tokens
+        seen = (teacher.mask, student.places, teacher.places)
+        mask = student.mask & self.aligner.has_target(*seen)
         # Anchored: the answers alone train the aligner (DSKD, arXiv 2406.17328), so it must not see the student move.
-        aligned = self.aligner(hidden.detach() if anchored else hidden, teacher.hidden.detach(), teacher.mask)
+        aligned = self.aligner(hidden.detach() if anchored else hidden, teacher.hidden.detach(), *seen)
         self.monitors = collapse_monitors(hidden, aligned, mask)
         terms = {}
         if self.weights["mhca"] > 0:

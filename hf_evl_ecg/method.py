@@ -32,6 +32,17 @@ class DistillationOptions:
     mhca_channel_mean: bool = field(
         default=True, metadata={"help": "Mean over channels in the alignment term; False: the paper's literal sum."}
     )
+    attention: str = field(
+        default="all",
+        metadata={
+            "help": "What of the teacher a student token may attend to: 'all' (the paper), 'turn': the image and its own "
+            "question and answer, 'aligned': of these, text that starts no later than its own."
+        },
+    )
+    match: str = field(
+        default="raw",
+        metadata={"help": "Alignment term on 'raw' states (the paper) or on 'normalised' ones, whatever their scale."},
+    )
     ot_epsilon: float = field(default=0.05, metadata={"help": "Entropic regularisation, on a mean-normalised cost."})
     ot_max_iter: int = field(default=50, metadata={"help": "Sinkhorn iterations."})
     ot_tol: float = field(

@@ -1,4 +1,4 @@
-"""Padded token sets, (B, T, D) with a mask (B, T): precision, padding, means, and moving the tokens that matter."""
+"""Padded token sets, (B, T, D) with a mask (B, T): precision, padding, means, variance, and moving the tokens that matter."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ __all__ = [
     "pool_tokens",
     "promote",
     "take_tokens",
+    "token_variance",
     "zero_padding",
 ]
 
@@ -157,3 +158,20 @@ def pool_tokens(states: Tensor, mask: Tensor, factor: int) -> tuple[Tensor, Tens
     weight = F.pad(mask, (0, rest)).view(batch, -1, factor, 1).to(states.dtype)
     count = weight.sum(2)
     return (runs * weight).sum(2) / count.clamp(min=1), count.squeeze(-1) > 0
+
+
+def token_variance(tokens: Tensor, mask: Tensor) -> Tensor:
+    """Variance over the tokens of a sample, a mean over channels and samples.
+
+    Args:
+        tokens: Finite at padding. Shape: (B, T, D).
+        mask: True at tokens. Shape: (B, T), bool.
+
+    Example:
+        >>> token_variance(torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([[True, True, False]]))
+        tensor(1.)
+    """
+    weights = mask.unsqueeze(2).to(tokens.dtype)
+    count = weights.sum(1, keepdim=True).clamp(min=1)
+    centred = (tokens - (tokens * weights).sum(1, keepdim=True) / count) * weights
+    return (centred.square().sum(1, keepdim=True) / count).mean()

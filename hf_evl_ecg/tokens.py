@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-__all__ = ["IGNORE", "IMAGE_TURN", "NO_TURN", "PADDING_PLACE", "AnswerGroups", "TokenFeatures"]
+__all__ = ["IGNORE", "IMAGE_TURN", "NO_TURN", "PADDING_PLACE", "AnswerGroups", "TokenFeatures", "visible_tokens"]
 
 IGNORE = -100  # the label that torch's cross-entropy and every transformers model leave out
 
@@ -79,3 +79,36 @@ class AnswerGroups:
 
     teacher: Tensor
     student: Tensor
+
+
+def visible_tokens(student_places: Tensor, teacher_places: Tensor, attention: str) -> Tensor:
+    """Which teacher tokens a student token may attend to, by where their texts start (`hf_evl_ecg.chat.places`).
+
+    ``"turn"``: the image, what comes before the first question, and the text of the token's own turn. Answers of other
+    turns would make the target nearly independent of the question. ``"aligned"``: of the own turn only text that starts no
+    later than the token's own, so that a state which predicts an answer is not shown the teacher's state of that answer. It
+    is the token's *own* text that counts, not the one it predicts. Tokens of no turn (image, system prompt) see those of no
+    turn. ``"all"`` needs no places: every covered teacher token.
+
+    Args:
+        student_places: Turn and byte of each student token. Shape: (B, L_s, 2).
+        teacher_places: Turn and byte of each teacher token; padding is seen by none. Shape: (B, L_t, 2).
+        attention: ``"turn"`` or ``"aligned"``.
+
+    Returns:
+        Shape: (B, L_s, L_t), bool.
+
+    Example:
+        >>> import torch
+        >>> places = torch.tensor([[[IMAGE_TURN, 0], [0, 0], [0, 4], [1, 0]]])
+        >>> visible_tokens(places, places, "aligned").int()
+        tensor([[[1, 0, 0, 0],
+                 [1, 1, 0, 0],
+                 [1, 1, 1, 0],
+                 [1, 0, 0, 1]]], dtype=torch.int32)
+    """
+    (own, byte), (turn, start) = student_places.unsqueeze(2).unbind(3), teacher_places.unsqueeze(1).unbind(3)
+    within = (turn == own) & (turn >= 0)
+    if attention == "aligned":
+        within &= start <= byte
+    return within | (turn == IMAGE_TURN) | (turn == NO_TURN)

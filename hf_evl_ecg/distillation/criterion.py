@@ -210,6 +210,7 @@ def student_request(criterion: Criterion, args: EVLECGConfig, *, several_process
         logits=criterion.needs_logits or criterion.weights["ce"] > 0 or several_processes,
         positions=criterion.needs_visual and args.ot_position_weight > 0,
         embeddings=criterion.needs_embeddings,
+        places=criterion.evl_ecg.needs_places,
     )
 
 
@@ -225,6 +226,7 @@ def teacher_request(criterion: Criterion, args: EVLECGConfig) -> FeatureRequest:
         visual_pool=args.teacher_visual_pool,
         positions=criterion.needs_visual and args.ot_position_weight > 0,
         embeddings=criterion.needs_embeddings,
+        places=criterion.evl_ecg.needs_places,
     )
 
 

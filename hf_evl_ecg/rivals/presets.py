@@ -29,6 +29,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "lambda_ot": 1.0,
         "lambda_relation": 1.0,
         "mhca_mode": "paper",
+        "attention": "all",
+        "match": "raw",
         "hidden_tokens": "all",
         "ot_position_weight": 0.0,
     },

@@ -574,6 +574,8 @@ CHANGED = {  # field: another value, and what else has to be set for it to matte
     "mhca_mode": ("anchored", {}),
     "mhca_num_heads": (8, {}),
     "mhca_channel_mean": (False, {}),
+    "attention": ("aligned", {}),
+    "match": ("normalised", {}),
     "ot_epsilon": (0.5, OT),
     "ot_max_iter": (1, OT),
     "ot_tol": (0.5, OT),
