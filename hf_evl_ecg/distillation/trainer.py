@@ -19,6 +19,7 @@ from hf_evl_ecg.models.native import base_model, image_token_id
 from hf_evl_ecg.models.visual_weights import share_weights
 
 from .checkpoints import WholeCheckpointTrainer
+from .collapse import CollapseWarning
 from .collation import answer_groups, build_collator, check_first_examples, check_image_tokens, refuse_collator_fields
 from .criterion import (
     CriterionCallback,
@@ -118,6 +119,7 @@ class EVLECGTrainer(WholeCheckpointTrainer):
         self._step_counts = torch.ones(2)
         self._meter = TermMeter(self.accelerator)
         self.add_callback(CriterionCallback(self.criterion, self.accelerator))
+        self.add_callback(CollapseWarning())
 
     @property
     def student(self) -> nn.Module:
