@@ -79,7 +79,8 @@ def encode_chats(
     batch["labels"] = _labels(batch["input_ids"], offsets, chats)
     marks = image_tokens(processor)
     is_image = torch.isin(batch["input_ids"], torch.tensor(list(marks.values())))
-    batch["places"] = token_places(chats, offsets, batch["attention_mask"], is_image, marks)
+    read = batch["input_ids"] == marks.get(_read_image_token(processor), -1)  # not the one that only marks it in a chat
+    batch["places"] = token_places(chats, offsets, batch["attention_mask"], read, marks)
     if images is not None:
         _check_image_tokens(is_image, batch["labels"], records, type(processor).__name__)
     keep = batch["attention_mask"].bool()
@@ -138,9 +139,14 @@ def image_tokens(processor: Any) -> dict[str, int]:
     """Tokens that stand for an image, and their ids: one, or with Gemma 3 that of a chat and that of the model's input."""
     own = processor.image_token
     written = getattr(processor, "boi_token", None) or own
-    read = getattr(processor.tokenizer, "image_token", None) or own
-    ids = {token: processor.tokenizer.convert_tokens_to_ids(token) for token in (own, written, read)}
+    tokens = (own, written, _read_image_token(processor))
+    ids = {token: processor.tokenizer.convert_tokens_to_ids(token) for token in tokens}
     return {token: number for token, number in ids.items() if number is not None}
+
+
+def _read_image_token(processor: Any) -> str:
+    """The token in whose place a model reads a feature of the image."""
+    return getattr(processor.tokenizer, "image_token", None) or processor.image_token
 
 
 def _check_placeholders(processor: Any, chats: Sequence[ChatText], records: Sequence[str]) -> None:
