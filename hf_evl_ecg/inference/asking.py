@@ -3,48 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from hf_evl_ecg.chat.collator import EVLECGCollator
-from hf_evl_ecg.chat.conversations import ExampleError
-from hf_evl_ecg.chat.examples import example_key
 from hf_evl_ecg.models.native import move_batch
 
-from .digests import DigestedImages
+from .after_image import ImageQuestion, scores_after_images
 from .generation import generate_answers
 from .likelihood import answer_token_ids, option_log_likelihoods
 
-__all__ = ["Asker", "EvaluationCollator"]
-
-
-@dataclass
-class EvaluationCollator:
-    """The collator, except that a batch without one good example is empty instead of an earlier one.
-
-    Attributes:
-        collator: It loads its images with ``images``.
-        images: What notes the digests of the pictures.
-    """
-
-    collator: EVLECGCollator
-    images: DigestedImages
-
-    def __call__(self, examples: list[Mapping[str, Any]]) -> dict[str, Any]:
-        """Collate questions; under ``"asked"`` how many there were, under ``"pictures"`` the digests by key."""
-        self.images.digests.clear()
-        try:
-            batch = self.collator(examples)
-        except ExampleError as error:
-            if self.collator.on_bad_example == "stop":
-                raise
-            return {"keys": [], "skipped": [str(error)], "asked": len(examples), "pictures": {}}
-        # The collator repeats an earlier example to keep training processes in step; here it would be answered twice.
-        if not {example_key(example) for example in examples} & set(batch["keys"]):
-            batch = {"keys": [], "skipped": batch["skipped"]}
-        return {**batch, "asked": len(examples), "pictures": dict(self.images.digests)}
+__all__ = ["Asker"]
 
 
 class Asker:
@@ -87,6 +56,31 @@ class Asker:
             sums = option_log_likelihoods(self.model, moved, options, self.processor.tokenizer.pad_token_id).tolist()
             scores = [tuple(row[: len(own)]) for row, own in zip(sums, candidates, strict=True)]
         return list(zip(texts, scores, strict=True))
+
+    def after_images(
+        self,
+        batch: Mapping[str, Any],
+        words: Sequence[tuple[int, Sequence[int]]],
+        candidates: Sequence[tuple[str, ...]],
+        rows: int,
+    ) -> list[tuple[float, ...]]:
+        """How likely the answers to questions are that share the images of a batch.
+
+        Args:
+            batch: From `EVLECGCollator`, one question about each image.
+            words: Row of each question's image, and the tokens that follow it up to the answer.
+            candidates: For each question the answers whose likelihood is wanted; may be none.
+            rows: Most questions or answers in one forward pass.
+
+        Returns:
+            Log-likelihoods of each question.
+        """
+        asked = [
+            ImageQuestion(image, tokens, [self._ids(text) for text in own])
+            for (image, tokens), own in zip(words, candidates, strict=True)
+        ]
+        moved, pad_id = move_batch(batch, self.model), self.processor.tokenizer.pad_token_id
+        return [tuple(scores) for scores in scores_after_images(self.model, moved, asked, pad_id, rows)]
 
     def _ids(self, text: str) -> list[int]:
         if text not in self._token_ids:

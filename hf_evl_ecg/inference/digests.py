@@ -10,7 +10,7 @@ from PIL import Image
 
 from hf_evl_ecg.chat.examples import example_key, record_name
 
-__all__ = ["DigestedImages", "FingerprintedImages", "changed_picture", "picture_digest"]
+__all__ = ["FingerprintedImages", "changed_picture", "picture_digest"]
 
 LoadImage = Callable[[Mapping[str, Any]], Image.Image]
 
@@ -21,27 +21,6 @@ class FingerprintedImages(Protocol):
 
     def fingerprint(self) -> str:
         """The same only where every picture is the same."""
-
-
-class DigestedImages:
-    """An image loader that notes the digest of each picture it gives.
-
-    Args:
-        load_image: Example → PIL image.
-
-    Attributes:
-        digests: `hf_evl_ecg.chat.examples.example_key` → `picture_digest`, of what was given since it was emptied.
-    """
-
-    def __init__(self, load_image: LoadImage) -> None:
-        self.load_image = load_image
-        self.digests: dict[str, str] = {}
-
-    def __call__(self, example: Mapping[str, Any]) -> Image.Image:
-        """The picture of an example."""
-        image = self.load_image(example)
-        self.digests[example_key(example)] = picture_digest(image)
-        return image
 
 
 def picture_digest(image: Image.Image) -> str:

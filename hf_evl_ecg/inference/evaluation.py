@@ -21,8 +21,9 @@ from hf_evl_ecg.qa.groups import Answer
 from hf_evl_ecg.qa.scoring import score_answers
 
 from .answer_file import AnswerFile, AnswerFileError
-from .asking import Asker, EvaluationCollator
-from .digests import DigestedImages, FingerprintedImages, changed_picture
+from .asking import Asker
+from .digests import FingerprintedImages, changed_picture
+from .pictures import OncePerPicture, PictureBatch, PictureCollator, gather_by_picture
 
 __all__ = ["Evaluation", "answer_items", "evaluate_model"]
 
@@ -124,7 +125,8 @@ def answer_items(
         model: Any native vision-language model, or a PEFT model around one, on the device it runs on.
         processor: Its processor.
         items: Questions; two that are equal are asked once.
-        load_image: Item → PIL image.
+        load_image: Item → PIL image, the same for all questions about one picture: those whose items differ in nothing but
+            question, answer and grading. It is drawn once for them and, for likelihoods, read once.
         path: A jsonl file that each answer is added to as it comes; answers that stand there already are not asked again. It is
             of one model, one way of drawing (``load_image.fingerprint()`` where there is one, and the pixels of some
             records) and one set of the options that follow up to ``max_length``.
@@ -133,7 +135,7 @@ def answer_items(
         max_new_tokens: Longest text.
         system_prompt: System message.
         max_length: Longest prompt with answer, in tokens.
-        batch_size: Questions at once.
+        batch_size: Pictures at once, and then questions about them, and then answers.
         num_workers: Processes that draw and preprocess images.
         on_bad_example: "skip" leaves a record out that cannot be read, counts and names it; "stop" raises.
         progress_bar: Show progress.
@@ -153,7 +155,7 @@ def answer_items(
     settings: dict[str, Any] = {"generate": generate, "likelihoods": likelihoods, "max_new_tokens": max_new_tokens}
     settings |= {"system_prompt": system_prompt, "max_length": max_length}
     store = _open_answers(path, settings, model, processor, by_key, load_image)
-    images = DigestedImages(load_image)
+    images = OncePerPicture(load_image, keep=batch_size)
     collator = EVLECGCollator(
         processor,
         load_image=images,
@@ -162,23 +164,16 @@ def answer_items(
         on_bad_example=on_bad_example,  # type: ignore[arg-type]
     )
     ask = Asker(model, processor, system_prompt, max_new_tokens if generate else None)
-    todo = [item for key, item in by_key.items() if key not in store.answers]
-    todo.sort(key=lambda item: len(candidate_answers(item)) if likelihoods else 0)
+    groups = gather_by_picture(item for key, item in by_key.items() if key not in store.answers)
+    collate = PictureCollator(collator, images, share=likelihoods, alone=generate, batch_size=batch_size)
     skipped: list[str] = []
-    collate = EvaluationCollator(collator, images)
-    loader: DataLoader = DataLoader(todo, batch_size, collate_fn=collate, num_workers=num_workers)  # type: ignore[arg-type]
-    with tqdm(total=len(todo), desc="answers", delay=3.0, disable=not progress_bar) as bar:
+    loader: DataLoader = DataLoader(groups, batch_size, collate_fn=collate, num_workers=num_workers)  # type: ignore[arg-type]
+    with tqdm(total=sum(map(len, groups)), desc="answers", delay=3.0, disable=not progress_bar) as bar:
         for batch in loader:
-            asked, pictures = batch.pop("asked"), batch.pop("pictures")
-            skipped += batch["skipped"]
-            if batch["keys"]:
-                candidates = [candidate_answers(by_key[key]) if likelihoods else () for key in batch["keys"]]
-                new = ask(batch, candidates)
-                store.add(
-                    {k: Answer(record_name(by_key[k]), *a) for k, a in zip(batch["keys"], new, strict=True)},
-                    {k: pictures[k] for k in batch["keys"]},
-                )
-            bar.update(asked)
+            skipped += batch.skipped
+            new = _answers(ask, batch, by_key, generate, likelihoods, batch_size)
+            store.add(new, {key: batch.digests[key] for key in new})
+            bar.update(batch.asked)
     if skipped:
         logger.warning("%d questions were left out: %s", len(skipped), "; ".join(skipped[:20]))
     answered = [item for item in items if example_key(item) in store.answers]
@@ -210,3 +205,31 @@ def _open_answers(
             record = record_name(by_key[key])
             raise AnswerFileError(f"{path} scores other options for {record}; choose another file or remove it")
     return store
+
+
+def _answers(
+    ask: Asker,
+    batch: PictureBatch,
+    by_key: Mapping[str, Mapping[str, Any]],
+    generate: bool,
+    likelihoods: bool,
+    rows: int,
+) -> dict[str, Answer]:
+    """Answers to the questions of one batch by their keys."""
+
+    def candidates(key: str) -> tuple[str, ...]:
+        return candidate_answers(by_key[key]) if likelihoods else ()
+
+    texts: dict[str, str | None] = {} if generate else dict.fromkeys(batch.words)
+    scores: dict[str, tuple[float, ...]] = {}
+    if batch.pictures is not None:
+        wanted = [candidates(key) for key in batch.words]
+        found = ask.after_images(batch.pictures, list(batch.words.values()), wanted, rows)
+        scores.update(zip(batch.words, found, strict=True))
+    for questions in batch.questions:
+        keys = questions["keys"]
+        new = ask(questions, [() if key in scores else candidates(key) for key in keys])
+        for key, (text, values) in zip(keys, new, strict=True):
+            texts[key] = text
+            scores.setdefault(key, values)
+    return {key: Answer(record_name(by_key[key]), text, scores[key]) for key, text in texts.items()}

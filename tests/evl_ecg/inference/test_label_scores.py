@@ -6,8 +6,9 @@ import torch
 
 from hf_evl_ecg import ECGInterpreter, RenderConfig
 from hf_evl_ecg.chat.conversations import ChatTemplateError
+from hf_evl_ecg.inference.after_image import ImageQuestion, scores_after_images
 from hf_evl_ecg.inference.evaluation import answer_items
-from hf_evl_ecg.inference.label_scores import LabelScorer, answers_after_image, label_question
+from hf_evl_ecg.inference.label_scores import LabelScorer, label_question
 from hf_evl_ecg.interpret.pictures import load_picture
 from hf_evl_ecg.qa.calibration import option_probabilities
 from hf_evl_ecg.qa.labels import LABELS
@@ -46,8 +47,9 @@ def test_one_reading_of_an_image_serves_all_questions(name, tiny_vlm, hand_made_
     token = model.config.image_token_id
     questions = [[70, 71, 72], [70, 73], [70, 80, 81, 82, 83], [90, 91]]  # the last begins otherwise
     answers = [[[100, 101], [102]], [[103], [104, 105, 106]], [[107], [108]], [[109], [110]]]
-    found = answers_after_image(model, {**inputs, "labels": labels}, token, questions, answers, 1)
-    assert found.shape == (2, 4, 2)
+    asked = [ImageQuestion(row, questions[i], answers[i]) for i in range(4) for row in range(2)]
+    scores = scores_after_images(model, {**inputs, "labels": labels}, asked, 1, rows=3)
+    found = torch.tensor(scores).view(4, 2, 2).transpose(0, 1)
     for row in range(2):
         head = int((inputs["input_ids"][row] == token).nonzero()[-1]) + 1
         for i, question in enumerate(questions):
