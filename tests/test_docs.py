@@ -1,6 +1,5 @@
 """docs/: every Python block runs, every command names a script and options that exist, every link leads somewhere."""
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -22,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import doc_pages
 from hub_server import Account, running_hub
 from test_layers import FLOORS
+from tiny_vlms import build_idefics3
 
 TESTS = Path(__file__).resolve().parent
 DOCS = doc_pages.ROOT / "docs"
@@ -50,12 +50,8 @@ def pages_with(language: str) -> list:
 @pytest.fixture(scope="module")
 def student(tmp_path_factory) -> Path:
     """A tiny student of a real architecture, exported."""
-    spec = importlib.util.spec_from_file_location("ecg_models", TESTS / "evl_ecg" / "conftest.py")
-    models = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = models  # its dataclass looks its module up
-    spec.loader.exec_module(models)
     torch.manual_seed(0)
-    model, processor = models.build_idefics3()
+    model, processor = build_idefics3()
     folder = tmp_path_factory.mktemp("export") / "student"
     export_student(model, folder, processor=processor, provenance={"teacher": "a tiny model of the tests"})
     return folder
