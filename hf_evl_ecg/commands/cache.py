@@ -23,6 +23,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from hf_evl_ecg.arguments import check_at_least
+
 from .options import ImageOptions
 from .parser import parse_arguments
 
@@ -91,6 +93,8 @@ def main(args: CacheArguments, images: ImageOptions) -> int:
     from hf_evl_ecg.models.loading import load_model
 
     # What takes no time comes first: loading a teacher takes minutes.
+    for name in ("batch_size", "shard_size"):
+        check_at_least(name, getattr(args, name), 1)
     layout = CacheLayout(
         layers=tuple(args.layers),
         tokens=args.tokens,

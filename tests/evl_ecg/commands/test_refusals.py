@@ -159,6 +159,8 @@ def test_a_model_without_images_is_named_so(refused, questions, tmp_path):
         (["cache", "--tokens", "alll"], "tokens='alll': allowed are"),
         (["cache", "--dtype", "bfloat"], "dtype='bfloat': choose one of 'bfloat16'"),
         (["cache", "--top_k", "-1"], "top_k=-1: must be"),
+        (["cache", "--shard_size", "0"], "shard_size=0: must be at least 1"),
+        (["cache", "--batch_size", "0"], "batch_size=0: must be at least 1"),
         (["cache", "--grid", "thik"], "grid='thik'"),
         (["cache", "--augment", "0.5", "--image_seed", "-1"], "cannot be cached"),
         (["cache", "--split", "holdout"], "split='holdout'"),
