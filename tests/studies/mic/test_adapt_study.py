@@ -49,3 +49,17 @@ def test_reported_plan_is_valid_and_runs_resume(repo_root, tmp_path):
         (tmp_path / "plan.yaml").write_text(json.dumps({**plan, **spoiled}))
         with pytest.raises(ValueError, match=message):
             study.read_plan(tmp_path / "plan.yaml")
+
+
+def test_reported_rows_are_not_fitted_again(repo_root, tmp_path):
+    """The reported json calls an option by its older name."""
+    study = load_script(repo_root / "studies" / "mic" / "adapt_study.py")
+    plan = study.read_plan(repo_root / "studies" / "configs" / "mic_adapt.yaml")
+    path = repo_root / "model_cards" / "results" / "mic_adapt.json"
+    reported = json.loads(path.read_text())
+    settings = {name: value for name, value in reported["config"].items() if name != "methods"}
+    settings["methods"] = {n: {k: m[k] for k in m if k not in ("seeds", "about")} for n, m in plan["methods"].items()}
+    assert "uniformity_t" in reported["config"]["methods"]["mic"]["config"]
+    assert study._previous_rows(path, settings) == reported["rows"]
+    settings["methods"]["mic"]["config"]["t"] = 3.0
+    assert {row["method"] for row in study._previous_rows(path, settings)} == set(plan["methods"]) - {"mic"}
