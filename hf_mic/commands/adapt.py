@@ -98,10 +98,10 @@ def main(args: AdaptArguments, config: AdaptConfig) -> PrefixMap:
     Raises:
         ValueError: If vectors, texts or widths do not fit together.
     """
+    from hf_mic.evaluation.loading import load_encoder
     from hf_mic.frozen.fit import fit_map
     from hf_mic.frozen.index import open_vectors, write_mapped_index
     from hf_mic.frozen.prefix_map import append_to_model
-    from hf_mic.inspection.inputs import load_encoder
 
     model = load_encoder(args.model) if args.model else None
     if model is not None and args.texts is not None:

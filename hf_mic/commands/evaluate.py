@@ -115,10 +115,10 @@ def main(args: EvaluateArguments) -> dict[str, Any]:
         ValueError: If a task is not known, its data are not sound, or a dimension exceeds the width of a model.
     """
     from hf_mic.evaluation.evaluation import evaluate_model
+    from hf_mic.evaluation.loading import load_encoder
     from hf_mic.evaluation.score_report import write_score_report
     from hf_mic.evaluation.score_tables import markdown_report
     from hf_mic.evaluation.text_tasks import load_tasks
-    from hf_mic.inspection.inputs import load_encoder
 
     tasks = load_tasks(args.tasks, args.data_dir, validation=args.validation)
     rows: list[dict[str, Any]] = []

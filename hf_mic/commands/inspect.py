@@ -75,12 +75,13 @@ def main(args: InspectArguments, settings: InspectionSettings) -> list[Path]:
         The files written.
 
     Raises:
-        ValueError: If model, texts, tasks or settings do not fit (``InspectionError`` for most).
+        ValueError: If model, texts, tasks or settings do not fit (``InspectionError``, ``EncoderLoadError`` for most).
         OSError: If a file cannot be read or written.
     """
+    from hf_mic.evaluation.loading import load_encoder
     from hf_mic.evaluation.text_tasks import load_tasks
     from hf_mic.inspection.findings import verdict
-    from hf_mic.inspection.inputs import load_encoder, read_texts
+    from hf_mic.inspection.inputs import read_texts
     from hf_mic.inspection.inspection import inspect_model
     from hf_mic.inspection.report import write_inspection
 

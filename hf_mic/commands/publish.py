@@ -78,8 +78,8 @@ def main(args: PublishArguments) -> PublishReport:
         PublishError: If the Hub refused, or its copy computes something else.
     """
     from hf_mic.cards.study_card import write_card as render_study_card
+    from hf_mic.evaluation.loading import load_encoder
     from hf_mic.hub.publish import publish_encoder, write_card
-    from hf_mic.inspection.inputs import load_encoder
     from hf_mic.results import read_results
 
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,4 +1,5 @@
 from .evaluation import encoders, evaluate_model, precomputed, score_embeddings
+from .loading import EncoderLoadError, load_encoder
 from .score_pictures import plot_scores
 from .score_tables import markdown_report, markdown_table
 from .sections import fill_section
@@ -9,12 +10,14 @@ from .training_data import load_training_data, simcse_pairs
 
 __all__ = [
     "ClassificationTask",
+    "EncoderLoadError",
     "PairClassificationTask",
     "RetrievalTask",
     "STSTask",
     "encoders",
     "evaluate_model",
     "fill_section",
+    "load_encoder",
     "load_task",
     "load_tasks",
     "load_text_tasks",

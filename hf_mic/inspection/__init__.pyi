@@ -1,5 +1,5 @@
 from .findings import verdict
-from .inputs import load_encoder, read_texts
+from .inputs import read_texts
 from .inspection import Inspection, inspect_model
 from .page import markdown_page
 from .report import write_inspection
@@ -10,7 +10,6 @@ __all__ = [
     "InspectionError",
     "InspectionSettings",
     "inspect_model",
-    "load_encoder",
     "markdown_page",
     "read_texts",
     "verdict",

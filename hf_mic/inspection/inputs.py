@@ -1,39 +1,15 @@
-"""What an inspection starts from: the encoder and the texts."""
+"""The texts that an inspection starts from."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sentence_transformers import SentenceTransformer
-
 from hf_mic.evaluation.tables import check_texts, read_columns, read_table
 
 from .settings import InspectionError
 
-__all__ = ["load_encoder", "read_texts"]
-
-
-def load_encoder(
-    name: str | Path, *, device: str | None = None, trust_remote_code: bool = False
-) -> SentenceTransformer:
-    """Load a sentence-transformers model from a folder or the Hub.
-
-    Args:
-        name: Folder, or name on the Hub.
-        device: Such as ``cpu`` or ``cuda:0``; chosen automatically by default.
-        trust_remote_code: Run code that the model's repository brings along.
-
-    Raises:
-        InspectionError: If there is no such model or it cannot be loaded.
-    """
-    try:
-        return SentenceTransformer(str(name), device=device, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        where = "from this folder" if Path(name).is_dir() else "as a folder or from the Hub"
-        raise InspectionError(
-            f"No sentence-transformers model {str(name)!r} could be loaded {where}: {error}"
-        ) from error
+__all__ = ["read_texts"]
 
 
 def read_texts(sources: Iterable[str | Path], columns: Sequence[str] | None = None) -> list[str]:
@@ -44,14 +20,23 @@ def read_texts(sources: Iterable[str | Path], columns: Sequence[str] | None = No
         columns: Columns that hold texts. Default: ``text``, or the only column there is.
 
     Raises:
-        InspectionError: If it is not clear which column holds the texts.
-        ValueError: If a file is malformed or empty, a column is missing, or a cell blank or no text.
+        InspectionError: If it is not clear which column holds the texts, a file is malformed or empty, a column is missing, or
+            a cell blank or no text.
+        FileNotFoundError: If there is no such file.
+
+    Example:
+        >>> _ = Path("texts.txt").write_text("fast rhythm")
+        >>> read_texts(["texts.txt", "texts.txt"])
+        ['fast rhythm']
     """
     texts: dict[str, None] = {}
     for source in sources:
-        for name, values in read_columns(source, columns or _text_column(source)).items():
-            check_texts(values, name, source)
-            texts.update(dict.fromkeys(values))
+        try:
+            for name, values in read_columns(source, columns or _text_column(source)).items():
+                check_texts(values, name, source)
+                texts.update(dict.fromkeys(values))
+        except ValueError as error:
+            raise InspectionError(str(error)) from error
     return list(texts)
 
 

@@ -77,8 +77,9 @@ def inspect_model(
         progress_bar: Show progress.
 
     Raises:
-        InspectionError: Too few distinct texts in the texts or tasks, or embeddings that are all equal.
-        ValueError: An unknown prompt, dims beyond the width, or embeddings that are not finite.
+        InspectionError: Too few distinct texts in the texts or tasks, embeddings that are all equal, an unknown prompt, or dims
+            beyond the width.
+        ValueError: Embeddings that are not finite.
 
     Example:
         >>> words = ("fast", "slow", "wide", "narrow", "normal")
@@ -88,6 +89,8 @@ def inspect_model(
         [32, 8, 1]
     """
     settings = settings or InspectionSettings()
+    if settings.prompt_name is not None and settings.prompt_name not in model.prompts:
+        raise InspectionError(f"prompt_name={settings.prompt_name!r}: the model has {sorted(model.prompts)}")
     given = None if texts is None else list(dict.fromkeys(texts))
     # Everything is measured from the full width, whatever encode would return.
     truncate_dim, model.truncate_dim = model.truncate_dim, None

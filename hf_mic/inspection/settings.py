@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hf_mic.evaluation.precision import PRECISIONS, check_precisions
-from hf_mic.options import check_at_least, check_between, check_distinct
+from hf_mic.options import check_at_least, check_distinct
 
 __all__ = ["InspectionError", "InspectionSettings", "default_dims"]
 
@@ -62,10 +62,11 @@ class InspectionSettings:
         """Prefix lengths for a model of this width, ascending, the full width always among them.
 
         Raises:
-            ValueError: If one exceeds the width.
+            InspectionError: If one exceeds the width.
         """
         dims = self.dims or default_dims(width, truncate_dim)
-        check_between("dims", max(dims), 1, width)
+        if max(dims) > width:
+            raise InspectionError(f"dims={dims}: must be at most {width}, the width of the embeddings")
         return sorted({*dims, width})
 
 

@@ -142,7 +142,7 @@ def test_what_the_hub_cannot_do_is_one_message(monkeypatch, capsys, tmp_path, ma
 
 def test_a_missing_package_is_named_with_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    monkeypatch.delitem(sys.modules, "hf_mic.inspection.inputs", raising=False)  # another test may have imported it
+    monkeypatch.delitem(sys.modules, "hf_mic.evaluation.loading", raising=False)  # another test may have imported it
     assert main(["evaluate", "--models", "m"]) == 2
     message = capsys.readouterr().err
     assert "sentence_transformers is not installed" in message
