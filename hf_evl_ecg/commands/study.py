@@ -200,19 +200,18 @@ class Study:
         """
         if unknown := sorted(set(methods or ()) - set(self.config["methods"])):
             raise ValueError(f"methods={unknown}: are not in the study, {list(self.config['methods'])} are")
-        for student in self.students():
-            if methods is None or student.method in methods:
-                self.train_student(student)
+        for student in self.students(methods):
+            self.train_student(student)
 
-    def students(self) -> Iterator[Student]:
-        """Every training run, in the order of seeds: a study that is stopped early has whole rows."""
+    def students(self, methods: Sequence[str] | None = None) -> Iterator[Student]:
+        """Training runs of ``methods`` (None: all), in the order of seeds: a study that is stopped early has whole rows."""
         common = {"data": self.path("questions"), "teacher": self.teacher(), **self.images}
         common |= {**self.config["student"], "student": self.student_start()}
         if "cache" in self.config:
             common["teacher_cache"] = self.path("cache")
         for seed in sorted({seed for method in self.config["methods"] for seed in self.seeds(method)}):
             for method in self.config["methods"]:
-                if seed in self.seeds(method):
+                if seed in self.seeds(method) and (methods is None or method in methods):
                     own = {**common, **(self.config["methods"][method] or {}), "seed": seed}
                     own.pop("seeds", None)
                     yield Student(f"{method}_{seed}", method, seed, own)

@@ -80,9 +80,9 @@ class SmallStudy(Study):
         """The built student, with its start."""
         return self._started("student")
 
-    def students(self) -> Iterator[Student]:
-        """Every training run, once for each budget of its method."""
-        for student in super().students():
+    def students(self, methods: Sequence[str] | None = None) -> Iterator[Student]:
+        """Training runs, once for each budget of a method."""
+        for student in super().students(methods):
             own = dict(student.options)
             wanted = own.pop("budgets", None)
             if not self.budgets():

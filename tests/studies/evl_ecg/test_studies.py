@@ -146,6 +146,8 @@ def test_study_files_hold_valid_options(name, tmp_path, monkeypatch):
     assert students == sorted(
         f"{run}{budget}_{seed}" for budget in budgets for run, seed in (("other", 7), ("sft", 0), ("sft", 1))
     )
+    one_method = {student.name for student in whole.students(["other"])}
+    assert one_method == {f"other{budget}_7" for budget in budgets}
     assert set(asked) == ({"teacher", *students, *(f for f in one if f[-1].isdigit())} if budgets != [""] else set())
 
 
