@@ -20,7 +20,7 @@ _CHOICES = {
     "ot_backend": ("torch", "pot"),
     "uld_merge": ("first", "mean"),
     "kl_divergence": ("forward", "reverse", "jsd"),
-    "visual_weights": ("uniform", "ink", "teacher_contrast"),
+    "visual_weights": ("uniform", "ink", "teacher_contrast", "teacher_attention"),
     "hidden_tokens": ("all", "visual", "answer"),
     "on_bad_example": ("skip", "stop"),
     "eval_predictions": ("loss", "generate", "likelihood"),

@@ -89,7 +89,8 @@ class DistillationOptions:
         metadata={
             "help": "What visual tokens are worth in the transport term, and in the relation term where it covers them: "
             "'uniform': all the same, the paper's form; 'ink': the trace that each holds of the drawn page; "
-            "'teacher_contrast': how far the teacher's token is from its page's mean, for photographs."
+            "'teacher_contrast': how far the teacher's token is from its page's mean, for photographs; 'teacher_attention': how "
+            "much its answer attends to it (a teacher with eager attention)."
         },
     )
     visual_weight_floor: float = field(

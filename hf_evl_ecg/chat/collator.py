@@ -104,12 +104,12 @@ class EVLECGCollator:
         self.teacher_max_length = teacher_max_length
         self.padding_side = padding_side
         self.on_bad_example = on_bad_example
-        if ink and not isinstance(load_image, InkLoader):
+        self._ink_loader = load_image if ink and isinstance(load_image, InkLoader) else None
+        if ink and self._ink_loader is None:
             raise ValueError(
                 f"ink=True (visual_weights='ink') with load_image={type(load_image).__name__}: where the traces are is known of "
                 "pages drawn from records only (RenderedECG); for pictures use visual_weights='teacher_contrast'."
             )
-        self._ink_loader = load_image if ink else None
         self._last_good: PreparedExample | None = None
         check_processor(student_processor, system_prompt)
         if teacher_processor is not None:

@@ -28,6 +28,9 @@ class UnreadableImageError(ExampleError):
 class InkLoader(Protocol):
     """A ``load_image`` that knows where on its pages the traces are, as `hf_evl_ecg.data.rendered.RenderedECG` does."""
 
+    def __call__(self, example: Mapping[str, Any]) -> Image.Image:
+        """The picture of an example."""
+
     def with_ink(self, example: Mapping[str, Any]) -> tuple[Image.Image, np.ndarray]:
         """The picture, and the trace's share of each cell of an even grid over it. Shape: (G, G), float32."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -14,7 +15,11 @@ from torch import Tensor
 from hf_evl_ecg.arguments import check_at_least
 from hf_evl_ecg.qa.items import QA_KEYS
 
-__all__ = ["RememberedPages", "remember_processing"]
+from .examples import InkLoader
+
+__all__ = ["RememberedInk", "RememberedPages", "remember_processing"]
+
+_Loaded = TypeVar("_Loaded")
 
 _MARK = "remembered page"  # in the ``info`` of an image
 # What is asked about a page; all else says which page it is.
@@ -46,20 +51,54 @@ class RememberedPages:
             load_image.fingerprint()  # raises where each image is new, so that there is nothing to remember
         self.load_image = load_image
         self.limit = limit
-        self._images: dict[str, Image.Image] = {}
+        self._kept: dict[str, Any] = {}
 
     def __call__(self, example: Mapping[str, Any]) -> Image.Image:
         """The image of an example, loaded once."""
+        return self._load(example, self.load_image)
+
+    def _load(self, example: Mapping[str, Any], load: Callable[[Mapping[str, Any]], _Loaded]) -> _Loaded:
+        """What a loader gives for an example, an image or a tuple that begins with one, loaded once."""
         place = {field: value for field, value in example.items() if field not in _ASKED}
         name = repr(sorted(place.items()))
-        if name not in self._images:
-            image = self.load_image(example)
+        if name not in self._kept:
+            loaded = load(example)
             plain = all(value is None or isinstance(value, str | int | float | Path) for value in place.values())
-            if len(self._images) >= self.limit or not plain:
-                return image
+            if len(self._kept) >= self.limit or not plain:
+                return loaded
+            image: Any = loaded[0] if isinstance(loaded, tuple) else loaded
             image.info[_MARK] = name
-            self._images[name] = image
-        return self._images[name]
+            self._kept[name] = loaded
+        kept: _Loaded = self._kept[name]
+        return kept
+
+
+class RememberedInk(RememberedPages):
+    """`RememberedPages` of a loader that knows where on its pages the traces are, with that; 64 KiB more a page.
+
+    Args:
+        load_image: Example → PIL image, with a method ``with_ink``.
+        limit: How many pages are kept.
+
+    Raises:
+        ValueError: As `RememberedPages`.
+
+    Example:
+        >>> from hf_evl_ecg.data.rendered import RenderedECG
+        >>> load, example = RememberedInk(RenderedECG(), limit=1), {"record": "AF/0", "storage": "simulated", "root": ""}
+        >>> load.with_ink(example)[1] is load.with_ink(example)[1]
+        True
+    """
+
+    load_image: InkLoader
+
+    def __call__(self, example: Mapping[str, Any]) -> Image.Image:
+        """The image of an example, loaded once."""
+        return self.with_ink(example)[0]
+
+    def with_ink(self, example: Mapping[str, Any]) -> tuple[Image.Image, np.ndarray]:
+        """The image and the map of its traces, both made once."""
+        return self._load(example, self.load_image.with_ink)
 
 
 def remember_processing(processor: Any) -> Any:

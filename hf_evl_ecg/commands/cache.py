@@ -53,7 +53,9 @@ class CacheArguments:
     positions: bool = field(default=False, metadata={"help": "Keep where on the image each visual token lies."})
     visual_weights: str = field(
         default="uniform",
-        metadata={"help": "Keep weights of the visual tokens: uniform (none), ink or teacher_contrast."},
+        metadata={
+            "help": "Keep weights of the visual tokens: uniform (none), ink, teacher_contrast or teacher_attention."
+        },
     )
     top_k: int = field(default=64, metadata={"help": "Answer log-probabilities to keep per token; 0: none."})
     dtype: str = field(default="bfloat16", metadata={"help": "Precision of what is kept: bfloat16, float16, float32."})
@@ -89,6 +91,7 @@ def main(args: CacheArguments, images: ImageOptions) -> int:
     from hf_evl_ecg.distillation.cache_files import CacheLayout
     from hf_evl_ecg.distillation.cache_writer import TeacherCacheWriter
     from hf_evl_ecg.distillation.teacher import OnlineTeacher
+    from hf_evl_ecg.models.answer_attention import attend_eagerly
     from hf_evl_ecg.models.fingerprints import model_fingerprint
     from hf_evl_ecg.models.loading import load_model
 
@@ -100,7 +103,7 @@ def main(args: CacheArguments, images: ImageOptions) -> int:
         tokens=args.tokens,
         visual_pool=args.visual_pool,
         positions=args.positions,
-        weights=args.visual_weights,
+        visual_weights=args.visual_weights,
         top_k=args.top_k,
         dtype=args.dtype,
     )
@@ -109,6 +112,8 @@ def main(args: CacheArguments, images: ImageOptions) -> int:
     questions = load_questions(args.data, args.split, args.train_records)
     state = PartialState()
     model, processor = load_model(args.teacher, args.teacher_dtype, str(state.device))
+    if args.visual_weights == "teacher_attention":
+        attend_eagerly(model)
     made_from = fingerprint(processor, draw, args.system_prompt, args.max_length)
     teacher = OnlineTeacher(model)
     made_from["teacher"] = model_fingerprint(model)

@@ -183,13 +183,17 @@ def _load_teacher(script: DistillArguments, training: EVLECGConfig, draw: Render
     from transformers import AutoProcessor
 
     from hf_evl_ecg.distillation.cache import CachedTeacher
+    from hf_evl_ecg.models.answer_attention import attend_eagerly
     from hf_evl_ecg.models.fingerprints import model_fingerprint
     from hf_evl_ecg.models.loading import load_model
 
     if script.teacher is None:
         return None, None
     if script.teacher_cache is None:
-        return load_model(script.teacher, script.teacher_dtype)
+        model, processor = load_model(script.teacher, script.teacher_dtype)
+        if training.visual_weights == "teacher_attention":
+            attend_eagerly(model)
+        return model, processor
     processor = AutoProcessor.from_pretrained(script.teacher)
     expected = fingerprint(processor, draw, training.teacher_system_prompt, training.teacher_max_length)
     if not script.trust_cache:

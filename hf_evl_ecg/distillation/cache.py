@@ -98,7 +98,7 @@ class CachedTeacher:
         centres, _ = _pad([row["visual_positions"] for row in rows]) if request.positions else (None, None)
         places, _ = _pad([row["places"].long() for row in rows], PADDING_PLACE) if request.places else (None, None)
         weights, drawn = None, None
-        if request.weights != "uniform":
+        if request.visual_weights != "uniform":
             weights, _ = _pad([row["visual_weights"] for row in rows])
             drawn = torch.stack([row["visual_map"] for row in rows])
         logits, normaliser = None, None
@@ -138,9 +138,9 @@ class CachedTeacher:
             ),
             ("visual positions", layout.positions or not request.positions, "none (positions=False)"),
             (
-                f"weights={request.weights!r}",
-                request.weights in ("uniform", layout.weights),
-                f"weights={layout.weights!r}",
+                f"visual_weights={request.visual_weights!r}",
+                request.visual_weights in ("uniform", layout.visual_weights),
+                f"visual_weights={layout.visual_weights!r}",
             ),
             ("embeddings of answers", not request.embeddings, "none; run the teacher itself"),
             ("answer logits", layout.top_k > 0 or not request.logits, "none (top_k=0)"),
@@ -161,7 +161,7 @@ class CachedTeacher:
         names += ["places"] if request.places or request.tokens != self.layout.tokens else []
         names += ["visual"] if request.visual else []
         names += ["visual_positions"] if request.positions else []
-        names += ["visual_weights", "visual_map"] if request.weights != "uniform" else []
+        names += ["visual_weights", "visual_map"] if request.visual_weights != "uniform" else []
         names += ["top_log_probs"] if request.logits else []
         names += ["top_ids"] if request.logits and self.exact_ranks is None else []
         check = self.verify and key not in self._verified

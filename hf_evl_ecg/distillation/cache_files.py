@@ -51,7 +51,7 @@ class CacheLayout:
         visual: Keep the projector's outputs.
         visual_pool: Average this many consecutive image tokens into one.
         positions: Keep where on the image each visual token lies.
-        weights: Keep what each visual token is worth, and a map of it, from this source; ``"uniform"``: do not.
+        visual_weights: Keep what each visual token is worth, and a map of it, from this source; ``"uniform"``: do not.
         top_k: Answer log-probabilities to keep per token; 0 keeps none.
         dtype: ``"float16"``, ``"bfloat16"`` or ``"float32"``; log-probabilities are always float32.
     """
@@ -63,7 +63,7 @@ class CacheLayout:
     top_k: int = 64
     dtype: str = "bfloat16"
     positions: bool = False
-    weights: str = "uniform"
+    visual_weights: str = "uniform"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
@@ -80,7 +80,7 @@ class CacheLayout:
         names = [f"hidden.{layer}" for layer in self.layers] + ["answer_ids", "answer_index", "places"]
         names += ["visual"] if self.visual else []
         names += ["visual_positions"] if self.positions else []
-        names += ["visual_weights", "visual_map"] if self.weights != "uniform" else []
+        names += ["visual_weights", "visual_map"] if self.visual_weights != "uniform" else []
         names += ["top_log_probs", "top_ids"] if self.top_k else []
         return names
 
@@ -94,7 +94,7 @@ class CacheLayout:
             visual_pool=self.visual_pool,
             positions=self.positions,
             places=True,  # two numbers a token beside thousands: the same cache serves every form of attention
-            weights=self.weights,  # type: ignore[arg-type]
+            visual_weights=self.visual_weights,  # type: ignore[arg-type]
         )
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from hf_evl_ecg.chat.collator import EVLECGCollator
 from hf_evl_ecg.chat.encoding import image_tokens
-from hf_evl_ecg.chat.remembered import RememberedPages, remember_processing
+from hf_evl_ecg.chat.examples import InkLoader
+from hf_evl_ecg.chat.remembered import RememberedInk, RememberedPages, remember_processing
 from hf_evl_ecg.config import EVLECGConfig
 from hf_evl_ecg.drawing.image_file import ImageFile
 from hf_evl_ecg.models.native import UnsupportedModelError, image_token_id
@@ -54,8 +55,10 @@ def build_collator(
     if teacher_processor is None and isinstance(teacher, OnlineTeacher):
         raise ValueError("give the teacher's processor as teacher_processing_class, or a data_collator.")
     load_image = load_image or ImageFile()
+    ink = args.visual_weights == "ink" and isinstance(teacher, OnlineTeacher)  # a cache holds it
     if args.remember_pages:
-        load_image = RememberedPages(load_image, args.remember_pages)
+        kind = RememberedInk if ink and isinstance(load_image, InkLoader) else RememberedPages
+        load_image = kind(load_image, args.remember_pages)
         student_processor = remember_processing(student_processor)
         teacher_processor = (
             remember_processing(teacher_processor) if isinstance(teacher, OnlineTeacher) else teacher_processor
@@ -66,7 +69,7 @@ def build_collator(
         load_image=load_image,
         teacher_images=isinstance(teacher, OnlineTeacher),
         cached_keys=teacher.keys if isinstance(teacher, CachedTeacher) else None,
-        ink=args.visual_weights == "ink" and isinstance(teacher, OnlineTeacher),  # a cache holds it
+        ink=ink,
         **{name: getattr(args, name) for name in _FIELDS},
     )
 

@@ -221,7 +221,7 @@ def teacher_request(criterion: Criterion, args: EVLECGConfig) -> FeatureRequest:
         tokens=args.hidden_tokens,  # type: ignore[arg-type]
         layer=args.teacher_layer,
         visual=criterion.needs_visual or source != "uniform",
-        weights=source,  # type: ignore[arg-type]
+        visual_weights=source,  # type: ignore[arg-type]
         logits=criterion.needs_logits,
         visual_pool=args.teacher_visual_pool,
         positions=criterion.needs_visual and args.ot_position_weight > 0,

@@ -8,7 +8,7 @@ final norm: both hold for every model that ``AutoModelForImageTextToText`` loads
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from hf_evl_ecg.arguments import check_at_least, check_choice
 from hf_evl_ecg.padded import gather_tokens, kept_positions, pool_tokens, take_tokens
 from hf_evl_ecg.tokens import IGNORE, PADDING_PLACE, TokenFeatures
 
+from .answer_attention import answer_attention
 from .native import UnsupportedModelError, base_model, image_token_id
 from .patch_positions import patch_boxes
 from .visual_weights import WEIGHT_SOURCES, WeightSource, token_weights
@@ -50,8 +51,10 @@ class FeatureRequest:
         places: Say where in the conversation the text of each covered token starts; needs ``places`` of a batch.
         boxes: Say also how much of the image it covers, and where it is among the covered tokens, so that weights of another
             model can be read for it; needs ``visual``, unpooled.
-        weights: Where weights of the visual tokens, and their map of the image, come from; needs ``visual``. ``"uniform"``: none;
-            ``"ink"``: the traces of a drawn page; ``"teacher_contrast"``: distance of a token from the page's mean token.
+        visual_weights: Where weights of the visual tokens, and their map of the image, come from; needs ``visual``.
+            ``"uniform"``: none; ``"ink"``: the traces of a drawn page; ``"teacher_contrast"``: distance of a token from the
+            page's mean token; ``"teacher_attention"``: what the answer's states attend to in the last layer, which must run
+            eagerly (as in Align-TI, https://arxiv.org/abs/2602.09483).
         embeddings: Read the input embeddings of the answer tokens and of those before them.
     """
 
@@ -63,18 +66,18 @@ class FeatureRequest:
     positions: bool = False
     places: bool = False
     boxes: bool = False
-    weights: WeightSource = "uniform"
+    visual_weights: WeightSource = "uniform"
     embeddings: bool = False
 
     def __post_init__(self) -> None:
-        check_choice("weights", self.weights, WEIGHT_SOURCES)
+        check_choice("visual_weights", self.visual_weights, WEIGHT_SOURCES)
         check_choice("tokens", self.tokens, ("all", "visual", "answer"))
         check_at_least("visual_pool", self.visual_pool, 1)
         if self.positions and not self.visual:
             raise ValueError("positions=True needs visual=True: they are the positions of the visual tokens.")
-        if (self.boxes or self.weights != "uniform") and not self.visual:
+        if (self.boxes or self.visual_weights != "uniform") and not self.visual:
             raise ValueError(
-                f"boxes={self.boxes}, weights={self.weights!r} need visual=True: they belong to the visual tokens."
+                f"boxes={self.boxes}, visual_weights={self.visual_weights!r} need visual=True: they belong to the visual tokens."
             )
         if self.boxes and self.visual_pool > 1:
             raise ValueError(f"boxes=True needs visual_pool=1, not {self.visual_pool}: runs of tokens have no box.")
@@ -102,7 +105,7 @@ def extract_features(
         request: What to read.
         places: Turn and byte of each token, as `hf_evl_ecg.chat.places` gives them, where asked for. Shape: (B, T, 2).
         forward: What to call instead of ``model``: the wrapper (DDP …) that `model` is inside of.
-        ink: Share of trace in each cell of an even grid over the image, for ``weights="ink"``. Shape: (B, G, G).
+        ink: Share of trace in each cell of an even grid over the image, for ``visual_weights="ink"``. Shape: (B, G, G).
 
     Returns:
         Features on the model's device, with gradient where gradients are enabled.
@@ -131,7 +134,10 @@ def extract_layers(
     inner = any(layer not in (-1, 0) for layer in layers)  # the hooks see first and last; the others cost all layers
     wanted = positions if request.logits else positions[:, :1]  # hosts have no "none": 0 means every position
     kept, place = (wanted, None) if LOGITS_PER_SAMPLE else wanted.unique(return_inverse=True)
-    with _decoder_taps(base_model(model).get_decoder()) as taps:
+    looking: AbstractContextManager[dict[str, Tensor]] = nullcontext({})
+    if request.visual_weights == "teacher_attention":
+        looking = answer_attention(base_model(model), positions, answer_mask)
+    with _decoder_taps(base_model(model).get_decoder()) as taps, looking as looked:
         output = (model if forward is None else forward)(
             **inputs,
             **({"output_hidden_states": True} if inner else {}),
@@ -143,7 +149,10 @@ def extract_layers(
         raise UnsupportedModelError(f"{type(base_model(model)).__name__} does not take positions as logits_to_keep.")
     logits = output.logits if place is None else output.logits.take_along_dim(place.unsqueeze(-1), dim=1)
     image_mask = inputs["input_ids"] == image_token_id(model)
-    seen = _visual_tokens(base_model(model), taps["input"], inputs, image_mask, request, ink) if request.visual else {}
+    seen = {}
+    if request.visual:
+        attention = looked.get("attention")
+        seen = _visual_tokens(base_model(model), taps["input"], inputs, image_mask, request, ink, attention)
     covered = None
     if request.places:
         if places is None:
@@ -184,12 +193,13 @@ def _visual_tokens(
     image_mask: Tensor,
     request: FeatureRequest,
     ink: Tensor | None,
+    attention: Tensor | None,
 ) -> dict[str, Tensor]:
     """What a request asks about the image tokens, as fields of `TokenFeatures`; ``states`` is the decoder's input."""
     visual, mask = gather_tokens(states, image_mask)
     pooled, pooled_mask = pool_tokens(visual, mask, request.visual_pool)
     fields = {"visual": pooled, "visual_mask": pooled_mask}
-    if not (request.positions or request.boxes or request.weights != "uniform"):
+    if not (request.positions or request.boxes or request.visual_weights != "uniform"):
         return fields
     boxes = patch_boxes(model, inputs, image_mask)
     if request.positions:
@@ -199,8 +209,10 @@ def _visual_tokens(
         if request.tokens == "visual":
             index = torch.arange(index.shape[1], device=index.device).expand_as(index)
         fields |= {"visual_boxes": boxes, "visual_index": index.masked_fill(~mask | (request.tokens == "answer"), -1)}
-    if request.weights != "uniform":
-        weights, drawn = token_weights(request.weights, visual, mask, boxes, ink)
+    if request.visual_weights != "uniform":
+        if attention is not None:
+            attention = gather_tokens(attention.unsqueeze(2), image_mask)[0].squeeze(2)
+        weights, drawn = token_weights(request.visual_weights, visual, mask, boxes, ink, attention)
         weights, _ = pool_tokens(weights.unsqueeze(2), mask, request.visual_pool)
         fields |= {"visual_weights": weights.squeeze(2), "visual_map": drawn}
     return fields

@@ -29,7 +29,7 @@ __all__ = [
     "token_weights",
 ]
 
-WeightSource = Literal["uniform", "ink", "teacher_contrast"]
+WeightSource = Literal["uniform", "ink", "teacher_contrast", "teacher_attention"]
 WEIGHT_SOURCES = get_args(WeightSource)
 _CELLS = 128  # of a map that is made from tokens; a finer one would hold nothing more
 
@@ -102,16 +102,17 @@ def contrast_weights(tokens: Tensor, mask: Tensor) -> Tensor:
 
 
 def token_weights(
-    source: str, tokens: Tensor, mask: Tensor, boxes: Tensor, ink: Tensor | None
+    source: str, tokens: Tensor, mask: Tensor, boxes: Tensor, ink: Tensor | None, attention: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Weights of a model's visual tokens, and their map of the image.
 
     Args:
-        source: ``"ink"`` or ``"teacher_contrast"``.
+        source: ``"ink"``, ``"teacher_contrast"`` or ``"teacher_attention"``.
         tokens: The visual tokens. Shape: (B, N, D).
         mask: True at tokens. Shape: (B, N), bool.
         boxes: Their boxes, as in `read_map`. Shape: (B, N, 4).
         ink: Share of trace in each cell of the image, for ``"ink"``. Shape: (B, G, G).
+        attention: How much the answer attends to each token, for ``"teacher_attention"``. Shape: (B, N).
 
     Returns:
         Shapes: (B, N) and (B, G, G), float32.
@@ -122,12 +123,13 @@ def token_weights(
     if source == "ink":
         if ink is None:
             raise ValueError(
-                "weights='ink', but the batch holds no ink; give EVLECGCollator ink=True and a load_image that draws pages "
+                "visual_weights='ink', but the batch holds no ink; give EVLECGCollator ink=True and a load_image that draws pages "
                 "(RenderedECG), or use 'teacher_contrast'."
             )
         ink = ink.to(boxes.device)
         return read_map(ink, boxes), ink
-    weights = contrast_weights(tokens, mask & (boxes[..., 2:] > 0).all(2))  # a newline shows nothing of the image
+    shown = mask & (boxes[..., 2:] > 0).all(2)  # a newline shows nothing of the image
+    weights = contrast_weights(tokens, shown) if attention is None else attention.masked_fill(~shown, 0)
     return weights, draw_map(weights, boxes)
 
 

@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 
 from hf_evl_ecg.chat.collator import EVLECGCollator
-from hf_evl_ecg.chat.remembered import RememberedPages, remember_processing
+from hf_evl_ecg.chat.remembered import RememberedInk, RememberedPages, remember_processing
 from hf_evl_ecg.data.rendered import RenderedECG
 from hf_evl_ecg.drawing.artefacts import AugmentConfig
+from hf_evl_ecg.drawing.config import RenderConfig
 
 
 class Pages:
@@ -85,3 +86,23 @@ def test_pages_of_other_sizes_are_processed_together(tiny_vlm):
     found = EVLECGCollator(remember_processing(processor), load_image=RememberedPages(Sizes(), 5))(asked(1, 2))
     assert torch.equal(expected["pixel_values"], found["pixel_values"])
     assert torch.equal(expected["input_ids"], found["input_ids"])
+
+
+def test_ink_is_remembered_with_its_page(tiny_vlm, monkeypatch):
+    processor, draw = tiny_vlm("idefics3").processor, RenderedECG(RenderConfig(width_px=448, height_px=224))
+    drawn, with_ink = Counter(), RenderedECG.with_ink
+    monkeypatch.setattr(RenderedECG, "with_ink", lambda *given: drawn.update("x") or with_ink(*given))
+    examples = [
+        {"record": f"{label}/0", "storage": "simulated", "root": "", "question": "q?", "answer": "a"}
+        for label in ("AF", "NORM")
+    ]
+    plain = EVLECGCollator(processor, load_image=draw, ink=True)(examples)
+    kept = EVLECGCollator(remember_processing(processor), load_image=RememberedInk(draw, 5), ink=True)
+    for _ in range(2):
+        found = kept(examples)
+        for name in ("ink", "pixel_values"):
+            assert torch.equal(plain[name], found[name])
+    assert drawn.total() == 4, "two pages for each collator"
+    assert not torch.equal(*plain["ink"])
+    with pytest.raises(ValueError, match="load_image=RememberedPages"):
+        EVLECGCollator(processor, load_image=RememberedPages(draw, 5), ink=True)

@@ -157,6 +157,7 @@ def test_a_model_without_images_is_named_so(refused, questions, tmp_path):
     ("given", "message"),
     [
         (["cache", "--tokens", "alll"], "tokens='alll': allowed are"),
+        (["cache", "--visual_weights", "edges"], "visual_weights='edges': allowed are"),
         (["cache", "--dtype", "bfloat"], "dtype='bfloat': choose one of 'bfloat16'"),
         (["cache", "--top_k", "-1"], "top_k=-1: must be"),
         (["cache", "--shard_size", "0"], "shard_size=0: must be at least 1"),

@@ -63,9 +63,21 @@ def test_training_in_conversations_goes_through_every_step(work, tmp_path):
         tmp_path / "student",
     )
     cache = ["--teacher", work / "teacher", "--data", questions, *PAGE, "--top_k", 8, "--tokens", "answer"]
+    cache += ["--visual_weights", "ink"]
     run("cache", *cache, "--output_dir", tmp_path / "cache")
     given = ["--student", tmp_path / "student", "--teacher", work / "teacher", "--teacher_cache", tmp_path / "cache"]
-    given += ["--data", questions, *PAGE, *TRAIN, "--hidden_tokens", "answer", "--max_steps", 2]
+    given += [
+        "--data",
+        questions,
+        *PAGE,
+        *TRAIN,
+        "--hidden_tokens",
+        "answer",
+        "--max_steps",
+        2,
+        "--visual_weights",
+        "ink",
+    ]
     trainer = run("distil", *given, "--output_dir", tmp_path / "distilled")
     assert distance(tmp_path / "student", tmp_path / "distilled") > 0
     assert {"ce", "mhca", "ot", "relation"} <= set().union(*trainer.state.log_history)
@@ -143,6 +155,26 @@ def test_student_learns_from_teacher_cache_and_answers(work, tmp_path):
         distil(work, tmp_path / "x", *teacher, *other)
     alone = distil(work, tmp_path / "sft", "--sft_only", "--max_steps", 1)
     assert set(alone.state.log_history[0]) & {"ce", "mhca", "ot", "relation", "uld"} == {"ce"}
+
+
+def test_a_teacher_whose_attention_is_read_runs_eagerly(work, tmp_path):
+    given = ["--teacher", work / "teacher", "--max_steps", 1, "--visual_weights", "teacher_attention"]
+    trainer = distil(work, tmp_path / "student", *given)
+    assert trainer.state.log_history[0]["ot"] > 0
+    assert trainer.teacher.model.get_decoder().config._attn_implementation == "eager"
+    cache = [
+        "--teacher",
+        work / "teacher",
+        "--data",
+        work / "questions",
+        *PAGE,
+        "--train_records",
+        1,
+        "--layers",
+        -1,
+        1,
+    ]
+    assert run("cache", *cache, "--visual_weights", "teacher_attention", "--output_dir", tmp_path / "cache") > 0
 
 
 def test_resumed_equals_uninterrupted(work, tmp_path):

@@ -15,6 +15,7 @@ from hf_evl_ecg.distillation.teacher import OnlineTeacher
 from hf_evl_ecg.distillation.trainer import EVLECGTrainer
 from hf_evl_ecg.drawing.artefacts import AugmentConfig
 from hf_evl_ecg.drawing.config import RenderConfig
+from hf_evl_ecg.models.answer_attention import attend_eagerly
 from hf_evl_ecg.models.features import FeatureRequest, extract_features
 from hf_evl_ecg.models.visual_weights import mix_uniform, read_map
 from hf_evl_ecg.ot import ot_matching_loss
@@ -56,7 +57,7 @@ def test_the_transport_term_is_that_of_the_ink(build, examples):
     trainer = build(visual_weights="ink")
     batch = trainer.data_collator(examples)
     student = extract_features(trainer.model, model_inputs(batch), None, FeatureRequest(logits=False, boxes=True))
-    teacher = trainer.teacher.features(batch, FeatureRequest(logits=False, weights="ink"))
+    teacher = trainer.teacher.features(batch, FeatureRequest(logits=False, visual_weights="ink"))
     masses = [
         mix_uniform(read_map(batch["ink"], student.visual_boxes), student.visual_mask, 0.1),
         mix_uniform(teacher.visual_weights, teacher.visual_mask, 0.1),
@@ -88,18 +89,21 @@ def test_weights_are_read_where_a_term_needs_them_only(build):
     trainer = build(visual_weights="ink", lambda_ot=0.0)
     request = student_request(trainer.criterion, trainer.args, several_processes=False)
     assert (request.visual, request.boxes) == (True, True)
-    assert teacher_request(trainer.criterion, trainer.args).weights == "ink"
+    assert teacher_request(trainer.criterion, trainer.args).visual_weights == "ink"
     trainer.train()
     plain = build()
     assert not student_request(plain.criterion, plain.args, several_processes=False).boxes
-    assert teacher_request(plain.criterion, plain.args).weights == "uniform"
+    assert teacher_request(plain.criterion, plain.args).visual_weights == "uniform"
     assert "ink" not in plain.data_collator(plain.train_dataset)
 
 
-@pytest.mark.parametrize("source", ["ink", "teacher_contrast"])
-def test_training_from_a_cache_is_training_online(build, tmp_path, examples, source):
-    online = build(visual_weights=source, visual_weight_floor=0.2, teacher_visual_pool=2)
-    layout = CacheLayout(dtype="float32", visual_pool=2, weights=source)
+@pytest.mark.parametrize("source", ["ink", "teacher_contrast", "teacher_attention"])
+def test_training_from_a_cache_is_training_online(build, tmp_path, examples, source, tiny_vlm):
+    teacher = tiny_vlm("llava_next").load()
+    if source == "teacher_attention":
+        attend_eagerly(teacher)
+    online = build(visual_weights=source, visual_weight_floor=0.2, teacher_visual_pool=2, teacher=teacher)
+    layout = CacheLayout(dtype="float32", visual_pool=2, visual_weights=source)
     batch = online.data_collator(examples)
     TeacherCacheWriter(tmp_path / "cache", online.teacher, layout, fingerprint={}).write([batch])
     cache = CachedTeacher(tmp_path / "cache", expected={})
@@ -116,12 +120,14 @@ def test_training_from_a_cache_is_training_online(build, tmp_path, examples, sou
 
 def test_a_cache_of_other_weights_is_refused(build, tmp_path, examples, tiny_vlm):
     online = build()
-    layout = CacheLayout(dtype="float32", weights="teacher_contrast")
+    layout = CacheLayout(dtype="float32", visual_weights="teacher_contrast")
     TeacherCacheWriter(tmp_path / "cache", online.teacher, layout, fingerprint={}).write(
         [online.data_collator(examples)]
     )
     cache = CachedTeacher(tmp_path / "cache", expected={})
-    with pytest.raises(CacheMismatchError, match=r"weights='ink' wanted, but .* holds weights='teacher_contrast'"):
+    with pytest.raises(
+        CacheMismatchError, match=r"visual_weights='ink' wanted, but .* holds visual_weights='teacher_contrast'"
+    ):
         build(visual_weights="ink", teacher=cache).train()
     build(teacher=cache).train()  # who wants none need not care
 
@@ -146,6 +152,12 @@ def test_ink_of_pages_with_artefacts_comes_with_the_same_picture(examples):
     assert anew.with_ink(examples[0])[0].tobytes() == drawn
 
 
+def test_remembered_pages_have_their_ink(build):
+    for trainer in (runs := [build(visual_weights="ink"), build(visual_weights="ink", remember_pages=10)]):
+        trainer.train()
+    assert history(runs[1]) == pytest.approx(history(runs[0]), rel=1e-5)
+
+
 def test_a_page_is_drawn_once_for_picture_and_ink(build, examples, monkeypatch):
     from hf_evl_ecg.drawing import rendering
 
@@ -160,4 +172,4 @@ def test_batches_without_ink_say_so(build, tiny_vlm, examples):
     teacher = OnlineTeacher(tiny_vlm("llava_next").load())
     batch = build().data_collator(examples)
     with pytest.raises(ValueError, match="the batch holds no ink"):
-        teacher.features(batch, FeatureRequest(weights="ink"))
+        teacher.features(batch, FeatureRequest(visual_weights="ink"))

@@ -120,7 +120,7 @@ def test_weights_of_a_drawn_page_through_a_real_processor(tiny_vlm, name):
     batch = EVLECGCollator(tiny.processor, load_image=load, ink=True)([example])
     assert batch["ink"].shape == (1, 128, 128)
     assert "ink" not in model_inputs(batch)
-    request = FeatureRequest(logits=False, weights="ink", boxes=True)
+    request = FeatureRequest(logits=False, visual_weights="ink", boxes=True)
     with torch.no_grad():
         features = extract_features(tiny.load(), model_inputs(batch), None, request, ink=batch["ink"])
     ink = load.with_ink(example)[1]
@@ -144,7 +144,7 @@ def test_contrast_of_the_teacher_ignores_newlines_and_pools_as_tokens_do(tiny_vl
     def read(size):
         with torch.no_grad():
             return extract_features(
-                model, inputs, labels, FeatureRequest(logits=False, weights="teacher_contrast", visual_pool=size)
+                model, inputs, labels, FeatureRequest(logits=False, visual_weights="teacher_contrast", visual_pool=size)
             )
 
     single, pooled = read(1), read(pool)
@@ -191,13 +191,13 @@ def test_a_student_gets_its_masses_where_the_teacher_has_them():
 
 
 def test_requests_that_cannot_be_answered_are_refused(tiny_vlm, hand_made_inputs):
-    for wrong in ({"boxes": True, "visual": False}, {"weights": "ink", "visual": False}):
+    for wrong in ({"boxes": True, "visual": False}, {"visual_weights": "ink", "visual": False}):
         with pytest.raises(ValueError, match="need visual=True"):
             FeatureRequest(**wrong)
     with pytest.raises(ValueError, match="boxes=True needs visual_pool=1"):
         FeatureRequest(boxes=True, visual_pool=2)
-    with pytest.raises(ValueError, match="weights='edges'"):
-        FeatureRequest(weights="edges")
+    with pytest.raises(ValueError, match="visual_weights='edges'"):
+        FeatureRequest(visual_weights="edges")
     model = tiny_vlm("qwen2_vl").load()
     with pytest.raises(ValueError, match=r"the batch holds no ink.*'teacher_contrast'"):
-        extract_features(model, *hand_made_inputs("qwen2_vl", model), FeatureRequest(weights="ink"))
+        extract_features(model, *hand_made_inputs("qwen2_vl", model), FeatureRequest(visual_weights="ink"))
