@@ -31,6 +31,7 @@ FLOORS = {
         "scores": 5,
         "cards": 6,
         "app": 6,
+        "command_line": 6,
         "commands": 7,
     },
     "hf_mic": {

@@ -14,7 +14,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .parser import parse_arguments
+from hf_evl_ecg.command_line.parser import parse_arguments
 
 __all__ = ["AppArguments", "command", "main"]
 

@@ -24,9 +24,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hf_evl_ecg.arguments import check_at_least
-
-from .options import ImageOptions
-from .parser import parse_arguments
+from hf_evl_ecg.command_line.options import ImageOptions
+from hf_evl_ecg.command_line.parser import parse_arguments
 
 if TYPE_CHECKING:  # --help must not wait for torch
     from hf_evl_ecg.chat.collator import EVLECGCollator

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .parser import parse_arguments
+from hf_evl_ecg.command_line.parser import parse_arguments
 
 __all__ = ["ConvertArguments", "command", "main"]
 

@@ -38,11 +38,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_evl_ecg.arguments import check_choice
+from hf_evl_ecg.command_line.options import ImageOptions, LoraOptions
+from hf_evl_ecg.command_line.parser import parse_arguments
 from hf_evl_ecg.rivals.presets import PRESETS, describe_presets
 
 from .cache import fingerprint
-from .options import ImageOptions, LoraOptions
-from .parser import parse_arguments
 from .publish import check_card_file, publish_trained
 
 if TYPE_CHECKING:  # --help must not wait for torch

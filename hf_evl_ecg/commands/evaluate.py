@@ -24,8 +24,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .options import PageOptions
-from .parser import parse_arguments
+from hf_evl_ecg.command_line.options import PageOptions
+from hf_evl_ecg.command_line.parser import parse_arguments
 
 __all__ = ["EvaluateArguments", "command", "main", "score_models"]
 

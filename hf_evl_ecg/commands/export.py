@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .options import PageOptions
-from .parser import parse_arguments
+from hf_evl_ecg.command_line.options import PageOptions
+from hf_evl_ecg.command_line.parser import parse_arguments
 
 if TYPE_CHECKING:  # --help must not wait for torch
     from hf_evl_ecg.hub.export import ExportReport

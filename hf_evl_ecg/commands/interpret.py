@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from hf_evl_ecg.arguments import check_at_least
+from hf_evl_ecg.command_line.parser import parse_arguments
 from hf_evl_ecg.qa.prompts import REPORT_QUESTION
-
-from .parser import parse_arguments
 
 if TYPE_CHECKING:  # --help must not wait for torch
     from hf_evl_ecg.interpret.report import ECGReport

@@ -28,11 +28,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from hf_evl_ecg.command_line.parser import parse_arguments
 from hf_evl_ecg.qa.answer_counts import count_answers, one_sided
 from hf_evl_ecg.qa.labels import CPSC_CLASSES
 from hf_evl_ecg.qa.prompts import FORMATS, TASKS
-
-from .parser import parse_arguments
 
 if TYPE_CHECKING:  # --help must not wait for pandas
     from datasets import Dataset, DatasetDict

@@ -26,10 +26,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_evl_ecg.command_line.options import PageOptions
+from hf_evl_ecg.command_line.parser import parse_arguments
+
 from .export import ExportArguments, is_export
 from .export import main as export
-from .options import PageOptions
-from .parser import parse_arguments
 
 if TYPE_CHECKING:  # --help must not wait for torch
     from hf_evl_ecg.distillation.trainer import EVLECGTrainer

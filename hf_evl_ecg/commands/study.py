@@ -28,11 +28,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from hf_evl_ecg.command_line.options import ImageOptions
+from hf_evl_ecg.command_line.parser import option_tokens, parse_arguments
 from hf_evl_ecg.files import Stage, read_mapping
 
 from . import cache, distil, evaluate, prepare, teach
-from .options import ImageOptions
-from .parser import option_tokens, parse_arguments
 
 __all__ = ["Student", "Study", "StudyArguments", "command", "main", "shrink", "training_options"]
 

@@ -21,10 +21,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from hf_evl_ecg.command_line.options import ImageOptions, LoraOptions
+from hf_evl_ecg.command_line.parser import parse_arguments
 from hf_evl_ecg.method import AnswerOptions
-
-from .options import ImageOptions, LoraOptions
-from .parser import parse_arguments
 
 if TYPE_CHECKING:  # --help must not wait for torch
     from hf_evl_ecg.distillation.runs import TeacherConfig

@@ -33,9 +33,9 @@ from small_study import SMOKE, SmallStudy
 from transformers.utils import logging
 
 from hf_evl_ecg.chat.examples import example_key
+from hf_evl_ecg.command_line.options import ImageOptions
+from hf_evl_ecg.command_line.parser import parse_arguments
 from hf_evl_ecg.commands import prepare
-from hf_evl_ecg.commands.options import ImageOptions
-from hf_evl_ecg.commands.parser import parse_arguments
 from hf_evl_ecg.commands.study import shrink
 from hf_evl_ecg.data.load import load_ecg
 from hf_evl_ecg.data.questions import limit_records, load_questions

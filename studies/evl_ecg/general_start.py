@@ -29,7 +29,7 @@ from hf_evl_ecg.chat.batches import model_inputs
 from hf_evl_ecg.chat.collator import EVLECGCollator
 from hf_evl_ecg.chat.conversations import chat_messages, render_chat
 from hf_evl_ecg.chat.encoding import encode_chats
-from hf_evl_ecg.commands.parser import parse_arguments
+from hf_evl_ecg.command_line.parser import parse_arguments
 from hf_evl_ecg.distillation.cross_entropy import answer_cross_entropy
 from hf_evl_ecg.distillation.runs import TeacherConfig, answer_metrics
 from hf_evl_ecg.distillation.trainer import EVLECGTrainer

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hf_evl_ecg.commands.parser import parse_arguments
+from hf_evl_ecg.command_line.parser import parse_arguments
 from hf_evl_ecg.files import write_text
 from hf_evl_ecg.results import read_results
 from hf_evl_ecg.scores.tables import HEADLINES, seed_table

@@ -28,9 +28,9 @@ import small_models
 import small_results
 import vision_pretraining
 
+from hf_evl_ecg.command_line.options import ImageOptions
+from hf_evl_ecg.command_line.parser import parse_arguments
 from hf_evl_ecg.commands import prepare, study
-from hf_evl_ecg.commands.options import ImageOptions
-from hf_evl_ecg.commands.parser import parse_arguments
 from hf_evl_ecg.commands.study import Student, Study, StudyArguments
 from hf_evl_ecg.inference.evaluation import answer_items
 from hf_evl_ecg.models.loading import load_model

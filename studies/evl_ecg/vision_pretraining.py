@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from hf_evl_ecg.arguments import check_at_least
-from hf_evl_ecg.commands.options import ImageOptions
-from hf_evl_ecg.commands.parser import parse_arguments
+from hf_evl_ecg.command_line.options import ImageOptions
+from hf_evl_ecg.command_line.parser import parse_arguments
 from hf_evl_ecg.data.rendered import RenderedECG
 from hf_evl_ecg.models.loading import load_model
 from hf_evl_ecg.models.native import base_model

@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from hf_evl_ecg.cards.card import write_card
-from hf_evl_ecg.commands.options import ImageOptions
+from hf_evl_ecg.command_line.options import ImageOptions
 from hf_evl_ecg.commands.prepare import PrepareArguments
 from hf_evl_ecg.commands.prepare import main as prepare
 from hf_evl_ecg.data.questions import load_questions

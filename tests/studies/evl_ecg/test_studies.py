@@ -11,8 +11,8 @@ import yaml
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
+from hf_evl_ecg.command_line.options import ImageOptions
 from hf_evl_ecg.commands import cache, distil, prepare, teach
-from hf_evl_ecg.commands.options import ImageOptions
 from hf_evl_ecg.commands.study import shrink
 from hf_evl_ecg.files import Stage
 from hf_evl_ecg.results import read_results, write_results

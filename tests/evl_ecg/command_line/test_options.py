@@ -10,8 +10,8 @@ from typing import Literal
 import pytest
 
 from hf_evl_ecg.__main__ import VERBS, main
-from hf_evl_ecg.commands import options
-from hf_evl_ecg.commands.parser import option_tokens, parse_arguments
+from hf_evl_ecg.command_line import options
+from hf_evl_ecg.command_line.parser import option_tokens, parse_arguments
 from hf_evl_ecg.drawing.palettes import PALETTES
 from hf_evl_ecg.method import AnswerOptions, DistillationOptions, MethodOptions
 
