@@ -91,18 +91,21 @@ def group_by_task(
 ) -> list[TaskGroup]:
     """Group questions by task, in alphabetical order, and draw the resamples of each group's records.
 
-    Raises:
-        ValueError: One task asks about different lists of classes.
+    Different lists of classes are different tasks: where there are several, each bears its labels, as ``diagnosis_classes(AF LBBB)``.
     """
+    lists: defaultdict[str, set[tuple[str, ...]]] = defaultdict(set)
+    for item in items:
+        if item_kind(item) == "classes":
+            lists[task_name(item)].add(label_family(item))
     members: defaultdict[str, list[int]] = defaultdict(list)
     for index, item in enumerate(items):
-        members[task_name(item)].append(index)
+        name = task_name(item)
+        several = len(lists.get(name, ())) > 1
+        members[f"{name}({' '.join(label_family(item))})" if several else name].append(index)
     groups = []
     for name, indices in sorted(members.items()):
         records = [answers[i].record for i in indices]
         weights = bootstrap_weights(records, n_bootstrap, seed) if n_bootstrap else None
         own = [items[i] for i in indices]
-        if item_kind(own[0]) == "classes" and len({label_family(item) for item in own}) > 1:
-            raise ValueError(f"{name}: questions about different lists of classes cannot be scored as one task")
         groups.append(TaskGroup(name, item_kind(own[0]), own, [answers[i] for i in indices], weights))
     return groups
