@@ -14,7 +14,10 @@ from hf_evl_ecg.qa.task_scores import ranking_metric
 
 from .models import by_source
 
-__all__ = ["PairedGain", "paired_gains"]
+__all__ = ["GAIN", "PairedGain", "comparison_rows", "paired_gains"]
+
+GAIN = "_gain_over_"
+"""What stands in the name of a metric between what was compared and the method that it was compared with."""
 
 
 @dataclass(frozen=True)
@@ -65,19 +68,86 @@ def paired_gains(
     Raises:
         ValueError: A method without runs, a run that did not answer all questions, or a mean over an unknown task.
     """
-    for name, runs in (("ours", ours), ("theirs", theirs)):
+    scores = _score_all(items, {"ours": ours, "theirs": theirs}, n_bootstrap, seed)
+    return _gains(scores["ours"], scores["theirs"], means or {})
+
+
+def comparison_rows(
+    items: Sequence[Mapping[str, Any]],
+    runs: Mapping[str, Sequence[Sequence[Answer]]],
+    *,
+    over: Sequence[str] = (),
+    means: Mapping[str, Sequence[str]] | None = None,
+    n_bootstrap: int = 2000,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Rows of a results json for whole methods: means over tasks, and gains over other methods.
+
+    Args:
+        items: As in `paired_gains`.
+        runs: Method → answers of each of its runs.
+        over: Methods that all others are compared with, of ``runs``.
+        means: As in `paired_gains`.
+        n_bootstrap: Resamples of the records, the same for all.
+        seed: Their seed.
+
+    Returns:
+        Rows without a seed: ``mean_macro_auc`` of each mean, and ``METRIC_gain_over_OTHER`` of each task and mean, whose chance is 0.
+    """
+    if unknown := sorted(set(over) - set(runs)):
+        raise ValueError(f"over={unknown}: no such method; allowed are {sorted(runs)}")
+    scores = _score_all(items, runs, n_bootstrap, seed)
+    rows = []
+    for method, own in scores.items():
+        nothing = [{task: (metric, n, 0.0, 0 * drawn) for task, (metric, n, _, drawn) in own[0].items()}]
+        absolute = _gains(own, nothing, means or {})
+        found = [(name, absolute[name].metric, absolute[name]) for name in means or {}]
+        for other in over:
+            if other != method:
+                found += [
+                    (t, f"{g.metric}{GAIN}{other}", g) for t, g in _gains(own, scores[other], means or {}).items()
+                ]
+        for task, metric, gain in found:
+            compared = GAIN in metric
+            rows.append(
+                {
+                    "method": method,
+                    "seed": None,
+                    "task": task,
+                    "dim": None,
+                    "metric": metric,
+                    "value": gain.value,
+                    "n": gain.n,
+                }
+                | {"ci_low": gain.ci_low, "ci_high": gain.ci_high, "chance": 0.0 if compared else 0.5}
+                | {"above_chance": gain.ci_low > (0.0 if compared else 0.5)}
+            )
+    return rows
+
+
+def _score_all(
+    items: Sequence[Mapping[str, Any]], methods: Mapping[str, Sequence[Sequence[Answer]]], n_bootstrap: int, seed: int
+) -> dict[str, list[_Scored]]:
+    """Scores of each run of each method, on all records and in each resample."""
+    for name, runs in methods.items():
         if not runs or any(len(run) != len(items) for run in runs):
             raise ValueError(
                 f"{name}: {[len(run) for run in runs]} answers of each run for {len(items)} questions (give one run or more, "
                 "each with an answer for every question)"
             )
     weights = bootstrap_weights([f"{item['source']}:{item['record']}" for item in items], n_bootstrap, seed)
-    scores = [[_task_scores(items, run, weights) for run in runs] for runs in (ours, theirs)]
-    tasks = {task: (metric, n) for task, (metric, n, _, _) in scores[0][0].items()}
-    if unknown := sorted({task for own in (means or {}).values() for task in own} - set(tasks)):
+    return {name: [_task_scores(items, run, weights) for run in runs] for name, runs in methods.items()}
+
+
+def _gains(
+    ours: Sequence[_Scored], theirs: Sequence[_Scored], means: Mapping[str, Sequence[str]]
+) -> dict[str, PairedGain]:
+    scores = (ours, theirs)
+    tasks = {task: (metric, n) for task, (metric, n, _, _) in ours[0].items()}
+    if unknown := sorted({task for own in means.values() for task in own} - set(tasks)):
         raise ValueError(f"means={unknown}: no such task; allowed are {sorted(tasks)}")
     found = {task: _gain(scores, [task], metric, n) for task, (metric, n) in tasks.items()}
-    for name, own in (means or {}).items():
+    for name, own in means.items():
         found[name] = _gain(scores, own, "mean_macro_auc", sum(tasks[task][1] for task in own))
     return found
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hf_evl_ecg.qa.groups import Answer
 from hf_evl_ecg.results import read_results
 
 from .archive import list_archive, unpack_answers, unpack_questions
+from .compare import GAIN, comparison_rows
 from .models import score_by_source
 
 __all__ = ["ReplayError", "replay"]
@@ -41,16 +43,32 @@ def replay(results: str | Path, archive: str | Path, names: Sequence[str] | None
     wanted = [name for name in found if names is None or name in names or name.rpartition("_")[0] in names]
     if unknown := sorted(set(names or ()) - {part for name in wanted for part in (name, name.rpartition("_")[0])}):
         raise ReplayError(f"names={unknown}: {archive} holds the answers of {', '.join(found)}")
-    for name in wanted:
+    runs: dict[str, list[list[Answer]]] = {}
+    for name in found:
         method, seed, answers = unpack_answers(archive, name)
+        runs.setdefault(method, []).append(answers)
+        if name not in wanted:
+            continue
         again = score_by_source(list(zip(items, answers, strict=True)), method=method, seed=seed, **options)
-        written = [row for row in content["rows"] if (row["method"], row["seed"]) == (method, seed)]
+        written = [r for r in content["rows"] if (r["method"], r["seed"]) == (method, seed) and not _of_methods(r)]
         _compare(name, again, written)
         yield name, len(again)
+    if "compare" in content["config"]:
+        own = {name if name in runs else name.rpartition("_")[0] for name in wanted}
+        compared = {**content["config"]["compare"], "n_bootstrap": options.get("n_bootstrap", 1000)}
+        needed = {method: runs[method] for method in runs if method in own or method in compared["over"]}
+        again = [row for row in comparison_rows(items, needed, **compared) if row["method"] in own]
+        _compare("differences of methods", again, [r for r in content["rows"] if r["method"] in own and _of_methods(r)])
+        yield "differences of methods", len(again)
+
+
+def _of_methods(row: Mapping[str, Any]) -> bool:
+    """Whether a row is about all runs of a method."""
+    return GAIN in row["metric"] or row["metric"] == "mean_macro_auc"
 
 
 def _compare(name: str, again: Sequence[dict[str, Any]], written: Sequence[dict[str, Any]]) -> None:
-    new, old = ({(row["task"], row["metric"]): row for row in rows} for rows in (again, written))
+    new, old = ({(row["method"], row["task"], row["metric"]): row for row in rows} for rows in (again, written))
     if missing := sorted(set(new) ^ set(old)):
         raise ReplayError(f"{name}: {missing[0]} is only in the {'answers' if missing[0] in new else 'results'}")
     for key, row in new.items():
@@ -61,5 +79,5 @@ def _compare(name: str, again: Sequence[dict[str, Any]], written: Sequence[dict[
             )
             if not same:
                 raise ReplayError(
-                    f"{name}: {key[0]}, {key[1]}: {value} is {one} from the answers, {other} in the results"
+                    f"{name}: {key[1]}, {key[2]}: {value} is {one} from the answers, {other} in the results"
                 )

@@ -15,6 +15,7 @@ from hf_evl_ecg.inference.answer_file import read_answers
 from hf_evl_ecg.qa.grading import candidate_answers
 from hf_evl_ecg.qa.groups import Answer
 from hf_evl_ecg.scores.archive import pack_answers, pack_questions
+from hf_evl_ecg.scores.compare import comparison_rows
 from hf_evl_ecg.scores.models import score_by_source
 
 __all__ = ["Run", "asked_questions", "pack_runs", "read_run", "score_runs"]
@@ -73,9 +74,15 @@ def pack_runs(
     return items, runs
 
 
-def score_runs(items: Sequence[Mapping[str, Any]], runs: Sequence[Run], **options: Any) -> list[dict[str, Any]]:
-    """Rows of a results json for every run."""
+def score_runs(
+    items: Sequence[Mapping[str, Any]], runs: Sequence[Run], compare: Mapping[str, Any] | None = None, **options: Any
+) -> list[dict[str, Any]]:
+    """Rows of a results json for every run, and for every method as `hf_evl_ecg.scores.compare.comparison_rows` compares them."""
     rows: list[dict[str, Any]] = []
+    methods: dict[str, list[list[Answer]]] = {}
     for method, seed, answers in runs:
+        methods.setdefault(method, []).append(answers)
         rows += score_by_source(list(zip(items, answers, strict=True)), method=method, seed=seed, **options)
+    if compare is not None:
+        rows += comparison_rows(items, methods, **compare, n_bootstrap=options.get("n_bootstrap", 1000))
     return rows

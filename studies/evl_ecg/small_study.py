@@ -14,6 +14,8 @@ Everything that `hf-evl-ecg study --help` says holds here too. The YAML file has
     student_vision: of vision_pretraining.py, for the student, before it is distilled; may be left out
     budgets:        name -> options of prepare: what the students learn from, where that is not what the teacher learns from
 
+    compare:        {over: [METHOD-BUDGET, ...], means: {NAME: [TASK, ...]}}: paired differences, of tasks and of means of tasks
+
 With budgets, each method is trained once per budget and seed (`budgets: [NAME]` below a method: with these only), in a folder
 METHOD-BUDGET_SEED, and called METHOD-BUDGET in the results. Each student answers the questions of validation and test as soon as it
 is trained, so that several processes can share the work.
@@ -49,7 +51,7 @@ SMOKE: dict[str, dict[str, Any]] = {
 class SmallStudy(Study):
     """A study whose models are built and, where the file says so, given a start; whose students may have several budgets of labels."""
 
-    sections = (*Study.sections, "build", "general", "teacher_vision", "student_vision", "budgets")
+    sections = (*Study.sections, "build", "general", "teacher_vision", "student_vision", "budgets", "compare")
     needed = (*Study.needed, "build")
     small = SMOKE
 
@@ -123,7 +125,8 @@ class SmallStudy(Study):
         name, options = self.config["study"], dict(self.config.get("evaluate") or {})
         models, questions = self.models(), self.path("questions")
         items, runs = small_results.pack_runs(self.output / f"{name}_answers", questions, "test", models, self.output)
-        rows = small_results.score_runs(items, runs, **{k: v for k, v in options.items() if k in SCORED})
+        scored = {k: v for k, v in options.items() if k in SCORED}
+        rows = small_results.score_runs(items, runs, self.config.get("compare"), **scored)
         print(write_report(self.output, name, self._described(), rows))
         return rows
 

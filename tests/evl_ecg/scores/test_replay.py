@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from hf_evl_ecg.__main__ import main
 from hf_evl_ecg.data.questions import question_dataset
 from hf_evl_ecg.data.simulated import load_simulated
 from hf_evl_ecg.qa.grading import candidate_answers
@@ -19,6 +20,7 @@ from hf_evl_ecg.scores.archive import (
     unpack_answers,
     unpack_questions,
 )
+from hf_evl_ecg.scores.compare import comparison_rows
 from hf_evl_ecg.scores.models import score_by_source
 from hf_evl_ecg.scores.replay import ReplayError, replay
 
@@ -35,7 +37,7 @@ def items():
 def study(tmp_path, items):
     """Results and packed answers of two runs of a method and one of another."""
     pack_questions(tmp_path / "answers", items)
-    rows = []
+    rows, runs = [], {}
     for method, seed in (("a_b", 0), ("a_b", 1), ("teacher", None)):
         rng = random.Random(f"{method}{seed}")
         given = [Answer(i["record"], None, tuple(rng.gauss(-3, 2) for _ in candidate_answers(i))) for i in items]
@@ -46,16 +48,26 @@ def study(tmp_path, items):
             for x, y in zip(one.scores, other.scores)
         )
         rows += score_by_source(list(zip(items, kept, strict=True)), method=method, seed=seed, **OPTIONS)
-    write_results(tmp_path / "study.json", "study", {"evaluate": OPTIONS}, rows)
+        runs.setdefault(method, []).append(kept)
+    compare = {"over": ["teacher"], "means": {"simulated:fill": ["simulated:rhythm_fill", "simulated:axis_fill"]}}
+    rows += comparison_rows(items, runs, **compare, n_bootstrap=OPTIONS["n_bootstrap"])
+    write_results(tmp_path / "study.json", "study", {"evaluate": OPTIONS, "compare": compare}, rows)
     return tmp_path
 
 
 def test_every_number_is_found_again(study, items):
     done = dict(replay(study / "study.json", study / "answers"))
-    assert set(done) == {"a_b_0", "a_b_1", "teacher"}
-    assert min(done.values()) > 10
-    assert dict(replay(study / "study.json", study / "answers", ["a_b"])).keys() == {"a_b_0", "a_b_1"}
-    assert dict(replay(study / "study.json", study / "answers", ["a_b_1"])).keys() == {"a_b_1"}
+    assert set(done) == {"a_b_0", "a_b_1", "teacher", "differences of methods"}
+    assert min(done.values()) >= 8
+    assert dict(replay(study / "study.json", study / "answers", ["a_b"])).keys() == {
+        "a_b_0",
+        "a_b_1",
+        "differences of methods",
+    }
+    assert dict(replay(study / "study.json", study / "answers", ["a_b_1"])).keys() == {
+        "a_b_1",
+        "differences of methods",
+    }
     assert Counter(item["task"] for item in unpack_questions(study / "answers")) == Counter(i["task"] for i in items)
     assert list_archive(study / "answers") == ["a_b_0", "a_b_1", "teacher"]
     assert unpack_answers(study / "answers", "teacher")[:2] == ("teacher", None)
@@ -72,9 +84,21 @@ def test_a_changed_number_is_named(study, value):
     assert list(replay(study / "study.json", study / "answers", ["a_b"])), "the other method is as it was"
 
 
+def test_a_changed_difference_is_named(study, capsys):
+    content = json.loads((study / "study.json").read_text())
+    row = next(row for row in content["rows"] if row["metric"] == "mean_macro_auc_gain_over_teacher")
+    assert (row["method"], row["seed"], row["task"]) == ("a_b", None, "simulated:fill")
+    row["ci_high"] += 0.001
+    (study / "study.json").write_text(json.dumps(content))
+    run = ["replay", str(study / "study.json"), "--answers", str(study / "answers")]
+    assert main([*run, "--names", "teacher"]) == 0
+    assert main(run) == 2
+    assert "simulated:fill, mean_macro_auc_gain_over_teacher: ci_high is" in capsys.readouterr().err
+
+
 def test_what_is_missing_is_named(study, items):
     content = json.loads((study / "study.json").read_text())
-    gone = content["rows"].pop()
+    gone = content["rows"].pop(5)
     (study / "study.json").write_text(json.dumps(content))
     with pytest.raises(ReplayError, match=f"{gone['task']}.* is only in the answers"):
         list(replay(study / "study.json", study / "answers"))
