@@ -70,13 +70,16 @@ def render_card(
     facts, rows, config = facts or {}, results["rows"], results["config"]
     compared = compared_runs(rows, spec)
     run = next(iter(compared))
-    _check_facts(results, spec, run, facts)
+    if facts and (facts["study"], facts["method"], facts["seed"]) != (results["study"], *run):
+        raise ValueError(
+            f"the facts are about {facts['method']}, seed {facts['seed']}, of {facts['study']}; the card {spec.name!r} is about "
+            f"{run[0]}, seed {run[1]}, of {results['study']}"
+        )
     provenance = ((model_config or {}).get(PROVENANCE_KEY) or {}).items()
     stages = (*_SHARED_STAGES, f"{run[0]}_{run[1]}")
     filled = {
         "spec": spec,
         "results": results,
-        "machine": results["machine"],
         "model_id": spec.model_id or PLACE,
         "provenance": {key: value if isinstance(value, str) else json.dumps(value) for key, value in provenance},
         "pictures": {"scores": None, "reliability": None, **(pictures or {})},
@@ -160,14 +163,6 @@ def write_card(path: str | Path, output: str | Path | None = None, model: str | 
     return output
 
 
-def _check_facts(results: Mapping[str, Any], spec: CardSpec, run: Run, facts: Mapping[str, Any]) -> None:
-    if facts and (facts["study"], facts["method"], facts["seed"]) != (results["study"], *run):
-        raise ValueError(
-            f"the facts are about {facts['method']}, seed {facts['seed']}, of {facts['study']}; the card {spec.name!r} is about "
-            f"{run[0]}, seed {run[1]}, of {results['study']}"
-        )
-
-
 def _metadata(rows: Sequence[Row], spec: CardSpec, run: Run) -> ModelCardData:
     # Only the main metric of a task, the others are in the tables below; entries of one data set are written as one.
     lines: dict[tuple[str, str], Line] = {}
@@ -186,7 +181,6 @@ def _metadata(rows: Sequence[Row], spec: CardSpec, run: Run) -> ModelCardData:
         )
         for line in lines.values()
     ]
-    given: dict[str, Any] = {"base_model": spec.base_model, "datasets": list(spec.datasets)}
     return ModelCardData(
         language="en",
         license=spec.license,
@@ -196,5 +190,6 @@ def _metadata(rows: Sequence[Row], spec: CardSpec, run: Run) -> ModelCardData:
         metrics=list(dict.fromkeys(result.metric_type for result in results)),
         model_name=spec.name,
         eval_results=results,
-        **{name: value for name, value in given.items() if value},
+        base_model=spec.base_model,
+        datasets=list(spec.datasets) or None,
     )

@@ -9,11 +9,11 @@ from typing import Any
 from hf_evl_ecg.config import EVLECGConfig
 from hf_evl_ecg.drawing.config import RenderConfig, read_stored_config
 from hf_evl_ecg.rivals.presets import PRESETS
-from hf_evl_ecg.scores.lines import Row, Run, headline_lines, main_lines
+from hf_evl_ecg.scores.lines import Row, Run, headline_lines, main_lines, side_by_side
 from hf_evl_ecg.scores.names import find_source, method_name, split_task
 from hf_evl_ecg.scores.tables import MIN_ITEMS
 
-from .scores import above_chance, calibration_lines, class_lines, intervals_apart
+from .scores import above_chance, class_lines, intervals_apart
 from .spec import CardSpec
 
 __all__ = ["compared_runs", "score_content", "study_content"]
@@ -57,7 +57,9 @@ def score_content(rows: Sequence[Row], compared: Mapping[Run, str]) -> dict[str,
         "chance": above_chance(main, runs[0]),
         "others": [(name, *intervals_apart(main, runs[0], run)) for name, run in others],
         "classes": class_lines(rows, runs[:2]),
-        "calibration": calibration_lines(rows, runs[0]),
+        "calibration": main_lines(
+            [line for line in side_by_side(rows, runs[:1]) if line.metric == "calibration_error"]
+        )[0],
         "scored_sources": {split_task(row["task"])[0] for row in rows},
     }
 
@@ -69,7 +71,6 @@ def study_content(config: Mapping[str, Any], spec: CardSpec) -> dict[str, Any]:
     sources = [find_source(str(count["source"]).partition("/")[0], spec.sources) for count in counts]
     page, default = read_stored_config(images).to_dict(), RenderConfig().to_dict()
     return {
-        "config": config,
         "settings": _resolved_settings(config, spec.method),
         "tasks": config.get("questions", {}).get("tasks") or (),
         "images": images,

@@ -1,13 +1,13 @@
-"""What a card says of scores beside its table: classes, calibration, chance, and where intervals lie apart."""
+"""What a card says of scores beside its table: classes, chance, and where intervals lie apart."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hf_evl_ecg.scores.lines import ERROR, SIMULATED, TOGETHER, Line, Row, Run, main_lines, side_by_side
+from hf_evl_ecg.scores.lines import ERROR, SIMULATED, TOGETHER, Line, Row, Run, side_by_side
 from hf_evl_ecg.scores.names import task_text
 
-__all__ = ["above_chance", "calibration_lines", "class_lines", "intervals_apart"]
+__all__ = ["above_chance", "class_lines", "intervals_apart"]
 
 
 def class_lines(rows: Sequence[Row], runs: Sequence[Run]) -> list[Line]:
@@ -44,8 +44,3 @@ def intervals_apart(lines: Sequence[Line], own: Run, other: Run) -> tuple[list[s
         better += [f"{line.task}, {line.metric_text}"] * (lower if line.metric == ERROR else higher)
         worse += [f"{line.task}, {line.metric_text}"] * (higher if line.metric == ERROR else lower)
     return better, worse
-
-
-def calibration_lines(rows: Sequence[Row], run: Run) -> list[Line]:
-    """Calibration errors of a model, of all real records together where there are such rows."""
-    return main_lines([line for line in side_by_side(rows, [run]) if line.metric == "calibration_error"])[0]

@@ -63,7 +63,7 @@ def complete_model_card(
     data = cast(ModelCardData, card.data)
     is_mic = any(isinstance(part, MICLoss) for part in (loss.values() if isinstance(loss, Mapping) else [loss]))
     body = _without_sections(_without_comments(card.text))
-    body = _with_title(_with_location(body, model_id), model_id, "MIC encoder" if is_mic else "Sentence encoder")
+    body = _with_names(body, model_id, "MIC encoder" if is_mic else "Sentence encoder")
     if results is not None:
         plot_scores(results["rows"], path.parent / PICTURE)
         if method is not None:
@@ -101,18 +101,13 @@ def _without_sections(text: str) -> str:
     return re.sub(rf"^## (?:{names})\n.*?(?=^## |\Z)", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
-def _with_location(text: str, model_id: str | None) -> str:
+def _with_names(text: str, model_id: str | None, kind: str) -> str:
+    """Put the model's name, or its kind and a place, where sentence-transformers names a class and no place."""
     text = text.replace('"sentence_transformers_model_id"', f'"{model_id or PLACE}"')
-    return text if model_id else text.replace("# Download from the 🤗 Hub\n", "")
-
-
-def _with_title(text: str, model_id: str | None, kind: str) -> str:
-    """The title that sentence-transformers gives, the name of its class, becomes the model's name, or its kind."""
-
-    def name(found: re.Match[str]) -> str:
-        return f"# {model_id.split('/')[-1] if model_id else kind + found[1]}"
-
-    return re.sub(r"^# Sentence ?Transformer(?: model)?(.*)$", name, text, count=1, flags=re.MULTILINE)
+    if model_id is None:
+        text = text.replace("# Download from the 🤗 Hub\n", "")
+    title = kind + r"\1" if model_id is None else model_id.split("/")[-1]
+    return re.sub(r"^# Sentence ?Transformer(?: model)?(.*)$", f"# {title}", text, count=1, flags=re.MULTILINE)
 
 
 def _title(text: str) -> str:

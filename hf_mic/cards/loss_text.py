@@ -13,7 +13,7 @@ from hf_mic.training_args import MICTrainingArguments
 
 from .markdown import fill_template
 
-__all__ = ["describe_loss", "describe_mic", "loss_settings"]
+__all__ = ["describe_loss", "loss_settings"]
 
 
 def describe_loss(loss: nn.Module | Mapping[str, nn.Module]) -> str:
@@ -25,22 +25,14 @@ def describe_loss(loss: nn.Module | Mapping[str, nn.Module]) -> str:
     if isinstance(loss, Mapping):
         return "\n\n".join(f"Data set `{name}`: {describe_loss(part)}" for name, part in loss.items())
     if isinstance(loss, MICLoss):
-        return describe_mic(loss.get_config_dict())
+        return fill_template("loss.md", loss.get_config_dict())
     return f"Trained with `{type(loss).__name__}`, whose settings are listed under Training Details."
-
-
-def describe_mic(config: Mapping[str, Any]) -> str:
-    """Say in markdown what MIC minimises.
-
-    Args:
-        config: Settings as from :meth:`hf_mic.MICLoss.get_config_dict`. Where ``reg_dims`` are a list although the scope is
-            tokens, the layers are not named.
-    """
-    return fill_template("loss.md", config)
 
 
 def loss_settings(settings: Mapping[str, Any], width: int) -> dict[str, Any]:
     """What :meth:`hf_mic.MICLoss.get_config_dict` would say of these training arguments, and the defaults of the others.
+
+    Where no layers are named, ``reg_dims`` are a list, which the template reads as the middle-to-late layers.
 
     Args:
         settings: Training arguments of one method of a study.

@@ -24,7 +24,7 @@ from hf_mic.losses import MIC_BIBTEX
 from hf_mic.results import Rows, read_results
 
 from .card import PLACE, TAGS
-from .loss_text import describe_mic, loss_settings
+from .loss_text import loss_settings
 from .markdown import fill_template
 from .scores import COMPARED_METRICS, compare_methods, model_index_results, own_rows, rows_by_dim
 from .spec import CardSpec, MissingResultsError, read_spec
@@ -32,7 +32,6 @@ from .spec import CardSpec, MissingResultsError, read_spec
 __all__ = ["CardSpec", "MissingResultsError", "read_spec", "render_card", "write_card"]
 
 MIC_TAGS = ("mic", "arxiv:2605.29987")
-GEOMETRY = "geometry"
 
 
 def render_card(results: Mapping[str, Any], spec: CardSpec, *, picture: str | None = None) -> str:
@@ -49,7 +48,7 @@ def render_card(results: Mapping[str, Any], spec: CardSpec, *, picture: str | No
     Raises:
         ValueError: If the results hold no row of the method, the seed or a baseline, or several seeds and none is chosen.
     """
-    rows = [row for row in results["rows"] if row["task"] != GEOMETRY]
+    rows = [row for row in results["rows"] if row["task"] != "geometry"]
     own = own_rows(rows, spec.method, spec.seed)
     seed = own[0]["seed"]
     if absent := sorted(set(spec.baselines) - {row["method"] for row in rows}):
@@ -62,7 +61,6 @@ def render_card(results: Mapping[str, Any], spec: CardSpec, *, picture: str | No
         "spec": spec,
         "seed": seed,
         "results": results,
-        "machine": results["machine"],
         "model_id": spec.model_id or PLACE,
         "truncate_dim": spec.truncate_dim,
         "dims": sorted({row["dim"] for row in own}),
@@ -72,12 +70,10 @@ def render_card(results: Mapping[str, Any], spec: CardSpec, *, picture: str | No
         "compared": compare_methods(shown, spec.method, spec.baselines),
         "report": markdown_report({"rows": shown}, COMPARED_METRICS),
         "train_seconds": results["config"].get("runs", {}).get(f"{spec.method}-{seed}", {}).get("train_seconds"),
-        "config": results["config"],
         "one_seed": len({row["seed"] for row in rows if row["method"] == spec.method}) == 1,
         "bibtex": MIC_BIBTEX,
         **_training_facts(results["config"], spec.method, max(row["dim"] for row in own)),
     }
-    given: dict[str, Any] = {"base_model": spec.base_model} if spec.base_model else {}
     data = ModelCardData(
         language="en",
         license=spec.license,
@@ -86,7 +82,7 @@ def render_card(results: Mapping[str, Any], spec: CardSpec, *, picture: str | No
         tags=["sentence-transformers", "feature-extraction", *TAGS, *(MIC_TAGS if facts["options"] else ())],
         model_name=spec.name,
         eval_results=model_index_results(rows, spec.method, seed),
-        **given,
+        base_model=spec.base_model,
     )
     text = f"---\n{data.to_yaml()}\n---\n\n{fill_template('study.md', facts)}\n"
     ModelCard(text)  # parses the metadata back, or raises
@@ -99,18 +95,16 @@ def evaluation_entries(rows: Rows, spec: CardSpec) -> list[dict[str, Any]]:
     Raises:
         ValueError: If a benchmark names a score that this model does not have.
     """
-    own = own_rows(rows, spec.method, spec.seed)
+    scores = {(r["task"], r["metric"], r["dim"]): r["value"] for r in own_rows(rows, spec.method, spec.seed)}
     entries = []
     for benchmark in spec.benchmarks:
-        wanted = tuple(benchmark[key] for key in ("task", "metric", "dim"))
-        found = [row for row in own if (row["task"], row["metric"], row["dim"]) == wanted]
-        if not found:
+        wanted = benchmark["task"], benchmark["metric"], benchmark["dim"]
+        if wanted not in scores:
             raise ValueError(
                 f"benchmarks: {wanted} is no score of {spec.method!r} in the results; name its task, metric and dim"
             )
-        notes = f"{wanted[1]} at {wanted[2]} dimensions"
-        value = round(found[0]["value"], 6)
-        entries.append(EvalResultEntry(benchmark["dataset_id"], benchmark["task_id"], value, notes=notes))
+        about = benchmark["dataset_id"], benchmark["task_id"], round(scores[wanted], 6)
+        entries.append(EvalResultEntry(*about, notes=f"{wanted[1]} at {wanted[2]} dimensions"))
     return eval_result_entries_to_yaml(entries)
 
 
@@ -160,5 +154,5 @@ def _training_facts(config: Mapping[str, Any], method: str, width: int) -> dict[
         "sources": config["data"][plan.get("data", "unsupervised")],
         "settings": settings,
         "options": options,
-        "loss": describe_mic(options) if options else None,
+        "loss": fill_template("loss.md", options) if options else None,
     }
