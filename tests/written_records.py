@@ -1,0 +1,49 @@
+"""WFDB records that the tests write, and their headers changed."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import wfdb
+
+from hf_evl_ecg.records.header import ECGRecordWarning
+from hf_evl_ecg.records.reader import read_record
+from hf_evl_ecg.signals.ecg import INDEPENDENT_LEADS, STANDARD_LEADS, derive_limb_leads
+
+FS = 500
+GAIN = 200.0
+
+
+def beats(n_samples: int = 1000, fs_hz: float = FS) -> np.ndarray:
+    """Twelve consistent leads (mV) with narrow waves once a second; shape (n, 12)."""
+    t = np.arange(n_samples) / fs_hz
+    wave = np.exp(-(((t % 1.0) - 0.4) ** 2) / (2 * 0.012**2)) + 0.2 * np.exp(-(((t % 1.0) - 0.7) ** 2) / (2 * 0.04**2))
+    free = {name: (0.5 + 0.1 * i) * np.roll(wave, i) for i, name in enumerate(INDEPENDENT_LEADS)}
+    leads = free | derive_limb_leads(free["I"], free["II"])
+    return np.stack([leads[name] for name in STANDARD_LEADS], axis=1)
+
+
+def write(folder: Path, name: str = "r", signal: np.ndarray | None = None, fmt: str = "16", **options) -> Path:
+    signal = beats() if signal is None else signal
+    names = options.pop("sig_name", list(STANDARD_LEADS[: signal.shape[1]]))
+    n = signal.shape[1]
+    settings = {"fs": FS, "units": ["mV"] * n, "adc_gain": [GAIN] * n, "baseline": [0] * n} | options
+    wfdb.wrsamp(name, sig_name=names, p_signal=signal, fmt=[fmt] * n, write_dir=str(folder), **settings)
+    return folder / name
+
+
+def edit(record: Path, old: str, new: str, count: int = 1) -> None:
+    path = record.with_suffix(".hea")
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, count))
+
+
+def header_line(record: Path, index: int) -> str:
+    return record.with_suffix(".hea").read_text().splitlines()[index]
+
+
+def read(*args, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ECGRecordWarning)
+        return read_record(*args, **options)
