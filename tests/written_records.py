@@ -1,4 +1,4 @@
-"""WFDB records that the tests write, and their headers changed."""
+"""WFDB records that the tests write, and their files changed."""
 
 import warnings
 from pathlib import Path
@@ -9,6 +9,7 @@ import wfdb
 from hf_evl_ecg.records.header import ECGRecordWarning
 from hf_evl_ecg.records.reader import read_record
 from hf_evl_ecg.signals.ecg import INDEPENDENT_LEADS, STANDARD_LEADS, derive_limb_leads
+from hf_evl_ecg.signals.simulation import simulate
 
 FS = 500
 GAIN = 200.0
@@ -47,3 +48,12 @@ def read(*args, **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ECGRecordWarning)
         return read_record(*args, **options)
+
+
+def write_normal(path: Path, seed: int = 0, comments=(), fs: int = 100) -> None:
+    """A simulated normal ECG of 5 s."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    signal = simulate("NORM", seed=seed, fs_hz=fs, duration_s=5).signal_mv.astype(np.float64)
+    options = {"fs": fs, "units": ["mV"] * 12, "sig_name": list(STANDARD_LEADS), "fmt": ["16"] * 12}
+    gains = {"adc_gain": [1000.0] * 12, "baseline": [0] * 12}
+    wfdb.wrsamp(path.name, p_signal=signal, write_dir=str(path.parent), comments=list(comments), **options, **gains)

@@ -1,0 +1,71 @@
+"""A folder of one's own with a table: rows, refusals, and no way out of it."""
+
+from collections import defaultdict
+
+import datasets
+import pytest
+from written_records import write_normal
+
+from hf_evl_ecg.data import (
+    load_ecg,
+    load_folder,
+)
+from hf_evl_ecg.data.table import FEATURES
+from hf_evl_ecg.records.header import ECGRecordError
+
+
+def test_own_folder(folder):
+    rows, report = load_folder(folder)
+    assert isinstance(rows, datasets.Dataset)
+    assert rows.features == FEATURES
+    assert report.n_rows == len(rows) == 5
+    assert [name for name, _ in report.skipped] == ["r3"]
+    assert "n_samples" in report.skipped[0][1]
+    assert "r3" in str(report)
+    assert report.notes == ["split by patient"]
+    row = rows[1]
+    assert (row["labels"], row["rhythm"], row["axis"], row["sex"]) == (["AF", "LVH"], "AF", None, "female")
+    assert row["heart_rate"] == 61
+    assert set(row["known_labels"]) == {"AF", "LVH", "SR", "AXN"}
+    by_patient = defaultdict(set)
+    for row in rows:
+        by_patient[row["patient"]].add(row["split"])
+    assert all(len(splits) == 1 for splits in by_patient.values())
+    with pytest.raises(ECGRecordError, match="n_samples"):
+        load_folder(folder, on_bad="raise")
+    assert load_folder(folder, check="none")[1].n_rows == 6
+
+
+def test_own_folder_refuses(folder):
+    def table(text):
+        (folder / "records.csv").write_text(text)
+        return folder
+
+    with pytest.raises(ValueError, match="record 'r0': label='XX': allowed are"):
+        load_folder(table("record,labels\nr0,XX\n"))
+    with pytest.raises(ValueError, match="no columns"):
+        load_folder(table("name\nr0\n"))
+    with pytest.raises(ValueError, match="split='dev': allowed are"):
+        load_folder(table("record,split\nr0,dev\n"))
+    with pytest.raises(ValueError, match="1 of 2 records"):
+        load_folder(table("record,split\nr0,train\nr1,\n"))
+    with pytest.raises(ValueError, match="patient a is in train and test"):
+        load_folder(table("record,patient,split\nr0,a,train\nr1,a,test\n"))
+    with pytest.raises(ValueError, match="missing \\(give the folder"):
+        load_folder(folder, "none.csv")
+    with pytest.raises(ValueError, match="no readable record"):
+        load_folder(table("record\nr3\n"))
+    assert "2 of 2 records name no patient" in load_folder(table("record\nr0\nr1\n"))[1].notes[0]
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/../../outside", "door/outside"])
+def test_no_row_leads_out_of_the_folder(folder, name):
+    write_normal(folder.parent / "outside")
+    (folder / "door").symlink_to(folder.parent)
+    (folder / "records.csv").write_text(f"record\n{name}\nr0\n")
+    rows, report = load_folder(folder)
+    assert rows["record"][:] == ["r0"]
+    assert "a path inside" in report.skipped[0][1]
+    unchecked, _ = load_folder(folder, check="none")
+    with pytest.raises(ECGRecordError, match="a path inside"):
+        load_ecg(unchecked[0])

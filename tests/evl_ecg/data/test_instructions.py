@@ -1,0 +1,61 @@
+"""Instructions in LLaVA's form, with images or waveforms, read piece by piece."""
+
+import json
+
+import pytest
+from written_records import write_normal
+
+from hf_evl_ecg.data import (
+    load_ecg,
+    load_instructions,
+)
+from hf_evl_ecg.data.instructions import iterate_json
+from hf_evl_ecg.records.header import ECGRecordError
+
+
+def conversation(i, image, turns=1):
+    said = [("human", f"<image>\nQuestion {i}?"), ("gpt", f"Answer {i}."), ("human", "And?"), ("gpt", "That is all.")]
+    return {"id": f"c{i}", "image": image, "conversations": [{"from": a, "value": b} for a, b in said[: 2 * turns]]}
+
+
+def test_instructions_with_images_and_waveforms(tmp_path):
+    root = tmp_path / "data"
+    write_normal(root / "ptb-xl" / "00001_hr")
+    (root / "ptb-xl" / "00001_hr-0.png").write_bytes(b"png")
+    good = "ptb-xl/00001_hr-0.png"
+    bad = [conversation(7, "../secret.png"), conversation(8, "gone.png"), {"id": "c9"}, conversation(10, good)]
+    bad[3]["conversations"][1]["value"] = " "
+    (tmp_path / "c.json").write_text(json.dumps([conversation(1, good), *bad, conversation(2, good, turns=2)]))
+    rows, report = load_instructions(tmp_path / "c.json", root)
+    assert rows["question"][:] == ["Question 1?", "Question 2?"]
+    assert rows["answer"][:] == ["Answer 1.", "Answer 2."]
+    assert [turn["value"] for turn in rows[1]["conversations"]] == ["Question 2?", "Answer 2.", "And?", "That is all."]
+    assert [turn["from"] for turn in rows[1]["conversations"]] == ["human", "gpt"] * 2
+    assert (rows[0]["image"], rows[0]["record"]) == (good, None)
+    assert [name for name, _ in report.skipped] == ["c7", "c8", "c9", "c10"]
+    drawn, report = load_instructions(tmp_path / "c.json", root, draw=True, split="test")
+    assert (drawn[0]["image"], drawn[0]["record"], drawn[0]["split"]) == (None, "ptb-xl/00001_hr", "test")
+    assert load_ecg(drawn[0]).duration_s == 5.0
+    with pytest.raises(ECGRecordError, match="a path inside"):
+        load_instructions(tmp_path / "c.json", root, on_bad="raise")
+    stream, report = load_instructions(tmp_path / "c.json", root, streaming=True)
+    assert [row["question"] for row in stream] == rows["question"][:]
+    assert (report.n_rows, len(report.skipped)) == (2, 4)
+
+
+def test_json_is_read_piece_by_piece(tmp_path, monkeypatch):
+    items = [conversation(i, "ä" * (i % 50)) for i in range(200)]
+    for chunk in (1, 7, 1000, 1 << 20):
+        monkeypatch.setattr("hf_evl_ecg.data.instructions.CHUNK", chunk)
+        (tmp_path / "list.json").write_text(json.dumps(items, indent=1, ensure_ascii=False))
+        (tmp_path / "lines.json").write_text("\n".join(json.dumps(item) for item in items) + "\n")
+        count = 20 if chunk < 100 else 200
+        for name in ("list.json", "lines.json"):
+            read = iterate_json(tmp_path / name)
+            assert [item for item, _ in zip(read, range(count), strict=False)] == items[:count]
+    (tmp_path / "one.json").write_text("[]")
+    assert list(iterate_json(tmp_path / "one.json")) == []
+    for text in (json.dumps(items)[:-1], json.dumps(items)[:-40], "[1, }", "nonsense", "[" * 100_000):
+        (tmp_path / "bad.json").write_text(text)
+        with pytest.raises(ValueError, match=r"bad\.json"):
+            list(iterate_json(tmp_path / "bad.json"))
