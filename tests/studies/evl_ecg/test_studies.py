@@ -120,7 +120,7 @@ def test_demo_runs_and_goes_on(tmp_path, monkeypatch, capsys):
         kind({**small, "methdos": {}}, tmp_path / "out")
 
 
-@pytest.mark.parametrize("name", ["ecg_small", "ecg_demo"])
+@pytest.mark.parametrize("name", ["ecg_small", "ecg_rivals", "ecg_demo"])
 def test_study_files_hold_valid_options(name, tmp_path, monkeypatch):
     """Every stage's options are parsed, and none of the work is done."""
     parsed: list = []
