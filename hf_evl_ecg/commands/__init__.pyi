@@ -1,3 +1,4 @@
+from .answer import AnswerArguments
 from .app import AppArguments
 from .cache import CacheArguments
 from .card import CardArguments
@@ -12,6 +13,7 @@ from .study import Stage, Study, StudyArguments
 from .teach import TeacherArguments
 
 __all__ = [
+    "AnswerArguments",
     "AppArguments",
     "CacheArguments",
     "CardArguments",
