@@ -125,6 +125,8 @@ def test_study_files_hold_valid_options(name, tmp_path, monkeypatch):
     """Every stage's options are parsed, and none of the work is done."""
     parsed: list = []
     config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    ready = config.pop("ready", {})
+    assert all((CONFIGS.parents[1] / folder / "model.safetensors").is_file() for folder in ready.values())
     small_study, asked = study_module("small_study"), []
     stages = (prepare, teach, cache, distil, small_study.general_start, small_study.small_models)
     for verb in (*stages, small_study.vision_pretraining):
