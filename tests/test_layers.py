@@ -29,6 +29,7 @@ FLOORS = {
         "hub": 5,
         "distillation": 6,
         "scores": 5,
+        "benchmarks": 5,
         "cards": 6,
         "app": 6,
         "command_line": 6,

@@ -1,5 +1,5 @@
-from .answer import AnswerArguments
 from .app import AppArguments
+from .benchmark import BenchmarkArguments
 from .cache import CacheArguments
 from .card import CardArguments
 from .convert import ConvertArguments
@@ -13,8 +13,8 @@ from .study import Stage, Study, StudyArguments
 from .teach import TeacherArguments
 
 __all__ = [
-    "AnswerArguments",
     "AppArguments",
+    "BenchmarkArguments",
     "CacheArguments",
     "CardArguments",
     "ConvertArguments",

@@ -95,7 +95,9 @@ def label_family(item: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def candidate_answers(item: Mapping[str, Any]) -> tuple[str, ...]:
-    """Answers whose likelihood is worth knowing; none for numbers, reports, texts and open diagnoses.
+    """Answers whose likelihood is worth knowing; none for numbers, reports and open diagnoses.
+
+    A text has those among its ``options``, as they stand.
 
     Example:
         >>> candidate_answers({"format": "closed", "task": "rhythm", "answer": "no"})
@@ -108,7 +110,7 @@ def candidate_answers(item: Mapping[str, Any]) -> tuple[str, ...]:
         return tuple(f"{letter}. {text}" for letter, text in zip(CHOICE_LETTERS, item["options"], strict=False))
     if kind == "classes" or (kind == "labels" and item["task"] in ("rhythm", "axis")):
         return tuple(label_text(code) for code in label_family(item))
-    return ()
+    return tuple(item.get("options") or ()) if kind == "text" else ()
 
 
 def grade(item: Mapping[str, Any], text: str) -> Grade:

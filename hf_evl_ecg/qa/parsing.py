@@ -13,7 +13,15 @@ from functools import cache
 from .labels import LABELS, PTBXL_SUPERCLASSES, label_names, label_text
 from .prompts import CHOICE_LETTERS, NOTHING_FOUND
 
-__all__ = ["LabelAnswer", "convert_to_unit", "parse_labels", "parse_number", "parse_option", "parse_yes_no"]
+__all__ = [
+    "LabelAnswer",
+    "convert_to_unit",
+    "parse_labels",
+    "parse_number",
+    "parse_option",
+    "parse_options",
+    "parse_yes_no",
+]
 
 _BROAD = frozenset(PTBXL_SUPERCLASSES) - {"NORM"}  # named by their own word inside a specific finding too
 _CLAUSE = re.compile(r"[.;:!?\n]+(?=\s|$)|\b(?:but|however|although|though|except|yet)\b", re.IGNORECASE)
@@ -135,6 +143,23 @@ def parse_option(text: str, options: Sequence[str]) -> int | None:
     texts = _named_options(text, options)
     chosen = letters & texts if letters and texts else letters | texts
     return chosen.pop() if len(chosen) == 1 else None
+
+
+def parse_options(text: str, options: Sequence[str]) -> tuple[int, ...]:
+    """Read which of some options an answer names, by their texts as whole words; none that it denies.
+
+    Args:
+        text: The generated answer.
+        options: Texts of the options.
+
+    Returns:
+        Their indices in ascending order; empty if it names none.
+
+    Example:
+        >>> parse_options("lead II and lead V1", ["lead I", "lead II", "lead V1"])
+        (1, 2)
+    """
+    return tuple(sorted(_named_options(text, options)))
 
 
 def parse_number(text: str, unit: str) -> float | None:
