@@ -14,7 +14,7 @@ Answers are generated greedily and read strictly; an answer that cannot be read 
 their likelihoods are scored too (AUC, calibration). Every answer is written to OUTPUT_DIR/answers_METHOD_SPLIT.jsonl as it comes, so
 an interrupted run goes on where it stopped; a file of another model, of other pictures, prompts or settings is refused. Results:
 OUTPUT_DIR/STUDY.json, .md and .png, each value with a 95 % bootstrap interval over records and the level of chance. Image options
-must be those of training.
+must be those of training. --compare sft adds what every other method gains over sft, each resample with the same records for both.
 """
 
 from __future__ import annotations
@@ -53,6 +53,12 @@ class EvaluateArguments:
     num_workers: int = field(default=0, metadata={"help": "Processes that draw and preprocess images."})
     n_bootstrap: int = field(default=1000, metadata={"help": "Resamples for the intervals; 0 for none."})
     min_per_class: int = field(default=10, metadata={"help": "Positive items a class needs for rows of its own."})
+    compare: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Methods that every other one is compared with: differences of AUC and of right answers, paired by record."
+        },
+    )
 
     def __post_init__(self) -> None:
         wrong = [model for model in self.models if not all(model.partition("="))]
@@ -95,6 +101,8 @@ def score_models(
     records: int | None = None,
     dtype: str = "auto",
     device: str = "cpu",
+    compare: Sequence[str] | None = None,
+    n_bootstrap: int = 1000,
     **options: Any,
 ) -> list[dict[str, Any]]:
     """Score models one after the other on the same questions.
@@ -108,21 +116,31 @@ def score_models(
         records: Use only this many records; None: all.
         dtype: Precision of the weights.
         device: Where the models run.
+        compare: Methods that every other one is compared with, over all of its seeds.
+        n_bootstrap: Resamples for the intervals; 0 for none.
         options: Further options of `hf_evl_ecg.scores.models.score_model`.
 
     Returns:
         Rows of the results json.
+
+    Raises:
+        ValueError: ``compare`` names a method that is not scored, or there are no resamples to compare by.
     """
     from hf_evl_ecg.data.questions import load_questions
     from hf_evl_ecg.models.loading import load_model
+    from hf_evl_ecg.scores.compare import gain_rows
     from hf_evl_ecg.scores.models import score_model
 
+    methods = {method for method, _, _ in models.values()}
+    if compare and (set(compare) - methods or n_bootstrap < 1):
+        raise ValueError(f"compare={compare}, n_bootstrap={n_bootstrap}: allowed are {sorted(methods)} and at least 1")
     draw = images.renderer()  # clean pages: artefacts are for training
     questions = load_questions(data, split, records)
     rows: list[dict[str, Any]] = []
+    answered: dict[str, list[Any]] = {}
     for name, (method, seed, path) in models.items():
         model, processor = load_model(path, dtype, device)
-        scored, _ = score_model(
+        scored, pairs = score_model(
             model.eval(),
             processor,
             questions,
@@ -130,7 +148,9 @@ def score_models(
             method=method,
             seed=seed,
             answers=output / f"answers_{name}_{split}.jsonl",
+            n_bootstrap=n_bootstrap,
             **options,
         )
         rows += scored
-    return rows
+        answered.setdefault(method, []).append(pairs)
+    return rows + (gain_rows(answered, compare, n_bootstrap) if compare else [])

@@ -14,7 +14,7 @@ from .grading import Grade, grade, label_family, label_matrix
 from .groups import Metric, TaskGroup
 from .prompts import YES
 
-__all__ = ["Scores", "likelihood_scores", "ranking_metric", "text_scores"]
+__all__ = ["Scores", "likelihood_scores", "ranking_metric", "text_metric", "text_scores"]
 
 Scores = dict[tuple[str, str], Estimate | None]
 """(task or task/class, metric) → estimate; None where it is undefined."""
@@ -89,6 +89,19 @@ def ranking_metric(group: TaskGroup) -> tuple[str, Metric] | None:
         return "auc", _auc(np.array([item["answer"] == YES for item in group.items]), table[:, 0] - table[:, 1])
     truth = label_matrix([frozenset(item["labels"]) for item in group.items], label_family(group.items[0]))
     return "macro_auc", lambda w: metrics.macro_auc(truth, table, w)
+
+
+def text_metric(group: TaskGroup) -> tuple[str, Metric] | None:
+    """How many generated answers of one task are right, as the name of a metric and the metric; None where there are no texts.
+
+    Numbers are right within their tolerance; of reports it is the mean F1 of the findings named.
+    """
+    if any(answer.text is None for answer in group.answers):
+        return None
+    grades = [grade(item, answer.text or "") for item, answer in zip(group.items, group.answers, strict=True)]
+    correct = np.array([found.correct for found in grades], dtype=np.float64)
+    name = {"number": "within_tolerance", "report": "report_f1"}.get(group.kind, "accuracy")
+    return name, lambda w: metrics.accuracy(correct, w)
 
 
 def _number_scores(group: TaskGroup, grades: Sequence[Grade]) -> Scores:

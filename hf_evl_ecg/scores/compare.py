@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from hf_evl_ecg.chat.examples import example_key
 from hf_evl_ecg.qa.bootstrap import Array, bootstrap_weights
-from hf_evl_ecg.qa.groups import Answer, group_by_task
-from hf_evl_ecg.qa.task_scores import ranking_metric
+from hf_evl_ecg.qa.groups import Answer, Metric, TaskGroup, group_by_task
+from hf_evl_ecg.qa.task_scores import ranking_metric, text_metric
 
 from .models import by_source
+from .tables import GAIN
 
-__all__ = ["GAIN", "PairedGain", "comparison_rows", "paired_gains"]
+__all__ = ["PairedGain", "comparison_rows", "gain_rows", "paired_gains"]
 
-GAIN = "_gain_over_"
-"""What stands in the name of a metric between what was compared and the method that it was compared with."""
+Measure = Callable[[TaskGroup], tuple[str, Metric] | None]
+"""Task → name of a metric and the metric, or None where the task has none: `ranking_metric`, `hf_evl_ecg.qa.task_scores.text_metric`."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,11 @@ def paired_gains(
     theirs: Sequence[Sequence[Answer]],
     *,
     means: Mapping[str, Sequence[str]] | None = None,
+    measure: Measure = ranking_metric,
     n_bootstrap: int = 2000,
     seed: int = 0,
 ) -> dict[str, PairedGain]:
-    """What one method gains over another on every task that ranks records by likelihoods.
+    """What one method gains over another on every task that has the measure; by default those that rank records by likelihoods.
 
     A record that is hard for one model is hard for the other, so the interval of a difference is narrower than the two intervals
     suggest: each resample takes the same records for both.
@@ -58,6 +61,7 @@ def paired_gains(
         ours: Answers of each run (training seed) of the one method, in the order of the questions.
         theirs: The same of the other; it may have another number of runs.
         means: Name → tasks whose mean is compared too, each task weighing the same.
+        measure: What is compared of a task.
         n_bootstrap: Resamples of the records.
         seed: Their seed.
 
@@ -68,7 +72,7 @@ def paired_gains(
     Raises:
         ValueError: A method without runs, a run that did not answer all questions, or a mean over an unknown task.
     """
-    scores = _score_all(items, {"ours": ours, "theirs": theirs}, n_bootstrap, seed)
+    scores = _score_all(items, {"ours": ours, "theirs": theirs}, measure, n_bootstrap, seed)
     return _gains(scores["ours"], scores["theirs"], means or {})
 
 
@@ -78,6 +82,7 @@ def comparison_rows(
     *,
     over: Sequence[str] = (),
     means: Mapping[str, Sequence[str]] | None = None,
+    measure: Measure = ranking_metric,
     n_bootstrap: int = 2000,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
@@ -88,6 +93,7 @@ def comparison_rows(
         runs: Method → answers of each of its runs.
         over: Methods that all others are compared with, of ``runs``.
         means: As in `paired_gains`.
+        measure: As in `paired_gains`.
         n_bootstrap: Resamples of the records, the same for all.
         seed: Their seed.
 
@@ -96,7 +102,7 @@ def comparison_rows(
     """
     if unknown := sorted(set(over) - set(runs)):
         raise ValueError(f"over={unknown}: no such method; allowed are {sorted(runs)}")
-    scores = _score_all(items, runs, n_bootstrap, seed)
+    scores = _score_all(items, runs, measure, n_bootstrap, seed)
     rows = []
     for method, own in scores.items():
         nothing = [{task: (metric, n, 0.0, 0 * drawn) for task, (metric, n, _, drawn) in own[0].items()}]
@@ -125,8 +131,40 @@ def comparison_rows(
     return rows
 
 
+def gain_rows(
+    answered: Mapping[str, Sequence[Sequence[tuple[Mapping[str, Any], Answer]]]],
+    over: Sequence[str],
+    n_bootstrap: int = 2000,
+) -> list[dict[str, Any]]:
+    """Rows of what methods gain over others, in ranking and in generated answers, on the questions that all runs have answered.
+
+    Args:
+        answered: Method → questions and answers of each of its runs, as `hf_evl_ecg.scores.models.score_model` gives them.
+        over: As in `comparison_rows`.
+        n_bootstrap: Resamples of the records.
+    """
+    runs = {
+        method: [{example_key(item): (item, answer) for item, answer in pairs} for pairs in own]
+        for method, own in answered.items()
+    }
+    first, *others = (run for own in runs.values() for run in own)
+    keys = [key for key in first if all(key in run for run in others)]
+    items = [first[key][0] for key in keys]
+    answers = {method: [[run[key][1] for key in keys] for run in own] for method, own in runs.items()}
+    measures = (ranking_metric, text_metric)
+    return [
+        row
+        for measure in measures
+        for row in comparison_rows(items, answers, over=over, measure=measure, n_bootstrap=n_bootstrap)
+    ]
+
+
 def _score_all(
-    items: Sequence[Mapping[str, Any]], methods: Mapping[str, Sequence[Sequence[Answer]]], n_bootstrap: int, seed: int
+    items: Sequence[Mapping[str, Any]],
+    methods: Mapping[str, Sequence[Sequence[Answer]]],
+    measure: Measure,
+    n_bootstrap: int,
+    seed: int,
 ) -> dict[str, list[_Scored]]:
     """Scores of each run of each method, on all records and in each resample."""
     for name, runs in methods.items():
@@ -136,7 +174,7 @@ def _score_all(
                 "each with an answer for every question)"
             )
     weights = bootstrap_weights([f"{item['source']}:{item['record']}" for item in items], n_bootstrap, seed)
-    return {name: [_task_scores(items, run, weights) for run in runs] for name, runs in methods.items()}
+    return {name: [_task_scores(items, run, measure, weights) for run in runs] for name, runs in methods.items()}
 
 
 def _gains(
@@ -156,7 +194,9 @@ _Scored = dict[str, tuple[str, int, float, Array]]
 """Task → metric, number of questions, value, value in each resample."""
 
 
-def _task_scores(items: Sequence[Mapping[str, Any]], answers: Sequence[Answer], weights: Array) -> _Scored:
+def _task_scores(
+    items: Sequence[Mapping[str, Any]], answers: Sequence[Answer], measure: Measure, weights: Array
+) -> _Scored:
     numbered = [
         ({**item, "number": number}, answer) for number, (item, answer) in enumerate(zip(items, answers, strict=True))
     ]
@@ -164,9 +204,9 @@ def _task_scores(items: Sequence[Mapping[str, Any]], answers: Sequence[Answer], 
     for source, pairs in by_source(numbered).items():
         own_items, own_answers = zip(*pairs, strict=True)
         for group in group_by_task(own_items, own_answers):
-            if (ranking := ranking_metric(group)) is None:
+            if (measured := measure(group)) is None:
                 continue
-            name, metric = ranking
+            name, metric = measured
             own = weights[:, [item["number"] for item in group.items]]
             found[f"{source}:{group.name}"] = (name, len(group.items), float(metric(None)), np.asarray(metric(own)))
     return found

@@ -10,8 +10,9 @@ from hf_evl_ecg.qa.groups import Answer
 from hf_evl_ecg.results import read_results
 
 from .archive import list_archive, unpack_answers, unpack_questions
-from .compare import GAIN, comparison_rows
+from .compare import comparison_rows
 from .models import score_by_source
+from .tables import GAIN
 
 __all__ = ["ReplayError", "replay"]
 

@@ -8,7 +8,7 @@ from hf_evl_ecg.files import write_text
 from hf_evl_ecg.results import write_results
 
 from .picture import plot_scores
-from .tables import markdown_table, seed_table
+from .tables import GAIN, gain_table, markdown_table, seed_table
 
 __all__ = ["write_report"]
 
@@ -22,10 +22,13 @@ def write_report(
         The markdown.
     """
     output.mkdir(parents=True, exist_ok=True)
-    results = write_results(output / f"{study}.json", study, config, rows)
-    text = markdown_table(results["rows"], notes)
-    if len({row["seed"] for row in rows}) > 1:
-        text = f"{seed_table(results['rows'])}\nEach run, with its interval over the records:\n\n{text}"
+    write_results(output / f"{study}.json", study, config, rows)
+    scored = [row for row in rows if GAIN not in row["metric"]]
+    text = markdown_table(scored, notes)
+    if len({row["seed"] for row in scored}) > 1:
+        text = f"{seed_table(scored)}\nEach run, with its interval over the records:\n\n{text}"
+    if len(scored) < len(rows):
+        text = f"{text}\nOne method against another, record by record:\n\n{gain_table(rows)}"
     write_text(output / f"{study}.md", text)
-    plot_scores(results["rows"], output / f"{study}.png")
+    plot_scores(scored, output / f"{study}.png")
     return text

@@ -4,7 +4,17 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["HEADLINES", "MIN_ITEMS", "markdown_table", "score_text", "seed_table", "seeds_text", "value_text"]
+__all__ = [
+    "GAIN",
+    "HEADLINES",
+    "MIN_ITEMS",
+    "gain_table",
+    "markdown_table",
+    "score_text",
+    "seed_table",
+    "seeds_text",
+    "value_text",
+]
 
 Row = Mapping[str, Any]
 
@@ -13,6 +23,8 @@ HEADLINES = (
     *("mean_absolute_error", "unparsed"),
 )
 """Metrics that tables show unless others are named, the main one of a task first."""
+GAIN = "_gain_over_"
+"""What stands in the name of a metric between what was compared and the method that it was compared with."""
 MIN_ITEMS = 20
 """Tasks of fewer questions are left out of pictures and cards: an interval spans most of the scale."""
 SIMULATED = "Rows that begin with 'simulated' are about simulated ECGs, not patients."
@@ -107,6 +119,35 @@ def seed_table(rows: Sequence[Row], metrics: Sequence[str] = HEADLINES) -> str:
     note = (
         "Values × 100 (mean absolute errors in the unit asked for), mean ± standard deviation over training seeds; in brackets: "
         "runs that beat chance, the best answer that ignores the ECG, in at least 97.5 % of the bootstrap resamples."
+    )
+    return "\n".join([*text, "", note]) + "\n"
+
+
+def gain_table(rows: Sequence[Row]) -> str:
+    """One line per task and metric, one column per pair of methods: difference [95 % interval], bold where it leaves out zero.
+
+    Args:
+        rows: Rows of a results json whose metrics are named with `GAIN`; others are left out.
+
+    Example:
+        >>> row = {"method": "evl_ecg", "task": "ludb:axis_fill", "metric": "accuracy_gain_over_sft", "n": 40}
+        >>> print(gain_table([row | {"value": 0.05, "ci_low": 0.01, "ci_high": 0.09}]).splitlines()[2])
+        | ludb:axis_fill | accuracy | 40 | **+5.0 [+1.0, +9.0]** |
+    """
+    gains = [(row, *row["metric"].split(GAIN)) for row in rows if GAIN in row["metric"]]
+    columns = list(dict.fromkeys(f"{row['method']} − {other}" for row, _, other in gains))
+    lines: dict[tuple[str, str, int], dict[str, str]] = {}
+    for row, metric, other in gains:
+        value, low, high = (f"{100 * row[key]:+.1f}" for key in ("value", "ci_low", "ci_high"))
+        mark = "**" if row["ci_low"] > 0 or row["ci_high"] < 0 else ""
+        cells = lines.setdefault((row["task"], metric, row["n"]), {})
+        cells[f"{row['method']} − {other}"] = f"{mark}{value} [{low}, {high}]{mark}"
+    text = [f"| task | metric | n | {' | '.join(columns)} |", f"| --- | --- | --: |{' --: |' * len(columns)}"]
+    for (task, metric, n), cells in lines.items():
+        text.append(f"| {task} | {metric} | {n} | {' | '.join(cells.get(column, '–') for column in columns)} |")
+    note = (
+        "Differences × 100 of means over training seeds, with 95 % bootstrap intervals over records, the same for both methods; "
+        "bold: the interval leaves out zero. Intervals do not cover the spread over training seeds."
     )
     return "\n".join([*text, "", note]) + "\n"
 

@@ -220,6 +220,16 @@ def test_evaluation_writes_valid_results_and_asks_once(work, tmp_path, monkeypat
         assert len(picture.convert("RGB").getcolors(1 << 24)) > 10
     monkeypatch.setattr("hf_evl_ecg.inference.asking.Asker.__call__", None)
     assert run("evaluate", *given, "--output_dir", tmp_path, "--min_per_class", 1) == rows
+    compared = run("evaluate", *given, "--output_dir", tmp_path, "--min_per_class", 1, "--compare", "start")
+    assert compared[: len(rows)] == rows
+    gains = {(row["method"], row["metric"]) for row in compared[len(rows) :]}
+    assert {("teacher", "auc_gain_over_start"), ("teacher", "accuracy_gain_over_start")} <= gains
+    assert {method for method, _ in gains} == {"teacher"}
+    text = (tmp_path / "ecg_scores.md").read_text()
+    assert text.startswith(table), "what is compared stands below"
+    assert "| task | metric | n | teacher − start |" in text
+    with pytest.raises(ValueError, match=r"compare=\['sft'\].*allowed are \['start', 'teacher'\]"):
+        run("evaluate", *given, "--output_dir", tmp_path, "--compare", "sft")
 
 
 def test_a_teacher_is_not_pushed_with_its_pickles(tmp_path):

@@ -11,7 +11,10 @@ from hf_evl_ecg.data.simulated import load_simulated
 from hf_evl_ecg.qa.bootstrap import bootstrap_weights
 from hf_evl_ecg.qa.grading import candidate_answers
 from hf_evl_ecg.qa.groups import Answer
-from hf_evl_ecg.scores.compare import paired_gains
+from hf_evl_ecg.qa.scoring import score_answers
+from hf_evl_ecg.qa.task_scores import text_metric
+from hf_evl_ecg.scores.compare import gain_rows, paired_gains
+from hf_evl_ecg.scores.tables import gain_table
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +78,89 @@ def test_means_weigh_tasks_alike_and_mistakes_are_named(items):
         paired_gains(items, ours, [theirs[0][1:]])
     with pytest.raises(ValueError, match="ours: "):
         paired_gains(items, [], theirs)
+
+
+def said(items, seed, skill):
+    """Texts that are right as often as the skill says."""
+    rng = random.Random(seed)
+    return [
+        Answer(item["record"], item["answer"] if rng.random() < skill else rng.choice(candidate_answers(item)))
+        for item in items
+    ]
+
+
+def test_right_answers_are_compared_record_by_record(items):
+    """A slow loop over resamples of records, each with all of its questions."""
+    ours, theirs = [said(items, s, 0.9) for s in (0, 1)], [said(items, 2, 0.4)]
+    gain = paired_gains(items, ours, theirs, measure=text_metric, n_bootstrap=40)["simulated:rhythm_closed"]
+    rows = [i for i, item in enumerate(items) if item["format"] == "closed" and item["task"] == "rhythm"]
+
+    def share(run, times):
+        right = sum(times[items[i]["record"]] * (run[i].text == items[i]["answer"]) for i in rows)
+        return right / sum(times[items[i]["record"]] for i in rows)
+
+    def difference(times):
+        return np.mean([share(run, times) for run in ours]) - share(theirs[0], times)
+
+    weights = bootstrap_weights([f"simulated:{item['record']}" for item in items], 40)
+    drawn = [difference({item["record"]: w for item, w in zip(items, row, strict=True)}) for row in weights]
+    assert gain.value == pytest.approx(difference({item["record"]: 1 for item in items}))
+    assert (gain.ci_low, gain.ci_high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])))
+    assert (gain.metric, gain.n) == ("accuracy", len(rows))
+
+
+def test_right_answers_are_counted_as_in_the_tables(items):
+    run = said(items, 3, 0.6)
+    counted = paired_gains(items, [run], [said(items, 4, 0.0)], measure=text_metric, n_bootstrap=10)
+    nothing = paired_gains(items, [said(items, 4, 0.0)], [run], measure=text_metric, n_bootstrap=10)
+    scored = {
+        row["task"]: row["value"]
+        for row in score_answers(items, run, method="m", n_bootstrap=0)
+        if row["metric"] == "accuracy"
+    }
+    other = {
+        row["task"]: row["value"]
+        for row in score_answers(items, said(items, 4, 0.0), method="m", n_bootstrap=0)
+        if row["metric"] == "accuracy"
+    }
+    assert len(scored) >= 4
+    for task, value in scored.items():
+        assert counted[f"simulated:{task}"].value == pytest.approx(value - other[task])
+        assert nothing[f"simulated:{task}"].value == pytest.approx(other[task] - value)
+
+
+def test_a_gain_that_is_known():
+    """Ours is always right, theirs on every second record: the difference is one half, in each resample what it draws."""
+    items = [
+        {
+            "record": str(i),
+            "source": "s",
+            "format": "closed",
+            "task": "rhythm",
+            "question": str(i),
+            "answer": "yes",
+            "labels": ["AF"],
+        }
+        for i in range(100)
+    ]
+    right = [(item, Answer(item["record"], "yes")) for item in items]
+    half = [(item, Answer(item["record"], "yes" if i % 2 else "no")) for i, item in enumerate(items)]
+    (row,) = [r for r in gain_rows({"ours": [right], "theirs": [half[::-1]]}, ["theirs"], 500) if r["method"] == "ours"]
+    assert (row["task"], row["metric"]) == ("s:rhythm_closed", "accuracy_gain_over_theirs")
+    assert (row["value"], row["n"], row["seed"], row["above_chance"]) == (0.5, 100, None, True)
+    # the share of records on which theirs is wrong is binomial: 0.5 ± 1.96 · sqrt(0.25 / 100)
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx((0.402, 0.598), abs=0.02)
+    (fewer,) = [r for r in gain_rows({"ours": [right], "theirs": [half[:40]]}, ["theirs"], 10) if r["method"] == "ours"]
+    assert fewer["n"] == 40, "questions that both have answered"
+
+
+def test_differences_stand_in_a_table_of_their_own():
+    common = {"task": "s:axis_fill", "n": 30, "seed": None}
+    rows = [
+        {**common, "method": "a", "metric": "auc_gain_over_c", "value": -0.05, "ci_low": -0.08, "ci_high": -0.01},
+        {**common, "method": "b", "metric": "auc_gain_over_c", "value": 0.01, "ci_low": -0.02, "ci_high": 0.04},
+        {**common, "method": "b", "metric": "auc", "value": 0.7, "ci_low": 0.6, "ci_high": 0.8},
+    ]
+    head, _, line, *_ = gain_table(rows).splitlines()
+    assert head == "| task | metric | n | a − c | b − c |"
+    assert line == "| s:axis_fill | auc | 30 | **-5.0 [-8.0, -1.0]** | +1.0 [-2.0, +4.0] |"
