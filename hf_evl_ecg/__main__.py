@@ -17,7 +17,7 @@ from pathlib import Path
 # In the order of a first visit: ask a model, train one's own, hand it on.
 VERBS = (
     *("interpret", "app"),
-    *("prepare", "teach", "cache", "distil", "evaluate", "benchmark", "replay", "study"),
+    *("prepare", "teach", "answer", "cache", "distil", "evaluate", "replay", "study"),
     *("export", "card", "publish", "convert"),
 )
 

@@ -1,10 +1,10 @@
+from .answer import AnswerArguments
 from .app import AppArguments
-from .benchmark import BenchmarkArguments
 from .cache import CacheArguments
 from .card import CardArguments
 from .convert import ConvertArguments
 from .distil import DistillArguments
-from .evaluate import EvaluateArguments
+from .evaluate import BenchmarkArguments, EvaluateArguments
 from .export import ExportArguments
 from .interpret import InterpretArguments
 from .prepare import PrepareArguments
@@ -13,6 +13,7 @@ from .study import Stage, Study, StudyArguments
 from .teach import TeacherArguments
 
 __all__ = [
+    "AnswerArguments",
     "AppArguments",
     "BenchmarkArguments",
     "CacheArguments",

@@ -21,7 +21,7 @@ them:
 
 {presets}
 
-Beside the options below all of transformers' training arguments are accepted; all can stand in a YAML file, given
+seqkd learns from the answers alone as well, but from those that a teacher wrote: hf-evl-ecg answer. Beside the options below all of transformers' training arguments are accepted; all can stand in a YAML file, given
 first or as --config. --resume_from_checkpoint last goes on after an interruption. OUTPUT_DIR holds the student (or its LoRA
 adapter) and its processor, nothing of the teacher.
 
@@ -52,7 +52,7 @@ if TYPE_CHECKING:  # --help must not wait for torch
 
 __all__ = ["DistillArguments", "command", "main"]
 
-_ALONE = ("sft",)  # methods that need no teacher while the student trains
+_ALONE = ("sft", "seqkd")  # methods that need no teacher while the student trains
 
 
 @dataclass
@@ -112,6 +112,7 @@ def main(script: DistillArguments, images: ImageOptions, lora: LoraOptions, trai
     from hf_evl_ecg.distillation.runs import answer_metrics, save_student
     from hf_evl_ecg.distillation.trainer import EVLECGTrainer
     from hf_evl_ecg.hub.push import take_hub_arguments
+    from hf_evl_ecg.inference.taught_answers import has_taught_answers
     from hf_evl_ecg.models.loading import load_model
 
     # The Trainer would push checkpoints with all that lies beside them; the finished student is published below instead.
@@ -121,6 +122,10 @@ def main(script: DistillArguments, images: ImageOptions, lora: LoraOptions, trai
     evaluated = training.eval_strategy != "no"
     train_questions = load_questions(script.data, "train", script.train_records)
     eval_questions = load_questions(script.data, "validation", script.eval_records) if evaluated else None
+    if script.method == "seqkd" and not has_taught_answers(train_questions):
+        raise ValueError(
+            f"data={script.data}: holds no answers of a teacher (let it write them with hf-evl-ecg answer)"
+        )
     student, processor = load_model(script.student, script.dtype)
     if script.sft_only:
         training.alpha = 0.0
@@ -169,7 +174,7 @@ def _provenance(
 def _described(script: DistillArguments) -> str:
     """How the student was trained, in words."""
     if script.sft_only:
-        return "fine-tuning on answers"
+        return "fine-tuning on answers of a teacher" if script.method == "seqkd" else "fine-tuning on answers"
     named = script.method or "evl_ecg"
     return "EVL-ECG, arXiv 2605.29977" if named.startswith("evl_ecg") else f"distillation ({named})"
 

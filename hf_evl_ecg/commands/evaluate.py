@@ -15,6 +15,12 @@ their likelihoods are scored too (AUC, calibration). Every answer is written to 
 an interrupted run goes on where it stopped; a file of another model, of other pictures, prompts or settings is refused. Results:
 OUTPUT_DIR/STUDY.json, .md and .png, each value with a 95 % bootstrap interval over records and the level of chance. Image options
 must be those of training. --compare sft adds what every other method gains over sft, each resample with the same records for both.
+
+Tasks of ECGBench, from its folder or hub:OWNER/NAME, with strict scores beside those of the released scorers (OUTPUT_DIR/ecgbench.json,
+.md). Reports and the arena need a judge behind a URL that speaks OpenAI's chat completions; without one they are answered, not scored:
+
+    JUDGE_API_KEY=... hf-evl-ecg evaluate --models evl_ecg=outputs/student --benchmarks ptb-test mmmu-ecg arena --data data/ECGBench \
+        --judge_url http://localhost:8000/v1 --judge_model a-judge --max_new_tokens 1024 --output_dir outputs/ecgbench
 """
 
 from __future__ import annotations
@@ -27,7 +33,7 @@ from typing import Any
 from hf_evl_ecg.command_line.options import PageOptions
 from hf_evl_ecg.command_line.parser import parse_arguments
 
-__all__ = ["EvaluateArguments", "command", "main", "score_models"]
+__all__ = ["BenchmarkArguments", "EvaluateArguments", "command", "main", "score_benchmarks", "score_models"]
 
 
 @dataclass
@@ -37,7 +43,7 @@ class EvaluateArguments:
     models: list[str] = field(
         metadata={"help": "Models as METHOD=FOLDER or METHOD=HUB_NAME; the method's name stands in the results."}
     )
-    data: str = field(metadata={"help": "Question dataset from hf-evl-ecg prepare."})
+    data: str = field(metadata={"help": "Question dataset from hf-evl-ecg prepare; with --benchmarks: ECGBench."})
     output_dir: str = field(metadata={"help": "Where answers and results go."})
     split: str = field(default="test", metadata={"help": "Split to score; choose settings on validation only."})
     records: int | None = field(default=None, metadata={"help": "Use only this many records, drawn evenly."})
@@ -67,9 +73,88 @@ class EvaluateArguments:
             raise ValueError(f"models={self.models}: METHOD=FOLDER, each method once, is allowed")
 
 
+@dataclass
+class BenchmarkArguments:
+    """Tasks of ECGBench instead of one's own questions, and who judges them."""
+
+    benchmarks: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "ptb-test, cpsc-test, code15-test, ecgqa-test, csn-test-no-cot, g12-test-no-cot, mmmu-ecg, ptb-test-report, arena."
+        },
+    )
+    image_dir: str | None = field(default=None, metadata={"help": "Folder of the images; by default DATA/images."})
+    allow_partial: bool = field(default=False, metadata={"help": "Score a task of which records are missing."})
+    judge_url: str | None = field(default=None, metadata={"help": "Base URL of the judge of reports and the arena."})
+    judge_model: str | None = field(default=None, metadata={"help": "Name of the judge there."})
+    judge_key_variable: str = field(
+        default="JUDGE_API_KEY", metadata={"help": "Environment variable with the judge's key, which is kept nowhere."}
+    )
+    judge_timeout: float = field(default=120.0, metadata={"help": "Longest wait for one verdict (s)."})
+    judge_workers: int = field(default=4, metadata={"help": "Verdicts asked for at once."})
+
+    def __post_init__(self) -> None:
+        if (self.judge_url is None) != (self.judge_model is None):
+            raise ValueError(f"judge_url={self.judge_url}, judge_model={self.judge_model}: both or none are needed")
+        if not self.benchmarks and (self.judge_url or self.image_dir or self.allow_partial):
+            raise ValueError(
+                "judge_url, image_dir and allow_partial are for --benchmarks (name some, or leave them out)"
+            )
+
+
 def command(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Run the command line."""
-    main(*parse_arguments(arguments, EvaluateArguments, PageOptions, description=__doc__, prog=prog))
+    kinds = (EvaluateArguments, BenchmarkArguments, PageOptions)
+    args, benchmark, images = parse_arguments(arguments, *kinds, description=__doc__, prog=prog)
+    if benchmark.benchmarks:
+        score_benchmarks(args, benchmark)
+    else:
+        main(args, images)
+
+
+def score_benchmarks(args: EvaluateArguments, benchmark: BenchmarkArguments) -> list[dict[str, Any]]:
+    """Score every model on tasks of ECGBench and write results.
+
+    Returns:
+        Rows of the results json.
+    """
+    from hf_evl_ecg.benchmarks import Judge, load_benchmark, run_benchmarks, write_benchmarks
+    from hf_evl_ecg.models.loading import load_model
+
+    judge = None
+    if benchmark.judge_url is not None and benchmark.judge_model is not None:
+        judge = Judge(
+            benchmark.judge_url,
+            benchmark.judge_model,
+            key_variable=benchmark.judge_key_variable,
+            timeout_s=benchmark.judge_timeout,
+        )
+    tasks = [load_benchmark(name, args.data, benchmark.image_dir) for name in benchmark.benchmarks]
+    rows: list[dict[str, Any]] = []
+    notes: list[str] = []
+    for method, _, path in (model.partition("=") for model in args.models):
+        model, processor = load_model(path, args.dtype, args.device)
+        scored, said = run_benchmarks(
+            model.eval(),
+            processor,
+            tasks,
+            args.output_dir,
+            method=method,
+            seed=args.seed,
+            judge=judge,
+            judge_workers=benchmark.judge_workers,
+            allow_partial=benchmark.allow_partial,
+            n_bootstrap=args.n_bootstrap,
+            max_new_tokens=args.max_new_tokens,
+            system_prompt=args.system_prompt,
+            batch_size=args.batch_size,
+            num_workers=args.num_workers,
+        )
+        rows += scored
+        notes += said
+    text = write_benchmarks(args.output_dir, {"evaluate": asdict(args), "benchmark": asdict(benchmark)}, rows, notes)
+    print(f"\n{text}\nWritten: {Path(args.output_dir) / 'ecgbench'}.json, .md")
+    return rows
 
 
 def main(args: EvaluateArguments, images: PageOptions) -> list[dict[str, Any]]:

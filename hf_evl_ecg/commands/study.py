@@ -34,7 +34,7 @@ from hf_evl_ecg.files import Stage, read_mapping
 
 from . import cache, distil, evaluate, prepare, teach
 
-__all__ = ["Student", "Study", "StudyArguments", "command", "main", "shrink", "training_options"]
+__all__ = ["Student", "Study", "StudyArguments", "Verb", "command", "main", "shrink", "training_options"]
 
 SOURCES = ("ptbxl", "ptbxl_filtered", "ludb", "cinc", "folder", "dx_mapping")
 SECTIONS = ("study", "images", "questions", "teacher", "cache", "student", "methods", "seeds", "evaluate")

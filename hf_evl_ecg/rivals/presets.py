@@ -35,6 +35,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "ot_position_weight": 0.0,
     },
     "sft": {"alpha": 0.0},  # answers alone
+    "seqkd": {"alpha": 0.0},  # the same, with answers that hf-evl-ecg answer let the teacher write (arXiv 1606.07947)
     "kl": {**_ALONE, "lambda_kl": 1.0, "kl_divergence": "forward"},  # arXiv 1503.02531
     "uld": {**_ALONE, "lambda_uld": 1.5},  # arXiv 2402.12030, its weight
     "dskd": {**_ALONE, **_ANSWER, "lambda_dskd": 1.0, "dskd_temperature": 2.0},  # arXiv 2406.17328, its scripts

@@ -14,6 +14,7 @@ Everything that `hf-evl-ecg study --help` says holds here too. The YAML file has
     student_vision: of vision_pretraining.py, for the student, before it is distilled; may be left out
     budgets:        name -> options of prepare: what the students learn from, where that is not what the teacher learns from
 
+    ready:          stage -> folder with its result, such as {teacher: studies/weights/teacher}: such a stage is not run
     compare:        {over: [METHOD-BUDGET, ...], means: {NAME: [TASK, ...]}}: paired differences, of tasks and of means of tasks
 
 With budgets, each method is trained once per budget and seed (`budgets: [NAME]` below a method: with these only), in a folder
@@ -33,7 +34,7 @@ import vision_pretraining
 from hf_evl_ecg.command_line.options import ImageOptions
 from hf_evl_ecg.command_line.parser import parse_arguments
 from hf_evl_ecg.commands import prepare, study
-from hf_evl_ecg.commands.study import Student, Study, StudyArguments
+from hf_evl_ecg.commands.study import Student, Study, StudyArguments, Verb
 from hf_evl_ecg.inference.evaluation import answer_items
 from hf_evl_ecg.models.loading import load_model
 from hf_evl_ecg.scores.report import write_report
@@ -51,9 +52,20 @@ SMOKE: dict[str, dict[str, Any]] = {
 class SmallStudy(Study):
     """A study whose models are built and, where the file says so, given a start; whose students may have several budgets of labels."""
 
-    sections = (*Study.sections, "build", "general", "teacher_vision", "student_vision", "budgets", "compare")
+    sections = (*Study.sections, "build", "general", "teacher_vision", "student_vision", "budgets", "compare", "ready")
     needed = (*Study.needed, "build")
     small = SMOKE
+
+    def path(self, stage: str) -> str:
+        """Folder of a stage, or where its result lies ready."""
+        return (self.config.get("ready") or {}).get(stage) or super().path(stage)
+
+    def stage(self, name: str, verb: Verb, options: Mapping[str, Any], *, wait: bool = True) -> None:
+        """Run a verb in a folder of its own, unless that is done or its result lies ready."""
+        if name in (self.config.get("ready") or {}):
+            print(f"[{name}] is taken from {self.path(name)}", flush=True)
+        else:
+            super().stage(name, verb, options, wait=wait)
 
     def prepare(self) -> None:
         """The questions, and models with random weights, whose tokenizers learn the questions."""
@@ -75,8 +87,8 @@ class SmallStudy(Study):
             super().cache_teacher(name + suffix, questions + suffix)
 
     def teacher_start(self) -> str:
-        """The built teacher, with its start."""
-        return self._started("teacher")
+        """The built teacher, with its start; of no use where a trained teacher lies ready."""
+        return self.path("teacher") if "teacher" in (self.config.get("ready") or {}) else self._started("teacher")
 
     def student_start(self) -> str:
         """The built student, with its start."""

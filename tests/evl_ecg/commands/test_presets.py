@@ -1,12 +1,20 @@
 """--method: a preset fills in what is not given, in the command, in YAML and in a study; help shows it in full."""
 
+import json
+import sys
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
+from datasets import load_from_disk
 
 from hf_evl_ecg.commands import distil
 from hf_evl_ecg.method import DistillationOptions
 from hf_evl_ecg.rivals import PRESETS
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from ecg_work import PAGE, make_work, run
+from ecg_work import distil as learn
 
 
 def read(monkeypatch, *given):
@@ -42,12 +50,43 @@ def test_without_a_method_options_have_their_defaults(monkeypatch):
 
 
 def test_sft_is_sft_only(monkeypatch):
-    for given in (["--method", "sft"], ["--sft_only"], ["--method", "sft", "--sft_only", "--teacher", "t"]):
+    for given in (
+        ["--method", "sft"],
+        ["--method", "seqkd"],
+        ["--sft_only"],
+        ["--method", "sft", "--sft_only", "--teacher", "t"],
+    ):
         script, _ = read(monkeypatch, *given)
         assert script.sft_only
         assert script.teacher is None
     with pytest.raises(ValueError, match="one of the two is allowed"):
         read(monkeypatch, "--method", "uld", "--sft_only")
+
+
+def test_seqkd_learns_alone_from_answers_of_a_teacher(tmp_path):
+    work = make_work(tmp_path / "work")
+    with pytest.raises(ValueError, match="holds no answers of a teacher"):
+        learn(work, tmp_path / "no", "--method", "seqkd")
+    asked = ["--teacher", work / "teacher", "--data", work / "questions", *PAGE, "--max_new_tokens", 6]
+    with pytest.raises(ValueError, match="is the folder of the questions"):
+        run("answer", *asked, "--output_dir", work / "questions")
+    taught = run("answer", *asked, "--output_dir", tmp_path / "taught")
+    assert len(taught.questions) > 1
+    data, before = load_from_disk(str(tmp_path / "taught")), load_from_disk(str(work / "questions"))
+    assert data["train"]["answer"][:] == taught.questions["answer"][:] != before["train"]["answer"][:]
+    assert set(data["train"]["given_answer"]) <= set(before["train"]["answer"])
+    assert {name: len(data[name]) for name in ("validation", "test")} == {
+        n: len(before[n]) for n in ("validation", "test")
+    }
+    assert "given_answer" not in data["test"].column_names
+    report = json.loads((tmp_path / "taught" / "report.json").read_text())
+    assert (report["answers"], report["teacher"]) == (taught.written, "teacher")
+    lines = (tmp_path / "taught" / "answers.jsonl").read_text()
+    assert run("answer", *asked, "--output_dir", tmp_path / "taught").written == taught.written
+    assert (tmp_path / "taught" / "answers.jsonl").read_text() == lines
+    trainer = learn(work, tmp_path / "student", "--method", "seqkd", "--data", tmp_path / "taught", "--max_steps", 1)
+    assert trainer.teacher is None
+    assert "given_answer" in trainer.train_dataset.column_names
 
 
 def test_an_unknown_method_is_refused_with_those_there_are(monkeypatch):

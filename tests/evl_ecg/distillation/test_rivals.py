@@ -18,6 +18,7 @@ TERMS = {
     "evl_ecg": {"mhca", "anchor_ce", "ot", "relation"},
     "evl_ecg_paper": {"mhca", "ot", "relation"},
     "sft": set(),
+    "seqkd": set(),
     "kl": {"kl"},
     "uld": {"uld"},
     "dskd": {"dskd_t2s_ce", "dskd_t2s", "dskd_s2t"},

@@ -153,6 +153,27 @@ def test_study_files_hold_valid_options(name, tmp_path, monkeypatch):
     assert set(asked) == ({"teacher", *students, *(f for f in one if f[-1].isdigit())} if budgets != [""] else set())
 
 
+def test_stages_whose_result_lies_ready_are_not_run(tmp_path, monkeypatch, capsys):
+    small_study, ran = study_module("small_study"), []
+    config = yaml.safe_load((CONFIGS / "ecg_rivals.yaml").read_text())
+    config |= {
+        "methods": {"sft": {"method": "sft"}},
+        "seeds": [0],
+        "ready": {"teacher": "weights/t", "student_general": "weights/s"},
+    }
+    verbs = (prepare, teach, cache, distil, small_study.general_start, small_study.small_models)
+    for verb in (*verbs, small_study.vision_pretraining):
+        monkeypatch.setattr(verb, "main", lambda *given: ran.append(given[0]))
+    monkeypatch.setattr(small_study.SmallStudy, "ask", lambda self, model: None)
+    study = small_study.SmallStudy(config, tmp_path / "out", str(tmp_path))
+    study.prepare(), study.train_teacher(), study.train_students()
+    kinds = {type(options).__name__ for options in ran}
+    assert kinds == {"PrepareArguments", "BuildArguments", "CacheArguments", "DistillArguments"}
+    assert {options.teacher for options in ran if hasattr(options, "shard_size")} == {"weights/t"}
+    assert {options.student for options in ran if hasattr(options, "teacher_cache")} == {"weights/s"}
+    assert "[teacher] is taken from weights/t" in capsys.readouterr().out
+
+
 def test_processes_share_a_study(tmp_path):
     """Who finds a stage begun by another process goes on with the next, and a killed one's is free again."""
     ready, done = tmp_path / "ready", []
