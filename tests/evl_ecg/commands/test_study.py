@@ -55,7 +55,7 @@ def test_a_given_teacher_is_scored_and_not_trained(config, tmp_path, monkeypatch
 
 def test_the_stages_get_the_options_of_their_sections(config, tmp_path, monkeypatch):
     seen: dict = {}
-    monkeypatch.setattr(Study, "stage", lambda self, name, verb, options: seen.update({name: options}))
+    monkeypatch.setattr(Study, "stage", lambda self, name, verb, options, wait=True: seen.update({name: options}))
     own = {"alpha": 0.3, "seeds": [3, 4]}
     config |= {"teacher": {"model": "hub/model", "seed": 5}, "cache": {"top_k": 8}, "methods": {"evl_ecg": own}}
     config["questions"] |= {"ludb": "ludb"}

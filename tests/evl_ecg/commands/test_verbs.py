@@ -30,7 +30,7 @@ def work(tmp_path_factory) -> Path:
 
 
 def test_wrong_options_are_refused(work, tmp_path):
-    with pytest.raises(ValueError, match="--sft_only"):
+    with pytest.raises(ValueError, match="--method sft"):
         DistillArguments(student="s", data="q")
     with pytest.raises(ValueError, match="use hf-evl-ecg distil"):
         TeacherConfig(output_dir=str(tmp_path), alpha=0.5, use_cpu=True)
