@@ -21,6 +21,13 @@ class DistillationOptions:
     lambda_anchor: float = field(
         default=1.0, metadata={"help": "Weight of the aligner's own cross-entropy, in mhca_mode 'anchored'."}
     )
+    lambda_schedules: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Weights that change over the run: NAME=warmup:SHARE rises from 0 over the first SHARE of the steps, "
+            "NAME=cosine:END goes to END; NAME is alpha (all terms together), mhca, ot, relation, uld …; relation may end below 0."
+        },
+    )
     mhca_mode: str = field(
         default="paper",
         metadata={

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from hf_evl_ecg.files import new_file
 from hf_evl_ecg.losses import EVLECGLoss
 from hf_evl_ecg.models.features import FeatureRequest
 from hf_evl_ecg.models.native import base_model
-from hf_evl_ecg.rivals.divergence import VocabularyMismatchError
+from hf_evl_ecg.rivals.divergence import common_vocabulary
 from hf_evl_ecg.rivals.loss import RivalLoss
 from hf_evl_ecg.tokens import AnswerGroups, TokenFeatures
 
+from .schedules import read_schedules
 from .teacher import TeacherSignal
 
 __all__ = [
@@ -55,12 +57,18 @@ class Criterion(nn.Module):
     Args:
         evl_ecg: The cross-entropy and the terms of EVL-ECG.
         rivals: The terms of rivals.
+        schedules: How weights change over the run; None: not at all. See `hf_evl_ecg.distillation.schedules.read_schedules`.
+
+    Attributes:
+        progress: Share of the run that is over, in [0, 1]; the trainer sets it before each step.
     """
 
-    def __init__(self, evl_ecg: EVLECGLoss, rivals: RivalLoss) -> None:
+    def __init__(self, evl_ecg: EVLECGLoss, rivals: RivalLoss, schedules: Sequence[str] | None = None) -> None:
         super().__init__()
         self.evl_ecg = evl_ecg
         self.rivals = rivals
+        self.schedules = read_schedules(schedules or (), self.weights)
+        self.progress = 1.0
 
     @property
     def weights(self) -> dict[str, float]:
@@ -110,9 +118,10 @@ class Criterion(nn.Module):
     ) -> dict[str, Tensor]:
         """The weighted terms; their sum is the loss. Arguments are those of `EVLECGLoss.forward` and `RivalLoss.forward`."""
         terms = self.evl_ecg(student, teacher, ce, lm_head=lm_head, answer_groups=answer_groups, **options)
-        return terms | self.rivals(
+        terms |= self.rivals(
             student, teacher, answer_groups=answer_groups, lm_head=lm_head, teacher_lm_head=teacher_lm_head
         )
+        return {name: term * self.schedules.factor(name, self.progress) for name, term in terms.items()}
 
 
 def build_criterion(
@@ -135,12 +144,15 @@ def build_criterion(
     """
     width = base_model(model).config.get_text_config().hidden_size
     widths = (width, teacher.hidden_dim if teacher else width)
-    vocab_size = common_vocabulary(*processors) if args.alpha * args.lambda_kl else None
+    vocab_size = None
+    if args.alpha * args.lambda_kl and None not in processors:
+        vocab_size = common_vocabulary(*(processor.tokenizer.get_vocab() for processor in processors))
     with torch.random.fork_rng(devices=[]):  # every process starts with the same aligner, whatever it drew before
         torch.manual_seed(args.seed)
         criterion = Criterion(
             EVLECGLoss(*widths, **{name: getattr(args, name) for name in LOSS_OPTIONS}),
             RivalLoss(*widths, vocab_size=vocab_size, **{name: getattr(args, name) for name in RIVAL_OPTIONS}),
+            args.lambda_schedules,
         )
     if criterion.needs_teacher and teacher is None:
         raise ValueError("terms with positive weight need a teacher; give one, or set alpha=0 for answers alone.")
@@ -169,24 +181,6 @@ def build_criterion(
     if teacher is not None and not criterion.needs_teacher:
         logger.warning("every term that reads the teacher has weight zero: the teacher is not run.")
     return criterion
-
-
-def common_vocabulary(student_processor: Any, teacher_processor: Any) -> int | None:
-    """Number of tokens that two tokenizers number alike, where one vocabulary begins the other; None if one is not known.
-
-    Raises:
-        VocabularyMismatchError: A number stands for different tokens.
-    """
-    if student_processor is None or teacher_processor is None:
-        return None
-    vocabularies = [processor.tokenizer.get_vocab() for processor in (student_processor, teacher_processor)]
-    small, large = sorted(vocabularies, key=len)
-    if different := [token for token, number in small.items() if large.get(token) != number]:
-        raise VocabularyMismatchError(
-            f"lambda_kl above 0 needs one vocabulary, but {len(different)} of the {len(small)} tokens differ, such as "
-            f"{different[0]!r}; use ULD or DSKD (--method uld, --method dskd)."
-        )
-    return 1 + max(small.values())
 
 
 def _weight_source(criterion: Criterion, args: EVLECGConfig) -> str:

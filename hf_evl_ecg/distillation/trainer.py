@@ -172,6 +172,8 @@ class EVLECGTrainer(WholeCheckpointTrainer):
         head = base_model(self.student).get_output_embeddings() if self.criterion.needs_lm_head else None
         taught = self.teacher.lm_head if self.criterion.needs_embeddings and self.teacher is not None else None
         groups = answer_groups(inputs["groups"], teacher) if "groups" in inputs else None
+        # Steps that are done, so that a resumed run goes on with the weights it would have had; untrained, those of the end.
+        self.criterion.progress = self.state.global_step / self.state.max_steps if self.state.max_steps > 0 else 1.0
         terms = self.criterion(student, teacher, ce, lm_head=head, teacher_lm_head=taught, answer_groups=groups)
         share = count[1] / total[1]  # ce is divided by the step's answer tokens already
         terms = {name: term * processes * (1.0 if name == "ce" else share) for name, term in terms.items()}

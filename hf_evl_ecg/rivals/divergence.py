@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from hf_evl_ecg.padded import promote
 from hf_evl_ecg.tokens import AnswerGroups
 from hf_evl_ecg.uld import pair_rows
 
-__all__ = ["DIVERGENCES", "VocabularyMismatchError", "divergence_loss"]
+__all__ = ["DIVERGENCES", "VocabularyMismatchError", "common_vocabulary", "divergence_loss"]
 
 DIVERGENCES = ("forward", "reverse", "jsd")
 
@@ -89,6 +90,29 @@ def divergence_loss(
             log_m = torch.logaddexp(log_p + math.log(beta), log_q + math.log1p(-beta))
             per_token = beta * _kl(log_p, log_m) + (1 - beta) * _kl(log_q, log_m)
         return temperature**2 * pairs.mean(per_token)
+
+
+def common_vocabulary(first: Mapping[str, int], second: Mapping[str, int]) -> int:
+    """Number of tokens that two vocabularies number alike, where one begins the other; LM heads may have more rows.
+
+    Args:
+        first: Token → number, as ``tokenizer.get_vocab()`` gives it.
+        second: The other one.
+
+    Raises:
+        VocabularyMismatchError: A token has different numbers.
+
+    Example:
+        >>> common_vocabulary({"a": 0, "b": 1}, {"a": 0, "b": 1, "<image>": 2})
+        2
+    """
+    small, large = sorted((first, second), key=len)
+    if different := [token for token, number in small.items() if large.get(token) != number]:
+        raise VocabularyMismatchError(
+            f"lambda_kl above 0 needs one vocabulary, but {len(different)} of the {len(small)} tokens differ, such as "
+            f"{different[0]!r}; use ULD or DSKD (--method uld, --method dskd)."
+        )
+    return 1 + max(small.values())
 
 
 def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "match": "raw",
         "hidden_tokens": "all",
         "ot_position_weight": 0.0,
+        "visual_weights": "uniform",
     },
     "sft": {"alpha": 0.0},  # answers alone
     "seqkd": {"alpha": 0.0},  # the same, with answers that hf-evl-ecg answer let the teacher write (arXiv 1606.07947)
