@@ -15,10 +15,10 @@ from datasets import Dataset
 
 from hf_evl_ecg.qa.labels import main_axis, main_rhythm
 from hf_evl_ecg.records.comments import read_comments
+from hf_evl_ecg.records.delineations import measure, read_delineation
 from hf_evl_ecg.records.paths import resolve_inside
 from hf_evl_ecg.signals.ecg import STANDARD_LEADS
 
-from .delineations import measure, read_delineation
 from .table import LoadReport, collect_rows, make_row, split_by_group
 from .wfdb_records import check_wfdb
 

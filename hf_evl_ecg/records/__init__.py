@@ -1,4 +1,4 @@
-"""Files → an ECG: WFDB headers and samples, checked before anything is decoded, one error for all that is wrong."""
+"""Files → an ECG and its waves: WFDB headers, samples and annotations, checked first, one error for all that is wrong."""
 
 import lazy_loader
 

@@ -10,7 +10,8 @@ from statistics import median
 import numpy as np
 
 from hf_evl_ecg.qa.prompts import MEASUREMENTS
-from hf_evl_ecg.records.header import ECGRecordError
+
+from .header import ECGRecordError
 
 __all__ = ["Wave", "measure", "read_delineation"]
 

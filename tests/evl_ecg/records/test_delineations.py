@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import wfdb
 
-from hf_evl_ecg.data.delineations import Wave, measure, read_delineation
 from hf_evl_ecg.qa.prompts import MEASUREMENTS
+from hf_evl_ecg.records.delineations import Wave, measure, read_delineation
 from hf_evl_ecg.records.header import ECGRecordError
 
 
