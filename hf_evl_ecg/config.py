@@ -23,6 +23,7 @@ _CHOICES = {
     "visual_weights": ("uniform", "ink", "teacher_contrast", "teacher_attention"),
     "hidden_tokens": ("all", "visual", "answer"),
     "on_bad_example": ("skip", "stop"),
+    "unanswered": ("refuse", "use", "drop"),
     "eval_predictions": ("loss", "generate", "likelihood"),
 }
 _RANGES: dict[str, tuple[float, float]] = {  # both ends allowed

@@ -146,6 +146,14 @@ class AnswerOptions:
             "0: none. A page of 448 x 224 takes about 2 MB in each loader process."
         },
     )
+    unanswered: str = field(
+        default="refuse",
+        metadata={
+            "help": "Training examples whose last question has no answer: 'refuse': they are bad examples, as an answer is "
+            "easily forgotten; 'use': both models read picture and question, and the terms that need no answer learn from "
+            "them; 'drop': leave them out beforehand."
+        },
+    )
     preflight_examples: int = field(
         default=8,
         metadata={

@@ -161,7 +161,7 @@ def pool_tokens(states: Tensor, mask: Tensor, factor: int) -> tuple[Tensor, Tens
 
 
 def token_variance(tokens: Tensor, mask: Tensor) -> Tensor:
-    """Variance over the tokens of a sample, a mean over channels and samples.
+    """Variance over the tokens of a sample, a mean over channels and over samples that have tokens.
 
     Args:
         tokens: Finite at padding. Shape: (B, T, D).
@@ -174,4 +174,4 @@ def token_variance(tokens: Tensor, mask: Tensor) -> Tensor:
     weights = mask.unsqueeze(2).to(tokens.dtype)
     count = weights.sum(1, keepdim=True).clamp(min=1)
     centred = (tokens - (tokens * weights).sum(1, keepdim=True) / count) * weights
-    return (centred.square().sum(1, keepdim=True) / count).mean()
+    return mean_over_samples(centred.square().mean(2).sum(1), mask.sum(1))

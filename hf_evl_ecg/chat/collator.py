@@ -58,6 +58,8 @@ class EVLECGCollator:
         padding_side: ``"right"`` or ``"left"``.
         ink: Say where on each page the traces are; ``load_image`` must know it, as `RenderedECG` does.
         on_bad_example: ``"skip"``: leave the example out, and say so in the batch and in the log; ``"stop"``: raise.
+        unanswered: ``"refuse"``: an example whose last question has no answer is a bad example; ``"use"``: both models read it
+            up to where the answer would begin, behind the generation prompt, and it has no labels.
 
     Raises:
         ChatTemplateError: At construction, if a processor cannot encode a test question so that its answer is found.
@@ -87,9 +89,11 @@ class EVLECGCollator:
         padding_side: Literal["right", "left"] = "right",
         on_bad_example: Literal["skip", "stop"] = "skip",
         ink: bool = False,
+        unanswered: Literal["refuse", "use"] = "refuse",
     ) -> None:
         check_choice("padding_side", padding_side, ("right", "left"))
         check_choice("on_bad_example", on_bad_example, ("skip", "stop"))
+        check_choice("unanswered", unanswered, ("refuse", "use"))
         for name, length in (("max_length", max_length), ("teacher_max_length", teacher_max_length)):
             if length is not None:
                 check_at_least(name, length, 8)
@@ -104,6 +108,7 @@ class EVLECGCollator:
         self.teacher_max_length = teacher_max_length
         self.padding_side = padding_side
         self.on_bad_example = on_bad_example
+        self.unanswered = unanswered
         self._ink_loader = load_image if ink and isinstance(load_image, InkLoader) else None
         if ink and self._ink_loader is None:
             raise ValueError(
@@ -179,7 +184,9 @@ class EVLECGCollator:
 
     def _prepare(self, example: Mapping[str, Any]) -> PreparedExample:
         processors = list(filter(None, (self.student_processor, self.teacher_processor)))
-        return prepare_example(example, self.load_image, processors, self.cached_keys, self._ink_loader)
+        return prepare_example(
+            example, self.load_image, processors, self.cached_keys, self._ink_loader, unanswered=self.unanswered
+        )
 
     def _encode(self, prepared: list[PreparedExample]) -> dict[str, Any]:
         """Student inputs and labels, teacher inputs and labels, groups of answer tokens."""

@@ -29,6 +29,7 @@ _SLOTS = {
     "user": "QUESTION{}SLOT",
     "assistant": "ANSWER{}SLOT",
 }  # templates trim, escape or split at anything but these
+_STAND_IN = {"role": "assistant", "content": [{"type": "text", "text": "yes"}]}  # for an answer that is cut off again
 
 
 class ExampleError(ValueError):
@@ -56,7 +57,7 @@ class ChatTemplateError(ValueError):
 
 @dataclass(frozen=True)
 class Turn:
-    """One question and its answer, without image tags."""
+    """One question and its answer, without image tags; the answer is empty where nobody knows one (see `read_turns`)."""
 
     question: str
     answer: str
@@ -90,13 +91,23 @@ class ChatText:
     spans: tuple[tuple[int, int], ...]
     turns: tuple[TurnRanges, ...]
 
+    @property
+    def prompt_end(self) -> int:
+        """Where the first answer begins; the end of a text without any."""
+        return self.spans[0][0] if self.spans else len(self.text)
 
-def read_turns(example: Mapping[str, Any], record: str) -> tuple[Turn, ...]:
+
+def read_turns(example: Mapping[str, Any], record: str, *, unanswered: str = "refuse") -> tuple[Turn, ...]:
     """The turns of an example in any of three forms.
 
     - ``question`` and ``answer`` strings,
     - ``conversations``: ``[{"from": "human", "value": …}, {"from": "gpt", "value": …}, …]`` (ECGInstruct, LLaVA),
     - ``messages``: ``[{"role": "user", "content": …}, {"role": "assistant", "content": …}, …]``.
+
+    Args:
+        example: The example.
+        record: Its name for messages.
+        unanswered: ``"use"`` lets the last question be without an answer: None, empty, or not there at all.
 
     Raises:
         MissingAnswerError: If a question or answer is missing or empty, or roles do not alternate.
@@ -109,6 +120,8 @@ def read_turns(example: Mapping[str, Any], record: str) -> tuple[Turn, ...]:
         pairs = [("user", _plain(example.get("question"))), ("assistant", _plain(example.get("answer")))]
     spoken = [(_ROLES.get(role, role), text.replace(IMAGE_TAG, "").strip()) for role, text in pairs]
     spoken = [(role, text) for role, text in spoken if role != "system"]
+    if unanswered == "use" and len(spoken) % 2 and spoken[-1][0] == "user":
+        spoken.append(("assistant", ""))
     if not spoken or len(spoken) % 2 or [role for role, _ in spoken] != ["user", "assistant"] * (len(spoken) // 2):
         raise MissingAnswerError(
             record,
@@ -118,20 +131,25 @@ def read_turns(example: Mapping[str, Any], record: str) -> tuple[Turn, ...]:
     turns = tuple(Turn(q, a) for (_, q), (_, a) in zip(spoken[::2], spoken[1::2], strict=True))
     for number, turn in enumerate(turns, 1):
         for what, text in (("question", turn.question), ("answer", turn.answer)):
-            if not text:
+            open_end = unanswered == "use" and what == "answer" and number == len(turns)
+            if not text and not open_end:
                 raise MissingAnswerError(record, f"turn {number} has an empty {what}; remove the turn or fill it in.")
     return turns
 
 
 def chat_messages(turns: Sequence[Turn], *, system: str | None = None, images: int = 1) -> list[dict[str, Any]]:
-    """Messages in the form every processor's chat template takes; the images come before the first question."""
+    """Messages in the form every processor's chat template takes; the images come before the first question.
+
+    They end with the question of a last turn without answer.
+    """
     messages: list[dict[str, Any]] = []
     if system is not None:
         messages.append({"role": "system", "content": [{"type": "text", "text": system}]})
     for number, turn in enumerate(turns):
         pictures = [{"type": "image"}] * (images if number == 0 else 0)
         messages.append({"role": "user", "content": [*pictures, {"type": "text", "text": turn.question}]})
-        messages.append({"role": "assistant", "content": [{"type": "text", "text": turn.answer}]})
+        if turn.answer:
+            messages.append({"role": "assistant", "content": [{"type": "text", "text": turn.answer}]})
     return messages
 
 
@@ -144,9 +162,14 @@ def render_chat(processor: Any, messages: list[dict[str, Any]]) -> ChatText:
     the end-of-turn token that follows the answer. Where a template has none (LLaVA-1.6-Vicuna), the tokenizer's
     end-of-sequence token is put after every answer, so that the model learns to stop; the text ends with it.
 
+    A chat whose last question has no answer ends where the answer would begin, behind the generation prompt: its text and
+    tokens are those of the same chat with an answer up to there.
+
     Raises:
         ChatTemplateError: If the processor has no chat template, or one that alters the answers.
     """
+    if messages[-1]["role"] == "user":
+        return _without_last_answer(render_chat(processor, [*messages, _STAND_IN]))
     try:
         text = processor.apply_chat_template(messages, tokenize=False)
         questions, answers = (
@@ -174,6 +197,13 @@ def special_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
     """Tokens that stand for no text, such as the end of a turn, padding and the image placeholder."""
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     return added | set(tokenizer.all_special_tokens)
+
+
+def _without_last_answer(chat: ChatText) -> ChatText:
+    """A chat up to where its last answer begins."""
+    end, last = chat.spans[-1][0], chat.turns[-1]
+    turns = (*chat.turns[:-1], TurnRanges(last.question, (end, end), last.question_bytes))
+    return ChatText(chat.text[:end], chat.spans[:-1], turns)
 
 
 def _fixed_pieces(processor: Any, messages: list[dict[str, Any]], roles: Sequence[str]) -> list[str]:

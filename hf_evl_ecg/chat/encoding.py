@@ -59,7 +59,8 @@ def encode_chats(
 
     Raises:
         MissingImageTokensError: If there are no image tokens for an image.
-        TruncatedImageError: If ``max_length`` cuts image tokens, or leaves nothing of the answer.
+        TruncatedImageError: If ``max_length`` cuts image tokens, leaves nothing of the answer, or cuts a question that has
+            none.
     """
     if images is not None:
         _check_placeholders(processor, chats, records)
@@ -86,7 +87,7 @@ def encode_chats(
     keep = batch["attention_mask"].bool()
     if max_length is not None and int(keep.sum(1).max()) > max_length:
         keep &= keep.cumsum(1) <= max_length
-        _check_cut(keep, is_image, batch["labels"], records, max_length)
+        _check_cut(keep, batch["attention_mask"].bool(), is_image, batch["labels"], records, max_length)
         batch = select_tokens(batch, keep, processor.tokenizer.pad_token_id, padding_side)
     return batch
 
@@ -152,7 +153,7 @@ def _read_image_token(processor: Any) -> str:
 def _check_placeholders(processor: Any, chats: Sequence[ChatText], records: Sequence[str]) -> None:
     """Raise unless each chat shows its image once, before the first answer."""
     for row, (chat, record) in enumerate(zip(chats, records, strict=True)):
-        count = sum(chat.text.count(token, 0, chat.spans[0][0]) for token in image_tokens(processor))
+        count = sum(chat.text.count(token, 0, chat.prompt_end) for token in image_tokens(processor))
         if count != 1 or processor.image_token_id is None:
             raise MissingImageTokensError(
                 record,
@@ -175,8 +176,10 @@ def _check_image_tokens(is_image: Tensor, labels: Tensor, records: Sequence[str]
         )
 
 
-def _check_cut(keep: Tensor, is_image: Tensor, labels: Tensor, records: Sequence[str], max_length: int) -> None:
-    """Raise if a cut takes image tokens or the whole answer."""
+def _check_cut(
+    keep: Tensor, mask: Tensor, is_image: Tensor, labels: Tensor, records: Sequence[str], max_length: int
+) -> None:
+    """Raise if a cut takes image tokens, the whole answer, or anything where there is no answer."""
     for row, record in enumerate(records):
         lost, total = int((is_image[row] & ~keep[row]).sum()), int(is_image[row].sum())
         if lost:
@@ -185,7 +188,15 @@ def _check_cut(keep: Tensor, is_image: Tensor, labels: Tensor, records: Sequence
                 f"max_length={max_length} would cut {lost} of {total} image tokens; raise it or shrink the image.",
                 row,
             )
-        if not (labels[row, keep[row]] != IGNORE).any():
+        if not (labels[row] != IGNORE).any():
+            if lost_text := int((mask[row] & ~keep[row]).sum()):
+                raise TruncatedImageError(
+                    record,
+                    f"max_length={max_length} would cut {lost_text} tokens of a question without answer; raise it or "
+                    "shorten the question.",
+                    row,
+                )
+        elif not (labels[row, keep[row]] != IGNORE).any():
             raise TruncatedImageError(
                 record, f"max_length={max_length} leaves nothing of the answer; raise it or shorten the question.", row
             )

@@ -11,10 +11,18 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from PIL import Image
 
-from .conversations import ExampleError, Turn, read_turns
+from .conversations import ExampleError, MissingAnswerError, Turn, read_turns
 from .encoding import image_tokens
 
-__all__ = ["InkLoader", "PreparedExample", "UnreadableImageError", "example_key", "prepare_example", "record_name"]
+__all__ = [
+    "InkLoader",
+    "PreparedExample",
+    "UnreadableImageError",
+    "example_key",
+    "is_answered",
+    "prepare_example",
+    "record_name",
+]
 
 # what PIL, wfdb and a reader of your own raise for a damaged file; SyntaxError is PIL's for a broken PNG
 _IMAGE_FAILURES = (OSError, ValueError, KeyError, TypeError, SyntaxError, Image.DecompressionBombError)
@@ -55,16 +63,33 @@ def record_name(example: Mapping[str, Any]) -> str:
     return "<no id>"
 
 
-def example_key(example: Mapping[str, Any]) -> str:
+def example_key(example: Mapping[str, Any], *, unanswered: str = "refuse") -> str:
     """What a teacher cache knows an example by: 32 hexadecimal digits of its name, questions and answers.
 
     The answer belongs to it because a cache holds the teacher's states at the answer's tokens.
+
+    Args:
+        example: See `hf_evl_ecg.chat.collator.EVLECGCollator`.
+        unanswered: See `hf_evl_ecg.chat.conversations.read_turns`.
 
     Raises:
         MissingAnswerError: If the example has no turns to learn from.
     """
     record = record_name(example)
-    return _key(record, read_turns(example, record))
+    return _key(record, read_turns(example, record, unanswered=unanswered))
+
+
+def is_answered(example: Mapping[str, Any]) -> bool:
+    """Whether the last question of an example has an answer; True for one that is bad in another way.
+
+    Example:
+        >>> is_answered({"question": "Rhythm?", "answer": "AF"}), is_answered({"question": "Rhythm?", "answer": None})
+        (True, False)
+    """
+    try:
+        return read_turns(example, "", unanswered="use")[-1].answer != ""
+    except MissingAnswerError:
+        return True
 
 
 def _key(record: str, turns: tuple[Turn, ...]) -> str:
@@ -78,6 +103,8 @@ def prepare_example(
     processors: Sequence[Any],
     cached_keys: Container[str] | None,
     ink_loader: InkLoader | None = None,
+    *,
+    unanswered: str = "refuse",
 ) -> PreparedExample:
     """Read the turns and the image of one example.
 
@@ -87,12 +114,13 @@ def prepare_example(
         processors: Those that will encode it; their image tokens must not occur in its text.
         cached_keys: Keys that a teacher cache holds; None: no cache.
         ink_loader: Instead of ``load_image``, where the page's ink is wanted too.
+        unanswered: See `hf_evl_ecg.chat.conversations.read_turns`.
 
     Raises:
         ExampleError: Naming the record and what is wrong with it.
     """
     record = record_name(example)
-    turns = read_turns(example, record)
+    turns = read_turns(example, record, unanswered=unanswered)
     for processor in processors:
         for token in image_tokens(processor):
             if any(token in text for turn in turns for text in (turn.question, turn.answer)):

@@ -96,7 +96,7 @@ def _character_places(chat: ChatText) -> tuple[np.ndarray, np.ndarray, np.ndarra
         byte[start:] = ranges.question_bytes + 1 + offset[start:] - offset[start]
         byte[end:] = byte[end]
         visible[start:end] = True
-        last = chat.spans[number][1]  # behind the end of the turn
+        last = chat.spans[number][1] if number < len(chat.spans) else length  # behind the end of the turn
     visible &= [not character.isspace() for character in chat.text] + [False]
     index = np.where(visible, np.arange(length + 1), length + 1)
     return turn, byte, size, np.minimum.accumulate(index[::-1])[::-1]

@@ -65,7 +65,7 @@ def align_turns(teacher: Sequence[Sequence[bytes]], student: Sequence[Sequence[b
 
 
 def collate_groups(groups: Sequence[tuple[Sequence[int], Sequence[int]]]) -> AnswerGroups:
-    """Pad the groups of `align_tokens` of several samples on the right with -1.
+    """Pad the groups of `align_tokens` of several samples on the right with -1, to at least one column.
 
     Args:
         groups: One (teacher groups, student groups) per sample.
@@ -110,5 +110,5 @@ def _index_of_end_token(pieces: Sequence[bytes]) -> int | None:
 
 
 def _pad(rows: Sequence[Sequence[int]]) -> Tensor:
-    width = max((len(row) for row in rows), default=0)
+    width = max(1, *(len(row) for row in rows)) if rows else 1  # as features have where no sample has an answer
     return torch.tensor([[*row, *[-1] * (width - len(row))] for row in rows], dtype=torch.int64).reshape(-1, width)

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hf_evl_ecg.arguments import check_at_least
 from hf_evl_ecg.command_line.options import ImageOptions
@@ -60,6 +60,12 @@ class CacheArguments:
     dtype: str = field(default="bfloat16", metadata={"help": "Precision of what is kept: bfloat16, float16, float32."})
     system_prompt: str | None = field(default=None, metadata={"help": "System message of the teacher's chats."})
     max_length: int | None = field(default=None, metadata={"help": "Longest teacher input in tokens."})
+    unanswered: Literal["refuse", "use", "drop"] = field(
+        default="refuse",
+        metadata={
+            "help": "Questions without an answer: refuse: bad examples; use: cache them too; drop: leave them out."
+        },
+    )
     batch_size: int = field(default=8, metadata={"help": "Examples per forward pass."})
     shard_size: int = field(default=256, metadata={"help": "Examples per shard: what a kill can cost."})
     num_workers: int = field(default=0, metadata={"help": "Processes that draw and preprocess images."})
@@ -89,6 +95,7 @@ def main(args: CacheArguments, images: ImageOptions) -> int:
     from hf_evl_ecg.data.questions import load_questions
     from hf_evl_ecg.distillation.cache_files import CacheLayout
     from hf_evl_ecg.distillation.cache_writer import TeacherCacheWriter
+    from hf_evl_ecg.distillation.collation import drop_unanswered
     from hf_evl_ecg.distillation.teacher import OnlineTeacher
     from hf_evl_ecg.models.answer_attention import attend_eagerly
     from hf_evl_ecg.models.fingerprints import model_fingerprint
@@ -127,13 +134,17 @@ def main(args: CacheArguments, images: ImageOptions) -> int:
         )
     # Each process takes every n-th question, so that all have about the same of each source.
     own = questions.select(range(state.process_index, len(questions), state.num_processes))
-    todo = own.select([i for i, item in enumerate(own) if example_key(item) not in writer.done])
+    if args.unanswered == "drop":
+        own = drop_unanswered(own)
+    unanswered: Literal["refuse", "use"] = "use" if args.unanswered == "use" else "refuse"
+    todo = own.select([i for i, item in enumerate(own) if example_key(item, unanswered="use") not in writer.done])
     collator = EVLECGCollator(
         processor,
         load_image=draw,
         system_prompt=args.system_prompt,
         max_length=args.max_length,
         ink=args.visual_weights == "ink",
+        unanswered=unanswered,
     )
     loader = DataLoader(todo, args.batch_size, collate_fn=_TeacherBatches(collator), num_workers=args.num_workers)
     written = writer.write(tqdm(loader, desc="cache", delay=3.0, disable=not state.is_main_process)) if len(todo) else 0

@@ -93,6 +93,13 @@ class PrepareArguments:
             "Validation and test questions stay apart."
         },
     )
+    labelled_share: float = field(
+        default=1.0,
+        metadata={
+            "help": "Keep the answers of this share of the training records, above 0 and at most 1, drawn alike from every source; "
+            "the others keep their questions (one each with turns), for unanswered 'use' of hf-evl-ecg distil."
+        },
+    )
     report_text: Literal["labels", "original"] = field(
         default="labels", metadata={"help": "labels: reports made of labels; original: as written."}
     )
@@ -129,10 +136,11 @@ def main(args: PrepareArguments) -> DatasetDict:
     """
     from datasets import DatasetDict, concatenate_datasets
 
-    from hf_evl_ecg.data.questions import conversation_dataset
+    from hf_evl_ecg.data.labelled import check_share, keep_answers, training_conversations
     from hf_evl_ecg.data.table import SPLITS
     from hf_evl_ecg.files import write_text
 
+    check_share(args.labelled_share)  # before hours of reading
     parts, reports = [], []
     for rows, report in _load_sources(args):
         short = f"{report.source}: {report.n_rows} records, {len(report.skipped)} skipped"
@@ -146,10 +154,12 @@ def main(args: PrepareArguments) -> DatasetDict:
     questions = concatenate_datasets(parts)
     kept = {name: [i for i, split in enumerate(questions["split"]) if split == name] for name in SPLITS}
     data = DatasetDict({name: questions.select(index).flatten_indices() for name, index in kept.items() if index})
+    if args.labelled_share < 1 and "train" in data:
+        data["train"] = keep_answers(data["train"], args.labelled_share, seed=args.seed)
     summary = _summarise(args, data, reports)
     # Counts above are of single questions, which is what is learnt and scored.
     if args.turns > 1 and "train" in data:
-        data["train"] = conversation_dataset(data["train"], args.turns, seed=args.seed)
+        data["train"] = training_conversations(data["train"], args.turns, seed=args.seed)
     output = Path(args.output_dir)
     data.save_to_disk(str(output))
     write_text(output / "report.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
@@ -226,6 +236,7 @@ def _class_lists(classes: Sequence[str] | None) -> Sequence[str] | list[list[str
 def _summarise(args: PrepareArguments, data: DatasetDict, reports: Sequence[LoadReport]) -> dict[str, Any]:
     """Counts per source and split, answers per task, skipped records and notes, as plain data."""
     counts, answers = [], []
+    labelled: dict[str, list[int]] = {}  # source -> records with answers, records
     for split, questions in data.items():
         asked = Counter(questions["source"])
         records = Counter(source for source, _ in set(zip(questions["source"], questions["record"], strict=True)))
@@ -233,15 +244,26 @@ def _summarise(args: PrepareArguments, data: DatasetDict, reports: Sequence[Load
             {"split": split, "source": source, "records": records[source], "questions": asked[source]}
             for source in sorted(asked)
         ]
-        answers += [{"split": split, "task": task, **found} for task, found in count_answers(questions).items()]
+        answered = questions.filter(lambda answer: answer is not None, input_columns="answer")
+        answers += [{"split": split, "task": task, **found} for task, found in count_answers(answered).items()]
+        if split == "train" and args.labelled_share < 1:
+            kept = Counter(source for source, _ in set(zip(answered["source"], answered["record"], strict=True)))
+            labelled = {source: [kept[source], records[source]] for source in sorted(asked)}
     sources = [asdict(report) for report in reports]
-    return {"config": asdict(args), "counts": counts, "answers": answers, "sources": sources}
+    return {"config": asdict(args), "counts": counts, "labelled": labelled, "answers": answers, "sources": sources}
 
 
 def describe(summary: Mapping[str, Any]) -> str:
     """The report as markdown."""
     lines = ["| split | source | records | questions |", "| --- | --- | --: | --: |"]
     lines += ["| {split} | {source} | {records} | {questions} |".format(**row) for row in summary["counts"]]
+    if summary["labelled"]:
+        kept, total = (sum(found[side] for found in summary["labelled"].values()) for side in (0, 1))
+        each = ", ".join(f"{source} {found[0]} of {found[1]}" for source, found in summary["labelled"].items())
+        lines += [
+            "",
+            f"Answers are kept for {kept} of {total} training records ({each}); the others have questions only.",
+        ]
     lines += ["", "| split | task | questions | right answers |", "| --- | --- | --: | --- |"]
     lines += [
         f"| {row['split']} | {row['task']} | {row['questions']} | {_answers(row)} |" for row in summary["answers"]

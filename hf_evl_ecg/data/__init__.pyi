@@ -1,6 +1,7 @@
 from .cinc import load_cinc
 from .folder import load_folder
 from .instructions import load_instructions
+from .labelled import keep_answers
 from .load import load_ecg
 from .ludb import load_ludb
 from .ptbxl import load_ptbxl, load_ptbxl_filtered
@@ -13,6 +14,7 @@ __all__ = [
     "LoadReport",
     "RenderedECG",
     "conversation_dataset",
+    "keep_answers",
     "load_cinc",
     "load_ecg",
     "load_folder",

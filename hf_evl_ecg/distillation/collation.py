@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any
 
+from datasets import Dataset, IterableDataset
 from torch import Tensor, nn
+from torch.utils.data import Subset
 
 from hf_evl_ecg.chat.collator import EVLECGCollator
 from hf_evl_ecg.chat.encoding import image_tokens
-from hf_evl_ecg.chat.examples import InkLoader
+from hf_evl_ecg.chat.examples import InkLoader, is_answered
 from hf_evl_ecg.chat.remembered import RememberedInk, RememberedPages, remember_processing
 from hf_evl_ecg.config import EVLECGConfig
 from hf_evl_ecg.drawing.image_file import ImageFile
@@ -25,8 +28,11 @@ __all__ = [
     "build_collator",
     "check_first_examples",
     "check_image_tokens",
+    "drop_unanswered",
     "refuse_collator_fields",
 ]
+
+logger = logging.getLogger(__name__)
 
 _FIELDS = ("max_length", "teacher_max_length", "system_prompt", "teacher_system_prompt", "on_bad_example")
 
@@ -70,8 +76,29 @@ def build_collator(
         teacher_images=isinstance(teacher, OnlineTeacher),
         cached_keys=teacher.keys if isinstance(teacher, CachedTeacher) else None,
         ink=ink,
+        unanswered="use" if args.unanswered == "use" else "refuse",
         **{name: getattr(args, name) for name in _FIELDS},
     )
+
+
+def drop_unanswered(examples: Any) -> Any:
+    """Leave out the examples whose last question has no answer.
+
+    Args:
+        examples: A `datasets.Dataset`, a stream of examples with ``filter``, or a sequence.
+
+    Example:
+        >>> list(drop_unanswered([{"question": "Rhythm?", "answer": "AF"}, {"question": "Axis?", "answer": None}]))
+        [{'question': 'Rhythm?', 'answer': 'AF'}]
+    """
+    if isinstance(examples, IterableDataset):
+        return examples.filter(is_answered)
+    kept = [number for number, example in enumerate(examples) if is_answered(example)]
+    if len(kept) < len(examples):
+        logger.info(
+            "%d of %d training examples have no answer and are left out", len(examples) - len(kept), len(examples)
+        )
+    return examples.select(kept) if isinstance(examples, Dataset) else Subset(examples, kept)
 
 
 def refuse_collator_fields(args: EVLECGConfig, load_image: Any) -> None:
@@ -79,6 +106,7 @@ def refuse_collator_fields(args: EVLECGConfig, load_image: Any) -> None:
     defaults = EVLECGConfig.__dataclass_fields__
     given = [name for name in (*_FIELDS, "remember_pages") if getattr(args, name) != defaults[name].default]
     given += ["load_image"] if load_image is not None else []
+    given += ["unanswered='use'"] if args.unanswered == "use" else []
     if given:
         raise ValueError(f"{', '.join(given)} would have no effect beside a data_collator; set them on the collator.")
 

@@ -10,24 +10,61 @@ from torch import Tensor
 
 from hf_evl_ecg.tokens import IGNORE
 
-__all__ = ["TermMeter", "count_answer_tokens"]
+__all__ = ["TermMeter", "check_uses_unanswered", "count_answer_tokens", "is_over_answers"]
+
+_OF_ANSWERS = ("uld", "kl", "dskd_t2s_ce", "dskd_t2s", "dskd_s2t", "anchor_ce", "cka")
+_OF_HIDDEN = ("mhca", "relation", "rkd_distance", "rkd_angle", "em_kd", "feature_mse")
 
 
 def count_answer_tokens(labels: Tensor) -> Tensor:
-    """Answer tokens and examples of a batch.
+    """Answer tokens, examples, and examples with an answer of a batch.
 
     Args:
         labels: -100 outside the answers. Shape: (B, T).
 
     Returns:
-        Shape: (2,), int64.
+        Shape: (3,), int64.
 
     Example:
         >>> count_answer_tokens(torch.tensor([[5, -100, 7], [-100, 8, 9]]))
-        tensor([3, 2])
+        tensor([3, 2, 2])
     """
     # The first label has no state before it that could predict it.
-    return torch.stack([(labels[:, 1:] != IGNORE).sum(), torch.tensor(labels.shape[0], device=labels.device)])
+    answered = labels[:, 1:] != IGNORE
+    examples = torch.tensor(labels.shape[0], device=labels.device)
+    return torch.stack([answered.sum(), examples, answered.any(1).sum()])
+
+
+def is_over_answers(term: str, hidden_tokens: str) -> bool:
+    """Whether a term is a mean over the examples with an answer, not over all.
+
+    Args:
+        term: Its name.
+        hidden_tokens: Which tokens ``hidden`` of student and teacher covers.
+
+    Example:
+        >>> is_over_answers("mhca", "answer"), is_over_answers("mhca", "all"), is_over_answers("ot", "answer")
+        (True, False, False)
+    """
+    return term in _OF_ANSWERS or (hidden_tokens == "answer" and term in _OF_HIDDEN)
+
+
+def check_uses_unanswered(weights: Mapping[str, float], hidden_tokens: str) -> None:
+    """Refuse to train on questions without answers where nothing could be learnt from them.
+
+    Args:
+        weights: Weight of each term, by its name.
+        hidden_tokens: Which tokens ``hidden`` of student and teacher covers.
+
+    Raises:
+        ValueError: No term of positive weight reads pictures or questions.
+    """
+    able = ("ot", *_OF_HIDDEN) if hidden_tokens != "answer" else ("ot",)
+    if not any(weights.get(term, 0) > 0 for term in able):
+        raise ValueError(
+            f"unanswered='use' with hidden_tokens={hidden_tokens!r}: no term of positive weight learns without answers (set "
+            "lambda_ot, or hidden_tokens='all' with lambda_mhca; or leave such examples out with unanswered='drop')"
+        )
 
 
 class TermMeter:

@@ -20,7 +20,14 @@ from hf_evl_ecg.models.visual_weights import share_weights
 
 from .checkpoints import WholeCheckpointTrainer
 from .collapse import CollapseWarning
-from .collation import answer_groups, build_collator, check_first_examples, check_image_tokens, refuse_collator_fields
+from .collation import (
+    answer_groups,
+    build_collator,
+    check_first_examples,
+    check_image_tokens,
+    drop_unanswered,
+    refuse_collator_fields,
+)
 from .criterion import (
     CriterionCallback,
     add_parameter_group,
@@ -31,7 +38,7 @@ from .criterion import (
     teacher_request,
 )
 from .cross_entropy import answer_cross_entropy
-from .meter import TermMeter, count_answer_tokens
+from .meter import TermMeter, check_uses_unanswered, count_answer_tokens, is_over_answers
 from .predictions import AnswerPredictor
 from .teacher import OnlineTeacher, TeacherSignal, check_not_same_model
 
@@ -103,6 +110,8 @@ class EVLECGTrainer(WholeCheckpointTrainer):
             teacher = OnlineTeacher(teacher)
         self.teacher: TeacherSignal | None = teacher
         self.criterion = build_criterion(model, teacher, args, (processing_class, teacher_processing_class))
+        if args.unanswered == "use":
+            check_uses_unanswered(self.criterion.weights, args.hidden_tokens)
         if args.freeze_vision_tower:
             base_model(model).get_encoder(modality="image").requires_grad_(False)
         if data_collator is None:
@@ -112,11 +121,13 @@ class EVLECGTrainer(WholeCheckpointTrainer):
             refuse_collator_fields(args, load_image)
         if isinstance(data_collator, EVLECGCollator):
             check_image_tokens(data_collator, model, teacher)
+        if args.unanswered == "drop" and kwargs.get("train_dataset") is not None:
+            kwargs["train_dataset"] = drop_unanswered(kwargs["train_dataset"])
         super().__init__(model, args, data_collator=data_collator, processing_class=processing_class, **kwargs)
         self._check_parallelism()
         self.criterion.to(args.device)
         self.skipped: list[str] = []
-        self._step_counts = torch.ones(2)
+        self._step_counts = torch.ones(3)
         self._meter = TermMeter(self.accelerator)
         self.add_callback(CriterionCallback(self.criterion, self.accelerator))
         self.add_callback(CollapseWarning())
@@ -132,9 +143,9 @@ class EVLECGTrainer(WholeCheckpointTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor | int | None]:
-        """Fetch the batches of one optimizer step and count its answer tokens and examples over all processes."""
+        """Fetch the batches of one optimizer step; count its answer tokens and examples over all processes."""
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        counts = torch.zeros(2, device=device)
+        counts = torch.zeros(3, device=device)
         for batch in batches:
             counts += count_answer_tokens(batch["labels"]).to(counts)
             self._note_skipped(batch.get("skipped", []))
@@ -175,12 +186,15 @@ class EVLECGTrainer(WholeCheckpointTrainer):
         # Steps that are done, so that a resumed run goes on with the weights it would have had; untrained, those of the end.
         self.criterion.progress = self.state.global_step / self.state.max_steps if self.state.max_steps > 0 else 1.0
         terms = self.criterion(student, teacher, ce, lm_head=head, teacher_lm_head=taught, answer_groups=groups)
-        share = count[1] / total[1]  # ce is divided by the step's answer tokens already
-        terms = {name: term * processes * (1.0 if name == "ce" else share) for name, term in terms.items()}
+        share, of_answers = count[1:] / total[1:].clamp(min=1)  # of the step's examples, and of those with an answer
+        shares = {name: of_answers if is_over_answers(name, self.args.hidden_tokens) else share for name in terms}
+        shares["ce"] = 1.0  # divided by the step's answer tokens already
+        terms = {name: term * processes * shares[name] for name, term in terms.items()}
         loss = torch.stack(list(terms.values())).sum()
         if "ce" not in terms:
             loss = loss + 0 * ce  # see student_request
-        monitors = {name: value * share * processes for name, value in self.criterion.monitors.items()}
+        watched = of_answers if self.args.hidden_tokens == "answer" else share
+        monitors = {name: value * watched * processes for name, value in self.criterion.monitors.items()}
         self._meter.add(terms | monitors, 1.0 if in_step else count[1])
         return (loss, {"features": student}) if return_outputs else loss
 

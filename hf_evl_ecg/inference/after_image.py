@@ -185,5 +185,5 @@ def _chunks(questions: Sequence[ImageQuestion], token: int, rows: int) -> list[l
 
 def _image_end(chat: ChatText, processor: Any) -> int:
     """Where the image's token ends in a rendered chat, 0 if there is none before the first answer."""
-    text = chat.text[: chat.spans[0][0]]
+    text = chat.text[: chat.prompt_end]
     return max((text.rfind(token) + len(token) for token in image_tokens(processor) if token in text), default=0)

@@ -33,7 +33,7 @@ def rkd_distance_loss(teacher: Tensor, student: Tensor) -> Tensor:
     with torch.autocast(student.device.type, enabled=False):
         everyone = torch.ones(1, len(student), dtype=torch.bool, device=student.device)
         target = distance_relations(promote(teacher.detach()).unsqueeze(0), everyone)
-        return F.smooth_l1_loss(distance_relations(promote(student).unsqueeze(0), everyone), target)
+        return _huber(distance_relations(promote(student).unsqueeze(0), everyone), target)
 
 
 def rkd_angle_loss(teacher: Tensor, student: Tensor, *, max_samples: int = MAX_SAMPLES) -> Tensor:
@@ -54,7 +54,12 @@ def rkd_angle_loss(teacher: Tensor, student: Tensor, *, max_samples: int = MAX_S
     """
     with torch.autocast(student.device.type, enabled=False):
         teacher, student = promote(teacher.detach()[:max_samples]), promote(student[:max_samples])
-        return F.smooth_l1_loss(_angles(student), _angles(teacher))
+        return _huber(_angles(student), _angles(teacher))
+
+
+def _huber(found: Tensor, target: Tensor) -> Tensor:
+    """Mean of the Huber loss; zero, with its graph, where there is nothing: a batch without any answer."""
+    return F.smooth_l1_loss(found, target, reduction="sum") / max(found.numel(), 1)
 
 
 def _angles(points: Tensor) -> Tensor:

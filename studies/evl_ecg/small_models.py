@@ -181,7 +181,7 @@ def initialise(model: nn.Module, seed: int) -> Any:
 def training_texts(questions: Iterable[dict[str, Any]]) -> Iterator[str]:
     """Questions, answers and every word that an answer, or a general start, may need."""
     for item in questions:
-        for turn in read_turns(item, item["record"]):
+        for turn in read_turns(item, item["record"], unanswered="use"):
             yield f"{turn.question} {turn.answer}"
     for label in LABELS.values():
         yield label.text

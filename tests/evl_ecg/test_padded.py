@@ -10,6 +10,7 @@ from hf_evl_ecg.padded import (
     pool_tokens,
     promote,
     take_tokens,
+    token_variance,
     zero_padding,
 )
 
@@ -68,3 +69,11 @@ def test_weights_are_relative_to_the_largest_and_zero_at_padding():
     equal = normalise_weights(torch.full((1, 1000), 0.1), torch.ones(1, 1000, dtype=torch.bool))
     assert equal.eq(1).all()
     assert normalise_weights(torch.ones(1, 1).half(), mask[:1, :1]).dtype == torch.float32
+
+
+def test_samples_without_tokens_do_not_lower_the_variance():
+    tokens, mask = torch.randn(3, 5, 4), torch.ones(3, 5, dtype=torch.bool)
+    mask[1] = False
+    expected = tokens[[0, 2]].var(1, correction=0).mean()
+    torch.testing.assert_close(token_variance(tokens, mask), expected)
+    assert token_variance(tokens, torch.zeros_like(mask)) == 0

@@ -9,7 +9,7 @@ from hf_evl_ecg.distillation.meter import TermMeter, count_answer_tokens
 
 def test_answer_tokens_without_the_one_that_nothing_predicts():
     labels = torch.tensor([[7, -100, 5, 6], [-100, -100, -100, 8], [-100, -100, -100, -100]])
-    assert count_answer_tokens(labels).tolist() == [3, 3]
+    assert count_answer_tokens(labels).tolist() == [3, 3, 2]
 
 
 def test_means_are_weighted_and_start_anew():

@@ -598,6 +598,7 @@ CHANGED = {  # field: another value, and what else has to be set for it to matte
 }
 TESTED_ABOVE = {
     "ddp_find_unused_parameters",  # in test_trainer_distributed
+    "unanswered",  # in test_unanswered
     *set(RIVAL_OPTIONS) - {"alpha"},  # in test_rivals
     "lambda_schedules",  # in test_schedules
     *("remove_unused_columns", "aligner_learning_rate", "aligner_weight_decay", "freeze_vision_tower"),
