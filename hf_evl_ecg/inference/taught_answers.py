@@ -30,6 +30,8 @@ __all__ = [
 GIVEN_COLUMNS = {"answer": "given_answer", "conversations": "given_conversations"}
 """Column with answers → column that keeps those of before; where there is one of the latter, the former is a teacher's."""
 
+_NO_ANSWER = "?"  # a question has to have one to be asked; what it says is not read
+
 
 @dataclass
 class TaughtQuestions:
@@ -56,7 +58,8 @@ def has_taught_answers(questions: Dataset) -> bool:
 def single_questions(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Each question of a row by itself, with what names its ECG: a conversation is asked question by question.
 
-    So an answer does not rest on answers of before, as when a model is evaluated. It is free text, whatever its format was.
+    So an answer does not rest on answers of before, as when a model is evaluated. It is free text, whatever its format was. A last
+    question may have no answer yet.
 
     Example:
         >>> said = [{"from": "human", "value": "Rhythm?"}, {"from": "gpt", "value": "sinus"}]
@@ -64,7 +67,8 @@ def single_questions(row: Mapping[str, Any]) -> list[dict[str, Any]]:
         [{'record': 'r1', 'question': 'Rhythm?', 'answer': 'sinus'}]
     """
     place = {name: value for name, value in row.items() if name not in ("conversations", "messages", "format")}
-    return [{**place, "question": t.question, "answer": t.answer} for t in read_turns(row, record_name(row))]
+    turns = read_turns(row, record_name(row), unanswered="use")
+    return [{**place, "question": turn.question, "answer": turn.answer or _NO_ANSWER} for turn in turns]
 
 
 def teach_answers(

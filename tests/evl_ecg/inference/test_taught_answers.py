@@ -109,3 +109,16 @@ def test_the_rows_survive_the_disk(conversations, tmp_path):
     new = {key(row, n): "x" for row in conversations for n in range(len(single_questions(row)))}
     replace_answers(conversations, new).questions.save_to_disk(str(tmp_path / "d"))
     assert load_from_disk(str(tmp_path / "d"))[1]["conversations"] == said(("Rhythm?", "x"))
+
+
+def test_a_teacher_answers_what_nobody_has_answered(conversations, singles):
+    rows = conversations.to_list()
+    rows[1]["conversations"] = [{"from": "human", "value": "Rhythm?"}]
+    pages = Dataset.from_list(rows, CONVERSATION_FEATURES)
+    found = replace_answers(pages, {key(pages[1]): "AF"})
+    assert found.questions["conversations"][:] == [said(("Rhythm?", "AF"))]
+    assert found.questions["given_conversations"][:] == [rows[1]["conversations"]]
+    assert (found.written, found.same) == (1, 0)
+    asked = singles.map(lambda row: {"answer": None}, features=singles.features)
+    found = replace_answers(asked, {key(asked[0]): "AF"})
+    assert (found.questions["answer"][:], found.questions["given_answer"][:]) == (["AF"], [None])
