@@ -91,6 +91,14 @@ def teach_answers(
     Raises:
         AnswerFileError: The file of ``path`` was written with another teacher, processor, setting or other pictures.
         ValueError: A teacher wrote these answers already.
+
+    Example:
+        >>> asked = Dataset.from_list([{"id": "a", "question": "Rhythm?", "answer": "sinus"}])
+        >>> def blank(item):
+        ...     return Image.new("RGB", (56, 40), "white")
+        >>> taught = teach_answers(student, processor, asked, load_image=blank, max_new_tokens=4)
+        >>> taught.questions.column_names
+        ['id', 'question', 'answer', 'given_answer']
     """
     if has_taught_answers(questions):
         raise ValueError("questions: a teacher wrote their answers already (give those of hf-evl-ecg prepare)")

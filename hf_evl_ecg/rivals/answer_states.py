@@ -19,6 +19,13 @@ def answer_states(features: TokenFeatures) -> tuple[Tensor, Tensor]:
 
     Raises:
         ValueError: The features hold no state of the answers.
+
+    Example:
+        >>> import torch
+        >>> hidden, mask = torch.tensor([[[1.0], [2.0], [3.0]]]), torch.ones(1, 3, dtype=torch.bool)
+        >>> index, both = torch.tensor([[1, 2]]), torch.ones(1, 2, dtype=torch.bool)
+        >>> answer_states(TokenFeatures(hidden, mask, None, None, answer_mask=both, answer_index=index))[0].flatten()
+        tensor([2., 3.])
     """
     if features.answer_hidden is not None and features.answer_mask is not None:
         return zero_padding(features.answer_hidden, features.answer_mask), features.answer_mask
@@ -40,6 +47,14 @@ def paired_answer_states(
 
     Returns:
         Teacher, detached, and student in at least float32, and the sample of each group. Shapes: (P, D_t), (P, D_s), (P,).
+
+    Example:
+        >>> import torch
+        >>> mask, index = torch.ones(1, 2, dtype=torch.bool), torch.tensor([[0, 1]])
+        >>> side = TokenFeatures(torch.tensor([[[1.0], [3.0]]]), mask, None, None, answer_mask=mask, answer_index=index)
+        >>> whole = AnswerGroups(torch.tensor([[0, 0]]), torch.tensor([[0, 0]]))  # the two tokens spell one word
+        >>> paired_answer_states(side, side, whole)[0]
+        tensor([[2.]])
     """
     (t_states, t_mask), (s_states, s_mask) = answer_states(teacher), answer_states(student)
     pairs = pair_rows(t_mask, s_mask, groups, merge="mean")

@@ -126,6 +126,14 @@ def dskd_terms(
 
     Returns:
         Means over the answer tokens of each sample, then over samples that both models answer. Scalars, float32.
+
+    Example:
+        >>> mask, ids = torch.ones(1, 2, dtype=torch.bool), torch.tensor([[0, 1]])
+        >>> teacher = AnswerSide(*torch.randn(3, 1, 2, 6), torch.randn(1, 2, 9), ids, mask)
+        >>> student = AnswerSide(*torch.randn(3, 1, 2, 4), torch.randn(1, 2, 7), ids, mask)
+        >>> heads = torch.randn(7, 4), torch.randn(9, 6)
+        >>> list(dskd_terms(teacher, student, CrossModelProjectors(4, 6), *heads))
+        ['t2s_ce', 't2s', 's2t']
     """
     device = student.states.device.type
     with torch.autocast(device, enabled=False):

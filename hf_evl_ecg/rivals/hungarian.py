@@ -101,6 +101,13 @@ def affinity_loss(
 
     Returns:
         Mean over the pairs of each sample, then over samples that have any. Scalar, float32 (float64 for float64 input).
+
+    Example:
+        >>> patches, mask = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]), torch.ones(1, 2, dtype=torch.bool)
+        >>> answer = {"answer_hidden": torch.tensor([[[1.0, 1.0]]]), "answer_mask": mask[:, :1]}
+        >>> side = TokenFeatures(patches, mask, None, None, **answer)
+        >>> affinity_loss(side, side, match_tokens(patches, patches, mask, mask))
+        tensor(0.)
     """
     t_index, s_index, mask = matches
     (t_text, t_mask), (s_text, s_mask) = answer_states(teacher), answer_states(student)

@@ -83,3 +83,19 @@ def test_a_stream_of_examples(run):
     both, _ = run("stream_two", processes=2, batch_size=2, **options)
     expected = [entry["loss"] for entry in logged(alone)]
     assert [entry["loss"] for entry in logged(both)] == pytest.approx(expected, rel=2e-4)
+
+
+def test_rivals_and_their_projectors_on_two_processes(run):
+    """Two dual-space projectors, one of mean states, and weights that change; each a mean over samples."""
+    options = dict.fromkeys(("lambda_mhca", "lambda_ot", "lambda_relation", "lambda_uld"), 0.0)
+    options |= {"lambda_dskd": 1.0, "lambda_feature_mse": 1.0, "lambda_schedules": ["alpha=warmup:0.6"]}
+    options |= {"hidden_tokens": "answer", "ot_position_weight": 0.0, "save_strategy": "no"}
+    alone, one = run("rivals_one", processes=1, batch_size=4, **options)
+    both, two = run("rivals_two", processes=2, batch_size=2, **options)
+    for name in ("loss", "ce", "dskd_t2s_ce", "dskd_s2t", "feature_mse"):
+        expected = [entry[name] for entry in logged(alone)]
+        assert [entry[name] for entry in logged(both)] == pytest.approx(expected, rel=5e-4), name
+    assert_equal_files(one / "criterion.safetensors", two / "criterion.safetensors", rtol=1e-3, atol=2e-4)
+    assert len(load_file(two / "criterion.safetensors")) == 7
+    first, second = both["sums"]
+    assert first == second
