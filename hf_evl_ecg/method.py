@@ -143,7 +143,7 @@ class AnswerOptions:
         default=0,
         metadata={
             "help": "Draw and process this many pages once and keep them in memory, for small data sets and several epochs; "
-            "0: none. A page of 448 x 224 takes about 2 MB in each loader process."
+            "0: none. A page of 448 x 224 takes about 4 MB in each loader process."
         },
     )
     unanswered: str = field(
