@@ -153,6 +153,34 @@ def test_study_files_hold_valid_options(name, tmp_path, monkeypatch):
     assert set(asked) == ({"teacher", *students, *(f for f in one if f[-1].isdigit())} if budgets != [""] else set())
 
 
+def test_a_general_start_keeps_its_parts_and_goes_on(work, tmp_path, capsys):
+    tiny = ["--vision_width", 16, "--vision_layers", 1, "--text_layers", 1, "--text_width", 16]
+    run(
+        study_module("small_models"),
+        "--kind",
+        "student",
+        *tiny,
+        "--data",
+        work / "questions",
+        "--output_dir",
+        tmp_path / "a",
+    )
+    start, few = (
+        study_module("general_start"),
+        ["--reading_steps", 1, "--tower_steps", 1, "--stages", "1:1", "--eval_pages", 8],
+    )
+    given = ["--model", tmp_path / "a", "--output_dir", tmp_path / "b", *few, "--batch_size", 2, "--use_cpu"]
+    scores = run(start, *given)
+    assert set(scores) == {"reading", "tower", "up_to_1"}
+    assert distance(tmp_path / "a", tmp_path / "b" / "reading") > 0
+    assert distance(tmp_path / "b" / "reading", tmp_path / "b" / "tower") > 0
+    assert distance(tmp_path / "b" / "up_to_1", tmp_path / "b") == 0
+    capsys.readouterr()
+    assert run(start, *given) == scores
+    assert "reading step" not in capsys.readouterr().out, "what is done is not done again"
+    AutoModelForImageTextToText.from_pretrained(tmp_path / "b")
+
+
 def test_stages_whose_result_lies_ready_are_not_run(tmp_path, monkeypatch, capsys):
     small_study, ran = study_module("small_study"), []
     config = yaml.safe_load((CONFIGS / "ecg_rivals.yaml").read_text())
