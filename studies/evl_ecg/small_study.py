@@ -14,32 +14,44 @@ Everything that `hf-evl-ecg study --help` says holds here too. The YAML file has
     student_vision: of vision_pretraining.py, for the student, before it is distilled; may be left out
     budgets:        name -> options of prepare: what the students learn from, where that is not what the teacher learns from
 
+    answer:         options of the verb answer, with budget: NAME, the budget whose training questions the teacher answers
     ready:          stage -> folder with its result, such as {teacher: studies/weights/teacher}: such a stage is not run
     compare:        {over: [METHOD-BUDGET, ...], means: {NAME: [TASK, ...]}}: paired differences, of tasks and of means of tasks
+    without_image:  {methods: [METHOD-BUDGET, ...]}: students, or teacher, that are asked about white pages too
 
-With budgets, each method is trained once per budget and seed (`budgets: [NAME]` below a method: with these only), in a folder
-METHOD-BUDGET_SEED, and called METHOD-BUDGET in the results. Each student answers the questions of validation and test as soon as it
-is trained, so that several processes can share the work.
+With budgets, each method is trained once per budget and seed, in a folder METHOD-BUDGET_SEED, and called METHOD-BUDGET in the results.
+Each student answers the questions of validation and test as soon as it is trained, so that several processes can share the work. A
+method may say, beside options of distil:
+
+    budgets: [NAME]         the budgets that it is trained with, where not with all
+    answers: taught         it learns from the teacher's answers; of a budget with labelled_share, only where no answer was given
+    start: random_tower     it starts with a vision tower that was never taught
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
+import completed_answers
 import general_start
+import random_tower
 import small_models
 import small_results
 import vision_pretraining
+from PIL import Image
 
 from hf_evl_ecg.command_line.options import ImageOptions
 from hf_evl_ecg.command_line.parser import parse_arguments
-from hf_evl_ecg.commands import prepare, study
+from hf_evl_ecg.commands import answer, prepare, study
 from hf_evl_ecg.commands.study import Student, Study, StudyArguments, Verb
 from hf_evl_ecg.inference.evaluation import answer_items
 from hf_evl_ecg.models.loading import load_model
+from hf_evl_ecg.rivals.presets import PRESETS
 from hf_evl_ecg.scores.report import write_report
 
 SPLITS = ("validation", "test")
+NO_IMAGE = "_no_image"
 SCORED = ("n_bootstrap", "min_per_class")  # options of evaluate that concern scores; the others, answers
 SMOKE: dict[str, dict[str, Any]] = {
     **study.SMOKE,
@@ -52,7 +64,10 @@ SMOKE: dict[str, dict[str, Any]] = {
 class SmallStudy(Study):
     """A study whose models are built and, where the file says so, given a start; whose students may have several budgets of labels."""
 
-    sections = (*Study.sections, "build", "general", "teacher_vision", "student_vision", "budgets", "compare", "ready")
+    sections = (
+        *(*Study.sections, "build", "general", "teacher_vision", "student_vision", "budgets", "answer"),
+        *("ready", "compare", "without_image"),
+    )
     needed = (*Study.needed, "build")
     small = SMOKE
 
@@ -98,21 +113,58 @@ class SmallStudy(Study):
         """Training runs, once for each budget of a method."""
         for student in super().students(methods):
             own = dict(student.options)
-            wanted = own.pop("budgets", None)
+            wanted, taught, start = (own.pop(name, None) for name in ("budgets", "answers", "start"))
+            if start is not None:
+                own["student"] = self.path(f"student_{start}")
+            if PRESETS.get(own.get("method", ""), {}).get("alpha") == 0.0:
+                own.pop("teacher_cache", None)  # there is no term that reads it
             if not self.budgets():
-                yield student
+                yield replace(student, options=own)
             for budget in self.budgets() if wanted is None else wanted:
-                options = {**own, "data": self.path(f"questions_{budget}")}
-                if "teacher_cache" in options:
-                    options["teacher_cache"] = self.path(f"cache_{budget}")
+                suffix = f"_{self.answered(budget)}" if taught else f"_{budget}"
+                options = {**own, "data": self.path(suffix[1:] if taught else f"questions{suffix}")}
+                if "teacher_cache" in own:
+                    options["teacher_cache"] = self.path(f"cache{suffix}")
                 method = f"{student.method}-{budget}"
                 yield replace(student, name=f"{method}_{student.seed}", method=method, options=options)
+
+    def answered(self, budget: str) -> str:
+        """Stage of a budget's questions with the teacher's answers."""
+        return f"{'completed' if 'labelled_share' in self.budgets()[budget] else 'taught'}_{budget}"
 
     def train_teacher(self) -> None:
         """The teacher, its answers, and what it says about the training questions."""
         super().train_teacher()
         if self.budgets():
             self.ask("teacher")
+
+    def train_students(self, methods: Sequence[str] | None = None) -> None:
+        """What the students of these methods need beside the questions and what the teacher says about them; then the students."""
+        chosen = {
+            name: options or {}
+            for name, options in self.config["methods"].items()
+            if methods is None or name in methods
+        }
+        if any(options.get("start") == "random_tower" for options in chosen.values()):
+            self.stage("student_random_tower", random_tower, {"model": self.student_start()})
+        for options in chosen.values():
+            if options.get("answers") == "taught":
+                self.teach_answers(options)
+        super().train_students(methods)
+
+    def teach_answers(self, method: Mapping[str, Any]) -> None:
+        """The teacher's answers for the budgets of a method, and what it says about them where a term reads that."""
+        given = dict(self.config["answer"])
+        asked = given.pop("budget")
+        options = {**given, "teacher": self.teacher(), "data": self.path(f"questions_{asked}"), **self.images}
+        self.stage(f"taught_{asked}", answer, options)
+        for budget in method.get("budgets") or self.budgets():
+            stage = self.answered(budget)
+            if stage.startswith("completed"):
+                parts = {"given": self.path(f"questions_{budget}"), "taught": self.path(f"taught_{asked}")}
+                self.stage(stage, completed_answers, parts)
+            if PRESETS[method["method"]]["alpha"] > 0:
+                Study.cache_teacher(self, f"cache_{stage}", stage)
 
     def train_student(self, student: Student) -> None:
         """Train one student and ask it, unless another process does."""
@@ -125,10 +177,21 @@ class SmallStudy(Study):
         options = {k: v for k, v in (self.config.get("evaluate") or {}).items() if k not in SCORED}
         model, processor = load_model(self.path(name))
         draw = ImageOptions(**self.images).renderer()
-        for split in SPLITS:
-            path = self.output / f"answers_{name}_{split}.jsonl"
+        loaders: dict[str, Any] = {name: draw}
+        if name.rsplit("_", 1)[0] in self._without_image():
+            white = Image.new("RGB", (draw.config.width_px, draw.config.height_px), "white")
+            loaders[name + NO_IMAGE] = lambda item: white
+        for (asked, load), split in product(loaders.items(), SPLITS):
+            path = self.output / f"answers_{asked}_{split}.jsonl"
             questions = small_results.asked_questions(self.path("questions"), split)
-            answer_items(model.eval(), processor, questions, load_image=draw, path=path, **options)
+            answer_items(model.eval(), processor, questions, load_image=load, path=path, **options)
+
+    def models(self) -> dict[str, tuple[str, int | None, str]]:
+        """Teacher and students, and those that are asked without an image."""
+        found = super().models()
+        blind = self._without_image()
+        other = {k + NO_IMAGE: (m + NO_IMAGE, s, f) for k, (m, s, f) in found.items() if m in blind}
+        return found | other
 
     def evaluate(self) -> list[dict[str, Any]]:
         """Score teacher and students on the test questions; with budgets, from packed answers, which are kept beside the results."""
@@ -141,6 +204,9 @@ class SmallStudy(Study):
         rows = small_results.score_runs(items, runs, self.config.get("compare"), **scored)
         print(write_report(self.output, name, self._described(), rows))
         return rows
+
+    def _without_image(self) -> Sequence[str]:
+        return (self.config.get("without_image") or {}).get("methods", [])
 
     def _started(self, kind: str) -> str:
         name = f"{kind}_init"

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from datasets import Dataset
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from hf_evl_ecg.command_line.options import ImageOptions
-from hf_evl_ecg.commands import cache, distil, prepare, teach
+from hf_evl_ecg.commands import answer, cache, distil, prepare, teach
 from hf_evl_ecg.commands.study import shrink
 from hf_evl_ecg.files import Stage
 from hf_evl_ecg.results import read_results, write_results
@@ -128,8 +129,9 @@ def test_study_files_hold_valid_options(name, tmp_path, monkeypatch):
     ready = config.pop("ready", {})
     assert all((CONFIGS.parents[1] / folder / "model.safetensors").is_file() for folder in ready.values())
     small_study, asked = study_module("small_study"), []
-    stages = (prepare, teach, cache, distil, small_study.general_start, small_study.small_models)
-    for verb in (*stages, small_study.vision_pretraining):
+    stages = (prepare, teach, cache, distil, answer, small_study.general_start, small_study.small_models)
+    own = (small_study.vision_pretraining, small_study.random_tower, small_study.completed_answers)
+    for verb in (*stages, *own):
         monkeypatch.setattr(verb, "main", lambda *given: parsed.append(given))
     monkeypatch.setattr(small_study.SmallStudy, "ask", lambda self, model: asked.append(model))
     kind, other = small_study.SmallStudy, {"methods": {"sft": {"method": "sft"}}, "seeds": [0, 1]}
@@ -218,3 +220,67 @@ def test_processes_share_a_study(tmp_path):
     stage.run(lambda: done.append("a"), wait=False)
     stage.run(lambda: done.append("again"))
     assert done == ["a"]
+
+
+def test_a_random_tower_is_as_built_and_the_decoder_as_taught(work, tmp_path):
+    small, random_tower = study_module("small_models"), study_module("random_tower")
+    model, processor = small.build_student(list(small.training_texts([])), small.Sizes(16, 1, 16, 1))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.5)
+    model.save_pretrained(tmp_path / "taught"), processor.save_pretrained(tmp_path / "taught")
+    run(random_tower, "--model", tmp_path / "taught", "--output_dir", tmp_path / "random")
+    other = dict(AutoModelForImageTextToText.from_pretrained(tmp_path / "random").named_parameters())
+    for name, parameter in model.named_parameters():
+        moved = float((parameter - other[name]).abs().max())
+        assert (moved > 0.01) == ("vision_model" in name), name
+    tower = [p for name, p in other.items() if "vision_model" in name and p.ndim == 1]
+    assert {float(value) for p in tower for value in p.unique()} == {0.0, 1.0}
+
+
+def test_a_teacher_answers_only_what_the_hospital_did_not(tmp_path):
+    complete = study_module("completed_answers").complete
+
+    def said(record, *pairs):
+        turns = [(role, text) for pair in pairs for role, text in zip(("human", "gpt"), pair, strict=False)]
+        return {"record": record, "conversations": [{"from": role, "value": text} for role, text in turns]}
+
+    given = Dataset.from_list([said("a", ("Rhythm?", "AF")), said("b", ("Rhythm?",))])
+    taught = Dataset.from_list(
+        [
+            said("a", ("Rhythm?", "sinus")),
+            said("b", ("Rhythm?", "sinus"), ("Axis?", "normal")),
+            said("c", ("Axis?", "x")),
+        ]
+    ).add_column("given_conversations", [[], [], []])
+    rows = complete(given, taught)
+    assert rows.column_names == given.column_names
+    assert list(rows) == [given[0], {name: taught[1][name] for name in given.column_names}]
+    with pytest.raises(ValueError, match="no answer about 1 records, such as 'b'"):
+        complete(given, taught.select([0]))
+
+
+def test_students_of_a_budget_learn_from_what_their_method_says(tmp_path, monkeypatch):
+    """Which questions and which cache each student of the study reads."""
+    small_study = study_module("small_study")
+    config = yaml.safe_load((CONFIGS / "ecg_rivals.yaml").read_text())
+    study = small_study.SmallStudy(config, tmp_path, "")
+    read = {
+        s.name: (Path(s.options["data"]).name, Path(s.options.get("teacher_cache", "")).name)
+        for s in study.students(["sft", "evl_ecg", "seqkd", "evl_ecg_taught", "random_tower"])
+        if s.seed == 0
+    }
+    assert read == {
+        "sft-all_0": ("questions_all", ""),
+        "sft-tenth_0": ("questions_tenth", ""),
+        "evl_ecg-all_0": ("questions_all", "cache_all"),
+        "evl_ecg-tenth_0": ("questions_tenth", "cache_tenth"),
+        "seqkd-all_0": ("taught_all", ""),
+        "seqkd-tenth_0": ("completed_tenth", ""),
+        "evl_ecg_taught-tenth_0": ("completed_tenth", "cache_completed_tenth"),
+        "random_tower-all_0": ("questions_all", ""),
+    }
+    blind = {name: entry[0] for name, entry in study.models().items() if "no_image" in name}
+    assert blind == {"teacher_no_image": "teacher_no_image"} | {
+        f"sft-all_{s}_no_image": "sft-all_no_image" for s in range(5)
+    }
