@@ -198,7 +198,7 @@ class EVLECGLoss(nn.Module):
 
         Returns:
             Scalars in float32 under ``"ce"``, ``"mhca"``, ``"anchor_ce"``, ``"ot"``, ``"relation"``, ``"uld"``, without
-            those of weight zero.
+            those of weight zero: none at all for ``alpha=1`` and every weight 0, which leaves all to other losses.
 
         Raises:
             ValueError: If something a term needs is missing; the message says what.
@@ -291,8 +291,6 @@ def _check_weights(alpha: float, weights: Mapping[str, float], mode: str) -> Non
     for name, weight in weights.items():
         if not 0 <= weight < float("inf"):
             raise ValueError(f"{name}={weight}: must be finite and not negative (0 switches the term off).")
-    if alpha == 1 and not any(weight for name, weight in weights.items() if name != "lambda_anchor"):
-        raise ValueError("alpha=1 and every lambda 0 leave nothing to train on; lower alpha or raise a lambda.")
     aligned = weights["lambda_mhca"] > 0 or weights["lambda_relation"] > 0
     if mode == "anchored" and aligned and weights["lambda_anchor"] == 0:
         raise ValueError(

@@ -59,6 +59,9 @@ class Criterion(nn.Module):
         rivals: The terms of rivals.
         schedules: How weights change over the run; None: not at all. See `hf_evl_ecg.distillation.schedules.read_schedules`.
 
+    Raises:
+        ValueError: No term trains the student: ``alpha`` is 1 and every ``lambda_`` of EVL-ECG and of rivals is 0.
+
     Attributes:
         progress: Share of the run that is over, in [0, 1]; the trainer sets it before each step.
     """
@@ -67,6 +70,12 @@ class Criterion(nn.Module):
         super().__init__()
         self.evl_ecg = evl_ecg
         self.rivals = rivals
+        # Asked here, where both are known: with alpha=1 a rival may train the student alone.
+        if not any(weight > 0 for name, weight in self.weights.items() if name != "anchor"):
+            raise ValueError(
+                "alpha=1 leaves out the cross-entropy of the answers, and every other term has weight 0: nothing would train the "
+                "student (lower alpha, or raise a lambda of EVL-ECG or of a rival, such as --method kl does)."
+            )
         self.schedules = read_schedules(schedules or (), self.weights)
         self.progress = 1.0
 

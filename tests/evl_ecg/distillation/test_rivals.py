@@ -196,6 +196,24 @@ def test_two_vocabularies_are_refused_before_the_first_step(build, tiny_vlm):
     assert common_vocabulary(vocabulary, vocabulary | {"<more>": len(vocabulary)}) == len(vocabulary)
 
 
+@pytest.mark.parametrize("method", ["kl", "rkd"])
+def test_a_rival_may_train_the_student_without_the_answers_cross_entropy(build, method):
+    trainer = build(method, alpha=1.0)
+    start = {name: t.clone() for name, t in trainer.model.state_dict().items()}
+    trainer.train()
+    history = [entry for entry in trainer.state.log_history if "loss" in entry]
+    for entry in history:
+        assert set(entry) & (ALL | {"ce"}) == TERMS[method]
+        assert entry["loss"] == pytest.approx(sum(entry[name] for name in TERMS[method]), rel=1e-4)
+    assert any(not torch.equal(start[name], t) for name, t in trainer.model.state_dict().items())
+
+
+def test_an_objective_without_terms_is_refused(build):
+    nothing = {"lambda_mhca": 0.0, "lambda_ot": 0.0, "lambda_relation": 0.0}
+    with pytest.raises(ValueError, match=r"alpha=1 leaves out the cross-entropy .* a lambda of EVL-ECG or of a rival"):
+        build(alpha=1.0, **nothing)
+
+
 def test_em_kd_needs_visual_states(tmp_path):
     with pytest.raises(ValueError, match="set hidden_tokens='visual'"):
         EVLECGConfig(output_dir=str(tmp_path), lambda_em_kd=1.0)
