@@ -14,7 +14,14 @@ from hf_evl_ecg.data.questions import load_questions
 from hf_evl_ecg.inference.answer_file import read_answers
 from hf_evl_ecg.qa.grading import candidate_answers
 from hf_evl_ecg.qa.groups import Answer
-from hf_evl_ecg.scores.archive import pack_answers, pack_questions
+from hf_evl_ecg.scores.archive import (
+    ArchiveError,
+    list_archive,
+    pack_answers,
+    pack_questions,
+    unpack_answers,
+    unpack_questions,
+)
 from hf_evl_ecg.scores.compare import comparison_rows
 from hf_evl_ecg.scores.models import score_by_source
 
@@ -49,8 +56,20 @@ def read_run(path: str | Path, items: Sequence[Mapping[str, Any]]) -> list[Answe
     return [found[key] for key in keys]
 
 
+def packed_runs(archive: str | Path | None) -> set[tuple[str, int | None]]:
+    """Method and seed of every run whose answers an archive holds; of none, where there is no archive."""
+    if archive is None or not Path(archive).is_dir():
+        return set()
+    return {unpack_answers(archive, name)[:2] for name in list_archive(archive)}
+
+
 def pack_runs(
-    archive: Path, questions: str, split: str, models: Mapping[str, tuple[str, int | None, str]], answers: Path
+    archive: Path,
+    questions: str,
+    split: str,
+    models: Mapping[str, tuple[str, int | None, str]],
+    answers: Path,
+    ready: str | Path | None = None,
 ) -> tuple[list[Mapping[str, Any]], list[Run]]:
     """Pack the answers of every model that has any.
 
@@ -60,17 +79,29 @@ def pack_runs(
         split: Its split.
         models: Name → method, seed and folder of each model.
         answers: Folder of the files of answers.
+        ready: An archive of runs that were made before, perhaps elsewhere.
 
     Returns:
         The questions, and the runs as they are kept.
+
+    Raises:
+        ArchiveError: The archive of before holds answers to other questions.
     """
     items = list(asked_questions(questions, split))
     pack_questions(archive, items)
+    before = packed_runs(ready)
+    if ready is not None and before and unpack_questions(ready) != unpack_questions(archive):
+        raise ArchiveError(
+            f"{ready}: holds answers to other questions than {questions} (prepare those it was made with)"
+        )
     runs: list[Run] = []
     for name, (method, seed, _) in models.items():
         path = answers / f"answers_{name}_{split}.jsonl"
         if path.is_file():
             runs.append((method, seed, pack_answers(archive, method, seed, read_run(path, items))))
+        elif ready is not None and (method, seed) in before:
+            kept = unpack_answers(ready, method if seed is None else f"{method}_{seed}")[2]
+            runs.append((method, seed, pack_answers(archive, method, seed, kept)))
     return items, runs
 
 

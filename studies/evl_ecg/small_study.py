@@ -15,7 +15,8 @@ Everything that `hf-evl-ecg study --help` says holds here too. The YAML file has
     budgets:        name -> options of prepare: what the students learn from, where that is not what the teacher learns from
 
     answer:         options of the verb answer, with budget: NAME, the budget whose training questions the teacher answers
-    ready:          stage -> folder with its result, such as {teacher: studies/weights/teacher}: such a stage is not run
+    ready:          stage -> folder with its result, such as {teacher: studies/weights/teacher}: such a stage is not run; and answers ->
+                    folder of packed answers: students that have some there are not trained
     compare:        {over: [METHOD-BUDGET, ...], means: {NAME: [TASK, ...]}}: paired differences, of tasks and of means of tasks
     without_image:  {methods: [METHOD-BUDGET, ...]}: students, or teacher, that are asked about white pages too
 
@@ -73,11 +74,11 @@ class SmallStudy(Study):
 
     def path(self, stage: str) -> str:
         """Folder of a stage, or where its result lies ready."""
-        return (self.config.get("ready") or {}).get(stage) or super().path(stage)
+        return self._ready(stage) or super().path(stage)
 
     def stage(self, name: str, verb: Verb, options: Mapping[str, Any], *, wait: bool = True) -> None:
         """Run a verb in a folder of its own, unless that is done or its result lies ready."""
-        if name in (self.config.get("ready") or {}):
+        if self._ready(name):
             print(f"[{name}] is taken from {self.path(name)}", flush=True)
         else:
             super().stage(name, verb, options, wait=wait)
@@ -103,7 +104,7 @@ class SmallStudy(Study):
 
     def teacher_start(self) -> str:
         """The built teacher, with its start; of no use where a trained teacher lies ready."""
-        return self.path("teacher") if "teacher" in (self.config.get("ready") or {}) else self._started("teacher")
+        return self._ready("teacher") or self._started("teacher")
 
     def student_start(self) -> str:
         """The built student, with its start."""
@@ -167,7 +168,10 @@ class SmallStudy(Study):
                 Study.cache_teacher(self, f"cache_{stage}", stage)
 
     def train_student(self, student: Student) -> None:
-        """Train one student and ask it, unless another process does."""
+        """Train one student and ask it, unless another process does or its answers lie ready."""
+        if (student.method, student.seed) in small_results.packed_runs(self._ready("answers")):
+            print(f"[{student.name}] has answered already: {self._ready('answers')}", flush=True)
+            return
         super().train_student(student)
         if self.budgets() and (self.output / student.name / "done.json").is_file():
             self.ask(student.name)
@@ -199,11 +203,16 @@ class SmallStudy(Study):
             return super().evaluate()
         name, options = self.config["study"], dict(self.config.get("evaluate") or {})
         models, questions = self.models(), self.path("questions")
-        items, runs = small_results.pack_runs(self.output / f"{name}_answers", questions, "test", models, self.output)
+        items, runs = small_results.pack_runs(
+            self.output / f"{name}_answers", questions, "test", models, self.output, self._ready("answers")
+        )
         scored = {k: v for k, v in options.items() if k in SCORED}
         rows = small_results.score_runs(items, runs, self.config.get("compare"), **scored)
         print(write_report(self.output, name, self._described(), rows))
         return rows
+
+    def _ready(self, stage: str) -> str | None:
+        return (self.config.get("ready") or {}).get(stage)
 
     def _without_image(self) -> Sequence[str]:
         return (self.config.get("without_image") or {}).get("methods", [])

@@ -16,7 +16,9 @@ from hf_evl_ecg.command_line.options import ImageOptions
 from hf_evl_ecg.commands import answer, cache, distil, prepare, teach
 from hf_evl_ecg.commands.study import shrink
 from hf_evl_ecg.files import Stage
+from hf_evl_ecg.qa.groups import Answer
 from hf_evl_ecg.results import read_results, write_results
+from hf_evl_ecg.scores.archive import ArchiveError, pack_answers, pack_questions
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from ecg_work import distance, make_work, run, study_module
@@ -258,6 +260,29 @@ def test_a_teacher_answers_only_what_the_hospital_did_not(tmp_path):
     assert list(rows) == [given[0], {name: taught[1][name] for name in given.column_names}]
     with pytest.raises(ValueError, match="no answer about 1 records, such as 'b'"):
         complete(given, taught.select([0]))
+
+
+def test_answers_of_before_stand_in_for_students(tmp_path, monkeypatch, capsys):
+    """A student whose answers are packed is not trained again, and its run is among those that are scored."""
+    small_study, results = study_module("small_study"), study_module("small_results")
+    item = {"source": "s", "record": "r", "task": "axis", "format": "closed", "answer": "no", "labels": ["LAD"]}
+    pack_questions(tmp_path / "kept", [item])
+    pack_answers(tmp_path / "kept", "sft-all", 3, [Answer("r", None, (-1.0, -2.0))])
+    config = yaml.safe_load((CONFIGS / "ecg_rivals.yaml").read_text())
+    config["ready"]["answers"] = str(tmp_path / "kept")
+    study, trained = small_study.SmallStudy(config, tmp_path / "out", ""), []
+    monkeypatch.setattr(study, "stage", lambda name, *rest, **options: trained.append(name))
+    for student in study.students(["sft"]):
+        study.train_student(student)
+    assert trained[1:] == [
+        f"sft-{budget}_{s}" for s in range(5) for budget in ("all", "tenth") if (budget, s) != ("all", 3)
+    ]
+    monkeypatch.setattr(results, "asked_questions", lambda folder, split: [item])
+    given = (tmp_path / "out", "questions", "test", study.models(), tmp_path / "out", tmp_path / "kept")
+    assert results.pack_runs(*given) == ([item], [("sft-all", 3, [Answer("r", None, (-1.0, -2.0))])])
+    monkeypatch.setattr(results, "asked_questions", lambda folder, split: [item | {"answer": "yes"}])
+    with pytest.raises(ArchiveError, match="other questions"):
+        results.pack_runs(*given)
 
 
 def test_students_of_a_budget_learn_from_what_their_method_says(tmp_path, monkeypatch):
