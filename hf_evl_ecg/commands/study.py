@@ -6,7 +6,8 @@ Several GPUs: run the single verbs with `accelerate launch`; this one keeps to o
 takes the students that no other is training. --smoke takes a few steps on a few simulated records, on the models of the file.
 
 Every stage has a folder below OUTPUT_DIR and is skipped when it is done; a stage that was interrupted goes on from its last
-checkpoint. A stage whose settings have changed stops the study: remove its folder to run it anew. Results:
+checkpoint. A stage whose settings have changed stops the study, and so does one whose models, questions or cache are others than it
+was made from, such as a teacher that was trained anew: remove its folder to run it anew. Results:
 OUTPUT_DIR/STUDY.json, .md, .png. The YAML file holds, by section, the options of the other verbs:
 
     study: my_study
@@ -263,8 +264,10 @@ class Study:
 
         ``wait=False`` goes on without it while another process runs it.
         """
+        # Published data sets do not change under a study, and are too many files to read each time.
+        read = {option: value for option, value in options.items() if option not in SOURCES and isinstance(value, str)}
         options = {**options, "output_dir": self.path(name)}
-        stage = Stage(self.output / name, options)
+        stage = Stage(self.output / name, options, {k: v for k, v in read.items() if v and Path(v).is_dir()})
         stage.run(lambda: verb.command(option_tokens(options), prog=f"stage {name}"), wait=wait)
 
     def _described(self) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """Files and folders appear whole or not at all."""
 
 import json
+import os
 import stat
 
 import pytest
 
-from hf_evl_ecg.files import new_file, new_folder, read_mapping, write_json, write_text
+from hf_evl_ecg.files import Stage, folder_fingerprint, new_file, new_folder, read_mapping, write_json, write_text
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):
@@ -76,3 +77,43 @@ def test_what_maps_no_names_is_refused(tmp_path, content, message):
     (tmp_path / "a.yaml").write_bytes(content)
     with pytest.raises(ValueError, match=rf"a\.yaml: .*{message}"):
         read_mapping(tmp_path / "a.yaml")
+
+
+def test_a_fingerprint_is_of_contents_and_not_of_times_or_what_passes(tmp_path):
+    weights = bytearray(os.urandom(9 << 20))
+    for name in ("a", "b"):
+        write_text(tmp_path / name / "train" / "state.json", "{}")
+        (tmp_path / name / "model.safetensors").write_bytes(weights)
+    os.utime(tmp_path / "b" / "model.safetensors", (1, 1))
+    first = folder_fingerprint(tmp_path / "a")
+    assert folder_fingerprint(tmp_path / "b") == first
+    for name in ("checkpoint-12/x", ".lock", "stage.json", "stage.lock", "done.json", "train/cache-1f.arrow", "runs/e"):
+        write_text(tmp_path / "b" / name, "passing")
+    assert folder_fingerprint(tmp_path / "b") == first
+    weights[-1] ^= 1
+    (tmp_path / "b" / "model.safetensors").write_bytes(weights)
+    assert folder_fingerprint(tmp_path / "b") != first, "the last byte of a large file"
+    (tmp_path / "a" / "train").rename(tmp_path / "a" / "test")
+    assert folder_fingerprint(tmp_path / "a") != first, "a name"
+
+
+def test_a_stage_is_refused_when_its_inputs_have_changed(tmp_path):
+    def stage():
+        return Stage(tmp_path / "student", {"alpha": 0.5}, {"teacher": tmp_path / "teacher"})
+
+    done: list[int] = []
+    write_text(tmp_path / "teacher" / "model.safetensors", "first")
+    stage().run(lambda: done.append(1))
+    stage().run(lambda: done.append(2))
+    write_text(tmp_path / "teacher" / "model.safetensors", "again")
+    with pytest.raises(ValueError, match=r"student: was made from other contents of teacher=.*remove .*student to run"):
+        stage().run(lambda: done.append(3))
+    (tmp_path / "student" / "done.json").unlink()  # a stage that was interrupted would go on with another teacher
+    with pytest.raises(ValueError, match="other contents"):
+        stage().run(lambda: done.append(4))
+    assert done == [1]
+    record = json.loads((tmp_path / "student" / "stage.json").read_text())
+    write_json(tmp_path / "student" / "done.json", {})
+    write_json(tmp_path / "student" / "stage.json", {name: record[name] for name in ("settings", "sha256")})
+    stage().run(lambda: done.append(5))  # made before fingerprints were kept
+    assert done == [1]

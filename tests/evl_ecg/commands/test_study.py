@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hf_evl_ecg.commands import teach
+from hf_evl_ecg.commands import cache, distil, prepare, teach
 from hf_evl_ecg.commands.study import Study
 from hf_evl_ecg.results import read_results
 
@@ -51,6 +51,36 @@ def test_a_given_teacher_is_scored_and_not_trained(config, tmp_path, monkeypatch
     capsys.readouterr()
     assert run("study", tmp_path / "own.yaml", "--smoke", "--output_dir", tmp_path / "out") == rows
     assert "[sft_0] is done already" in capsys.readouterr().out
+
+
+def test_a_student_of_another_teacher_at_the_same_path_is_not_taken_for_done(config, tmp_path, monkeypatch):
+    ran = []
+    for verb in (prepare, cache, distil):
+        monkeypatch.setattr(verb, "command", lambda given, prog: ran.append(prog))
+    for name in ("teacher", "ptbxl", "ludb"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "teacher" / "model.safetensors").write_text("first")
+    config |= {"teacher": str(tmp_path / "teacher"), "cache": {}, "methods": {"evl_ecg": {}}}
+    config["questions"] |= {"ludb": "ludb"}
+
+    def run_stages():
+        study = Study(config, tmp_path / "out", str(tmp_path))
+        study.prepare(), study.train_teacher(), study.train_students()
+
+    run_stages(), run_stages()
+    assert ran == ["stage questions", "stage cache", "stage evl_ecg_0"]
+    inputs = {
+        n: json.loads((tmp_path / "out" / n / "stage.json").read_text())["inputs"]
+        for n in ("questions", "cache", "evl_ecg_0")
+    }
+    assert [sorted(found) for found in inputs.values()] == [
+        [],
+        ["data", "teacher"],
+        ["data", "student", "teacher", "teacher_cache"],
+    ]
+    (tmp_path / "teacher" / "model.safetensors").write_text("again")
+    with pytest.raises(ValueError, match=r"cache: was made from other contents of teacher="):
+        run_stages()
 
 
 def test_the_stages_get_the_options_of_their_sections(config, tmp_path, monkeypatch):
