@@ -21,7 +21,8 @@ from sentence_transformers.sentence_transformer.losses import (
 from torch import Tensor, nn
 
 from hf_mic.capture import columns_of, embedding_width, encoder_passes, transformer_of, unwrap
-from hf_mic.losses import MICLoss, matryoshka_config
+from hf_mic.layers import matryoshka_config
+from hf_mic.losses import MICLoss
 from hf_mic.options import check_choice
 from hf_mic.training_args import MICTrainingArguments
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from numbers import Integral
+from typing import Any
 
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 
 from hf_mic.capture import embedding_width, transformer_of
 from hf_mic.statistics import check_prefixes
 
-__all__ = ["default_layers", "distilled_dims", "pooled_dims", "token_dims"]
+__all__ = ["default_layers", "distilled_dims", "matryoshka_config", "pooled_dims", "token_dims"]
 
 
 def default_layers(num_layers: int) -> list[int]:
@@ -112,3 +114,13 @@ def distilled_dims(model: SentenceTransformer, matryoshka_dims: Sequence[int]) -
 
 def _prefixes(reg_dims: Sequence[int] | None, matryoshka_dims: Sequence[int], width: int) -> list[int]:
     return [dim for dim in matryoshka_dims if dim < width] if reg_dims is None else list(reg_dims)
+
+
+def matryoshka_config(loss: MatryoshkaLoss) -> dict[str, Any]:
+    """What a model card says about a MatryoshkaLoss: its inner loss, prefix lengths, their weights and how many are drawn."""
+    return {
+        "loss": type(loss.loss).__name__,
+        "matryoshka_dims": list(loss.matryoshka_dims),
+        "matryoshka_weights": list(loss.matryoshka_weights),
+        "n_dims_per_step": loss.n_dims_per_step,
+    }

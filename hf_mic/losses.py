@@ -6,14 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses import uses_gradient_cache
 from sentence_transformers.sentence_transformer.losses import AdaptiveLayerLoss, MatryoshkaLoss
-from sentence_transformers.util import all_gather_with_grad
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
+from hf_mic.balance import TermBalance
 from hf_mic.capture import EncoderPasses, columns_of, encoder_passes, unwrap
 from hf_mic.functional import (
     TokenStatistics,
@@ -23,10 +21,11 @@ from hf_mic.functional import (
     spectral_isotropy_loss,
     token_statistics,
 )
-from hf_mic.layers import distilled_dims, pooled_dims, token_dims
+from hf_mic.layers import distilled_dims, matryoshka_config, pooled_dims, token_dims
 from hf_mic.options import check_mic_options
+from hf_mic.statistics import gathered_rows, summed_statistics
 
-__all__ = ["MIC_BIBTEX", "MICLoss", "matryoshka_config"]
+__all__ = ["MIC_BIBTEX", "MICLoss"]
 
 MIC_BIBTEX = """@inproceedings{mic2026,
     title={Maximizing Informational Capacity in Adaptive Representations via Isotropic Subspace Alignment},
@@ -38,14 +37,8 @@ MIC_BIBTEX = """@inproceedings{mic2026,
 """The paper of MIC."""
 
 
-def matryoshka_config(loss: MatryoshkaLoss) -> dict[str, Any]:
-    """What a model card says about a MatryoshkaLoss: its inner loss, prefix lengths, their weights and how many are drawn."""
-    return {
-        "loss": type(loss.loss).__name__,
-        "matryoshka_dims": list(loss.matryoshka_dims),
-        "matryoshka_weights": list(loss.matryoshka_weights),
-        "n_dims_per_step": loss.n_dims_per_step,
-    }
+_DESCRIBED = ("tau", "var_weight", "scr_weight", "sir_weight", "t", "cv_mode", "distill", "distill_weight",
+              "distill_temperature", "gather_across_devices")  # fmt: skip
 
 
 class MICLoss(nn.Module):
@@ -65,6 +58,9 @@ class MICLoss(nn.Module):
             Layer 0 is the embedding layer's output. Default: :func:`hf_mic.layers.default_layers`. Only for ``scope="tokens"``.
         reg_dims: Prefix lengths that are regularised, below the width. Default: the Matryoshka dims below the width.
         gamma: Weight of the regularisers. With 0, and without distillation, the loss is ``MatryoshkaLoss`` bit for bit.
+            ``"auto"`` measures it over the first training steps, see ``gamma_share``, and keeps it from then on.
+        gamma_share: With ``gamma="auto"``: norm of the regularisers' gradient as a share of the main loss's, at the states on
+            which they act. How large a number for gamma must be to act depends on the encoder, by orders of magnitude.
         tau: Correlation that SCR tolerates, or ``"auto"`` for twice its sampling noise.
         var_weight: Weight of SCR's variance floor. The floor of 1 is out of reach of embeddings of unit length, so use 0
             with ``scope="pooled"`` on a model that ends in ``Normalize``.
@@ -84,6 +80,7 @@ class MICLoss(nn.Module):
 
     Attributes:
         gamma_scale: Factor on ``gamma`` while the model is in training mode, 1 at first; a warm-up moves it.
+        balance: Gamma as it is, and how strongly each term pulls: :class:`hf_mic.balance.TermBalance`.
 
     Returns (forward):
         ``{"matryoshka", "scr", "sir"}``, and ``"distill"`` if on: terms already weighted, whose sum is the loss. The
@@ -113,7 +110,8 @@ class MICLoss(nn.Module):
         n_dims_per_step: int = -1,
         layers: Sequence[int] | Mapping[int, Sequence[int]] | None = None,
         reg_dims: Sequence[int] | None = None,
-        gamma: float = 0.1,
+        gamma: float | Literal["auto"] = 0.1,
+        gamma_share: float = 0.1,
         tau: float | Literal["auto"] = 0.1,
         var_weight: float = 1.0,
         scr_weight: float = 1.0,
@@ -127,10 +125,10 @@ class MICLoss(nn.Module):
         gather_across_devices: bool = False,
     ) -> None:
         super().__init__()
-        check_mic_options(gamma=gamma, tau=tau, var_weight=var_weight, scr_weight=scr_weight, sir_weight=sir_weight, t=t,
+        check_mic_options(gamma=gamma, gamma_share=gamma_share, tau=tau, var_weight=var_weight, scr_weight=scr_weight, sir_weight=sir_weight, t=t,
                           cv_mode=cv_mode, scope=scope, layers=layers, distill=distill, distill_weight=distill_weight,
                           distill_temperature=distill_temperature)  # fmt: skip
-        _check_inner(loss, scope)
+        _check_inner(loss, scope, gamma)
         self.cached = uses_gradient_cache(loss)
 
         encoder = unwrap(model)
@@ -139,7 +137,8 @@ class MICLoss(nn.Module):
         self.distill_dims = distilled_dims(encoder, matryoshka_dims) if distill else []
         self.model = model
         self.loss = MatryoshkaLoss(model, loss, matryoshka_dims, matryoshka_weights, n_dims_per_step)
-        self.gamma, self.gamma_scale = gamma, 1.0
+        self.gamma, self.gamma_share, self.gamma_scale = gamma, gamma_share, 1.0
+        self.balance = TermBalance(gamma, gamma_share)
         self.tau, self.var_weight, self.t = tau, var_weight, t
         self.scr_weight, self.sir_weight = scr_weight, sir_weight
         self.cv_mode, self.scope = cv_mode, scope
@@ -157,7 +156,13 @@ class MICLoss(nn.Module):
                 return self._forward_cached(features, labels)
             with encoder_passes(unwrap(self.model), list(self.layers) if self.gamma else []) as passes:
                 matryoshka = self.loss(features, labels)
-        return self._ordered(matryoshka, self._regularise(passes, features))
+        terms, acted = self._regularise(passes, features)
+        if learns := unwrap(self.model).training and torch.is_grad_enabled():
+            self.balance.measure(matryoshka, terms, acted)
+        weighted = self._weighted(terms)
+        if learns:
+            self.balance.watch(matryoshka, weighted, acted)
+        return self._ordered(matryoshka, weighted)
 
     def _forward_cached(self, features: list[dict[str, Tensor]], labels: Tensor | None) -> dict[str, Tensor]:
         """Add the gradients of the terms to those that the inner loss caches for each embedding."""
@@ -166,7 +171,8 @@ class MICLoss(nn.Module):
 
         def calculate_loss(reps: list[list[Tensor]], *args: Any, **kwargs: Any) -> Tensor:
             value = original(reps, *args, **kwargs)
-            for name, term in self._pooled_terms([torch.cat(mini_batches) for mini_batches in reps]).items():
+            found = self._pooled_terms([torch.cat(mini_batches) for mini_batches in reps])
+            for name, term in self._weighted(found).items():
                 if torch.is_grad_enabled():
                     term.backward()
                 terms[name] = term.detach()  # its gradient already lies in the leaves; the value is logged
@@ -180,10 +186,15 @@ class MICLoss(nn.Module):
             inner.calculate_loss = original
         return self._ordered(matryoshka, terms)
 
-    def _regularise(self, passes: EncoderPasses, features: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    def _regularise(
+        self, passes: EncoderPasses, features: list[dict[str, Tensor]]
+    ) -> tuple[dict[str, Tensor], dict[str, list[Tensor]]]:
+        """Terms without gamma, and the recorded tensors on which each acts."""
         embeddings = columns_of(passes.embeddings, len(features), features)
         if self.scope == "pooled":
-            return self._pooled_terms(embeddings)
+            return self._pooled_terms(embeddings), dict.fromkeys(("scr", "sir", "distill"), passes.embeddings)
+        every = [state for recorded in passes.hidden_states.values() for state in recorded]
+        acted = {"scr": every, "sir": every, "distill": passes.embeddings}
         masks = columns_of(passes.attention_masks, len(features), features)
         scr, sir = [], []
         for layer, recorded in passes.hidden_states.items():
@@ -193,7 +204,7 @@ class MICLoss(nn.Module):
                     scr.append(self._soft_collapse(statistics, self.layers[layer]))
                 if self.sir_weight:
                     sir.append(self._isotropy(self._gathered(masked_mean(states, mask)), self.layers[layer]))
-        return self._terms(scr, sir, [self._gathered(column) for column in embeddings] if self.distill else [])
+        return self._terms(scr, sir, [self._gathered(column) for column in embeddings] if self.distill else []), acted
 
     def _pooled_terms(self, columns: list[Tensor]) -> dict[str, Tensor]:
         columns = [self._gathered(column) for column in columns]
@@ -221,18 +232,22 @@ class MICLoss(nn.Module):
         )
 
     def _terms(self, scr: list[Tensor], sir: list[Tensor], distilled: list[Tensor]) -> dict[str, Tensor]:
-        """Average over columns, layers and prefix lengths, and weight."""
-        # Evaluation takes the whole gamma, so that losses of different steps can be compared.
-        gamma = self.gamma * (self.gamma_scale if unwrap(self.model).training else 1.0)
+        """Average over columns, layers and prefix lengths, and weight but for gamma."""
         terms = {}
         if scr:
-            terms["scr"] = gamma * self.scr_weight * torch.cat(scr).mean()
+            terms["scr"] = self.scr_weight * torch.cat(scr).mean()
         if sir:
-            terms["sir"] = gamma * self.sir_weight * torch.cat(sir).mean()
+            terms["sir"] = self.sir_weight * torch.cat(sir).mean()
         if distilled:
             losses = [self._distillation(embeddings) for embeddings in distilled]
             terms["distill"] = self.distill_weight * torch.cat(losses).mean()
         return terms
+
+    def _weighted(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Multiply the regularisers by gamma."""
+        # Evaluation takes the whole gamma, so that losses of different steps can be compared.
+        gamma = self.balance.gamma * (self.gamma_scale if unwrap(self.model).training else 1.0)
+        return {name: term if name == "distill" else gamma * term for name, term in terms.items()}
 
     def _ordered(self, matryoshka: Tensor, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         # Terms that are off are logged as 0: the trainer averages over the same names in each step.
@@ -240,33 +255,22 @@ class MICLoss(nn.Module):
         return {"matryoshka": matryoshka, "scr": zero, "sir": zero} | terms
 
     def _gathered(self, embeddings: Tensor) -> Tensor:
-        return all_gather_with_grad(embeddings) if self.gather_across_devices and _is_distributed() else embeddings
+        return gathered_rows(embeddings) if self.gather_across_devices else embeddings
 
     def _summed(self, statistics: TokenStatistics) -> TokenStatistics:
-        if not (self.gather_across_devices and _is_distributed()):
-            return statistics
-        parts = (statistics.correlation_sum, statistics.std_sum, statistics.num_sequences, statistics.num_tokens)
-        packed = all_reduce(torch.cat([part.flatten() for part in parts]))  # one message instead of four
-        summed = packed.split([part.numel() for part in parts])
-        return TokenStatistics(*(new.view_as(part) for new, part in zip(summed, parts, strict=True)))
+        return summed_statistics(statistics) if self.gather_across_devices else statistics
 
     def get_config_dict(self) -> dict[str, Any]:
         """Return the configuration for model cards."""
-        return matryoshka_config(self.loss) | {
-            "scope": self.scope,
-            "reg_dims": {str(layer): dims for layer, dims in self.layers.items()} or self.reg_dims,
-            "gamma": self.gamma,
-            "tau": self.tau,
-            "var_weight": self.var_weight,
-            "scr_weight": self.scr_weight,
-            "sir_weight": self.sir_weight,
-            "t": self.t,
-            "cv_mode": self.cv_mode,
-            "distill": self.distill,
-            "distill_weight": self.distill_weight,
-            "distill_temperature": self.distill_temperature,
-            "gather_across_devices": self.gather_across_devices,
-        }
+        return (
+            matryoshka_config(self.loss)
+            | {
+                "scope": self.scope,
+                "reg_dims": {str(layer): dims for layer, dims in self.layers.items()} or self.reg_dims,
+                "gamma": self.gamma if self.gamma != "auto" else f"{self.balance.gamma:.3g} (auto, {self.gamma_share})",
+            }
+            | {name: getattr(self, name) for name in _DESCRIBED}
+        )
 
     @property
     def citation(self) -> str:
@@ -279,11 +283,7 @@ def _sum_components(module: nn.Module, args: tuple, output: Tensor | dict[str, T
     return torch.stack(list(output.values())).sum() if isinstance(output, dict) else output
 
 
-def _is_distributed() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
-def _check_inner(loss: nn.Module, scope: str) -> None:
+def _check_inner(loss: nn.Module, scope: str, gamma: float | str) -> None:
     """Refuse losses that Matryoshka learning cannot contain, or not in this scope."""
     if isinstance(loss, MatryoshkaLoss | AdaptiveLayerLoss):
         raise ValueError(
@@ -293,4 +293,8 @@ def _check_inner(loss: nn.Module, scope: str) -> None:
         raise ValueError(
             f"{type(loss).__name__} caches gradients and embeds in mini-batches without a graph, so hidden states "
             'cannot be regularised. Use scope="pooled".'
+        )
+    if gamma == "auto" and uses_gradient_cache(loss):
+        raise ValueError(
+            f"gamma='auto' with {type(loss).__name__}: it caches gradients, which cannot be told apart. Give a number."
         )

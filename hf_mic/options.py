@@ -65,12 +65,20 @@ def check_distinct(name: str, values: Sequence[int], least: int = 1) -> None:
 
 
 def check_tau(tau: float | str) -> None:
-    """Refuse a tolerated correlation that is neither a number from 0 on nor ``"auto"``."""
+    """Refuse what is neither a number from 0 on nor ``"auto"``."""
     if tau != "auto" and not (isinstance(tau, (int, float)) and tau >= 0):
         raise ValueError(f"tau={tau!r}: must be a number >= 0 or 'auto'")
 
 
-MIC_OPTIONS = ("gamma", "tau", "var_weight", "scr_weight", "sir_weight", "t", "cv_mode", "scope", "layers", "distill",
+def _check_gamma(gamma: float | str) -> None:
+    if gamma == "auto":
+        return
+    if not isinstance(gamma, (int, float)):
+        raise ValueError(f"gamma={gamma!r}: must be a number >= 0 or 'auto'")
+    check_number("gamma", gamma)
+
+
+MIC_OPTIONS = ("gamma", "gamma_share", "tau", "var_weight", "scr_weight", "sir_weight", "t", "cv_mode", "scope", "layers", "distill",
                "distill_weight", "distill_temperature")  # fmt: skip
 """Options of MICLoss that can be checked without the model."""
 
@@ -87,9 +95,10 @@ def check_mic_options(**options: Any) -> None:
         ("distill", (None, "similarity_kl")),
     ):
         check_choice(name, options[name], allowed)
-    for name in ("gamma", "var_weight", "scr_weight", "sir_weight", "distill_weight"):
+    _check_gamma(options["gamma"])
+    for name in ("var_weight", "scr_weight", "sir_weight", "distill_weight"):
         check_number(name, options[name])
-    for name in ("t", "distill_temperature"):
+    for name in ("t", "distill_temperature", "gamma_share"):
         check_number(name, options[name], positive=True)
     check_tau(options["tau"])
     distill, weight = options["distill"], options["distill_weight"]
@@ -130,23 +139,24 @@ class MICOptions:
     )
     n_dims_per_step: int = field(
         default=-1,
-        metadata={
-            "help": "How many of matryoshka_dims are drawn for the base loss in each step; -1 for all. The regularisers "
-            "always see all of theirs."
-        },
+        metadata={"help": "How many of matryoshka_dims are drawn for the base loss in each step; -1 for all."},
     )
     scale: float = field(
-        default=20.0,
-        metadata={"help": "Factor on the cosine similarities in the base loss, the inverse of the temperature."},
+        default=20.0, metadata={"help": "Factor on the cosine similarities in the base loss: 1 / temperature."}
     )
     mini_batch_size: int | None = field(
         default=None,
+        metadata={"help": "Embed pairs or triplets in parts of this size with gradient caching. Needs scope='pooled'."},
+    )
+    gamma: float | str = field(  # str second: how HfArgumentParser reads the command line
+        default=0.1,
         metadata={
-            "help": "Embed batches of pairs or triplets in parts of this size with gradient caching, so that the batch "
-            "size is not bound by memory. Needs scope='pooled' in a MIC run."
+            "help": "Weight of the regularisers; 0: plain Matryoshka learning, auto: measured in the first steps."
         },
     )
-    gamma: float = field(default=0.1, metadata={"help": "Weight of the regularisers; 0 is plain Matryoshka learning."})
+    gamma_share: float = field(
+        default=0.1, metadata={"help": "With gamma='auto': the regularisers' gradient as a share of the main loss's."}
+    )
     gamma_warmup_steps: float = field(
         default=0,
         metadata={
@@ -157,8 +167,7 @@ class MICOptions:
     layers: list[int] | None = field(
         default=None,
         metadata={
-            "help": "Layers whose token states are regularised; 0 is the embedding layer. Default: the middle-to-late "
-            "layers n/3, n/2, 2n/3 and 5n/6 of n."
+            "help": "Layers whose token states are regularised; 0: embedding layer. Default: n/3, n/2, 2n/3, 5n/6."
         },
     )
     layer_dims: dict[int, list[int]] | str | None = field(  # str second: how HfArgumentParser reads the command line
@@ -202,16 +211,10 @@ class MICOptions:
     )
     scope: Literal["tokens", "pooled"] = field(
         default="tokens",
-        metadata={
-            "help": "Regularise the token states of layers, or the sentence embeddings. pooled works with every model and "
-            "with gradient caching."
-        },
+        metadata={"help": "Regularise token states of layers, or (with any model) sentence embeddings."},
     )
     distill: Literal["similarity_kl"] | None = field(
-        default=None,
-        metadata={
-            "help": "similarity_kl distils the similarities within the batch from the full width to the prefixes."
-        },
+        default=None, metadata={"help": "similarity_kl: distil similarities within the batch, full width to prefixes."}
     )
     distill_weight: float = field(default=0.0, metadata={"help": "Weight of the distillation."})
     distill_temperature: float = field(default=0.05, metadata={"help": "Softmax temperature of the distillation."})
@@ -226,7 +229,7 @@ class MICOptions:
     )
 
     def __post_init__(self) -> None:
-        self.tau = _number_or_text(self.tau)
+        self.tau, self.gamma = _number_or_text(self.tau), _number_or_text(self.gamma)
         self.layer_dims = _parsed_layer_dims(self.layer_dims)
         self._check_ranges()
         self._check_combinations()
@@ -265,7 +268,7 @@ class MICOptions:
 
     def mic_options(self) -> dict[str, Any]:
         """Keyword arguments of :class:`hf_mic.MICLoss`, all but the model, the base loss and the prefix lengths."""
-        same = ("matryoshka_weights", "n_dims_per_step", "reg_dims", "gamma", "tau", "var_weight", "scr_weight",
+        same = ("matryoshka_weights", "n_dims_per_step", "reg_dims", "gamma", "gamma_share", "tau", "var_weight", "scr_weight",
                 "sir_weight", "t", "cv_mode", "scope", "distill", "distill_weight", "distill_temperature",
                 "gather_across_devices")  # fmt: skip
         layers = self.layers if self.layer_dims is None else self.layer_dims

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 __all__ = [
@@ -18,9 +19,12 @@ __all__ = [
     "check_prefixes",
     "feature_gram",
     "full_precision",
+    "gathered_rows",
+    "is_distributed",
     "masked_mean",
     "prefix_cosine",
     "prefix_gram",
+    "summed_statistics",
     "token_statistics",
 ]
 
@@ -120,6 +124,32 @@ def _check_tokens(hidden_states: Tensor, attention_mask: Tensor) -> None:
             f"hidden_states must be (B, L, D) and attention_mask (B, L), got {tuple(hidden_states.shape)} and "
             f"{tuple(attention_mask.shape)}."
         )
+
+
+def is_distributed() -> bool:
+    """Whether there are several processes."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def gathered_rows(embeddings: Tensor) -> Tensor:
+    """The rows of all processes, with gradients. Shape: (B, D) → (processes · B, D)."""
+    if not is_distributed():
+        return embeddings
+    from torch.distributed.nn.functional import all_gather
+
+    return torch.cat(list(all_gather(embeddings)))
+
+
+def summed_statistics(statistics: TokenStatistics) -> TokenStatistics:
+    """Sums and counts over all processes, with gradients: those of one process with the whole batch."""
+    if not is_distributed():
+        return statistics
+    from torch.distributed.nn.functional import all_reduce
+
+    parts = (statistics.correlation_sum, statistics.std_sum, statistics.num_sequences, statistics.num_tokens)
+    packed = all_reduce(torch.cat([part.flatten() for part in parts]))  # one message instead of four
+    summed = packed.split([part.numel() for part in parts])
+    return TokenStatistics(*(new.view_as(part) for new, part in zip(summed, parts, strict=True)))
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

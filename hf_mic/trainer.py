@@ -16,6 +16,7 @@ from torch import Generator, Tensor, nn
 from torch.utils.data import BatchSampler, ConcatDataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hf_mic.balance import TermShares
 from hf_mic.baselines import method_loss
 from hf_mic.batching import EpochOrder, JoinedBatches, SplitBatches
 from hf_mic.checkpoints import AtomicCheckpointTrainer
@@ -34,7 +35,9 @@ class MICTrainer(AtomicCheckpointTrainer):
     of both sorts, one loss for each. A ``loss`` that is given is used as it is; of the MIC arguments only
     ``gamma_warmup_steps`` acts on it.
 
-    The terms ``matryoshka``, ``scr``, ``sir`` and ``distill`` are logged beside the loss. Checkpoints are whole or absent.
+    The terms ``matryoshka``, ``scr``, ``sir`` and ``distill`` are logged beside the loss, and for each term of MIC its
+    ``TERM_share``: its gradient as a share of the main loss's, where it acts. A share below 1 % warns once. With
+    ``gamma="auto"`` the weight is logged as ``gamma``, from where a resumed run takes it. Checkpoints are whole or absent.
 
     With ``gather_across_devices``, all processes take their batches of a step from the same data set, so that the statistics and
     in-batch negatives of a step are those of one data set: N processes do what one with N times the batch size would, except
@@ -67,13 +70,15 @@ class MICTrainer(AtomicCheckpointTrainer):
         self.method, self.finish_card = method, finish_card
         super().__init__(*args, **kwargs)
         # A loss that gathers waits for all processes: batches of other sizes or data sets would hang or mix statistics.
-        gathering = any(loss.gather_across_devices for loss in _mic_losses(self.loss))
+        gathering = any(loss.gather_across_devices for _, loss in _named_losses(self.loss))
         if gathering and not self.args.gather_across_devices and self.accelerator.num_processes > 1:
             raise ValueError(
                 "The loss gathers over all processes, but the arguments do not say so: set gather_across_devices=True in "
                 "MICTrainingArguments too, so that the batches of a step are equally large and from one data set."
             )
         self.add_callback(EpochOrder())
+        self.shares = TermShares(lambda: {prefix: loss.balance for prefix, loss in _named_losses(self.loss)})
+        self.add_callback(self.shares)
         if self.args.gamma_warmup_steps:
             self.add_callback(GammaWarmup(self))
 
@@ -121,6 +126,8 @@ class MICTrainer(AtomicCheckpointTrainer):
         kind = "train" if "loss" in logs else "eval" if "eval_loss" in logs else None
         if kind and isinstance(self.loss, dict):
             _share_terms(self.accum_loss_components[kind])
+        if kind == "train":
+            logs.update(self.shares.logs())
         super().log(logs, start_time)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
@@ -154,8 +161,16 @@ class GammaWarmup(TrainerCallback):
         warmup = self.trainer.args.gamma_warmup_steps
         # As transformers reads warmup_steps: below 1 it is a share of all steps.
         steps = math.ceil(warmup * state.max_steps) if warmup < 1 else warmup
-        for loss in _mic_losses(self.trainer.loss):
+        for _, loss in _named_losses(self.trainer.loss):
             loss.gamma_scale = min(1.0, state.global_step / steps)
+
+
+def _named_losses(loss: nn.Module | dict[str, nn.Module]) -> Iterator[tuple[str, MICLoss]]:
+    """MIC losses, each after what its entries in the log begin with: of several, the name of its data set."""
+    if isinstance(loss, dict):
+        yield from ((f"{name}_", part) for name, part in loss.items() if isinstance(part, MICLoss))
+    elif isinstance(loss, MICLoss):
+        yield "", loss
 
 
 def _share_terms(terms: dict[str, Tensor]) -> None:
@@ -178,12 +193,6 @@ def _named(data: Any, role: str) -> list[tuple[str, str | None, Dataset | Iterab
     if isinstance(data, Mapping):
         return [(f"{role}[{name!r}]", name, part) for name, part in data.items()]
     return [(role, None, data)] if isinstance(data, (Dataset, IterableDataset)) else []
-
-
-def _mic_losses(loss: nn.Module | dict[str, nn.Module]) -> Iterator[MICLoss]:
-    for module in loss.values() if isinstance(loss, dict) else [loss]:
-        if isinstance(module, MICLoss):
-            yield module
 
 
 def is_scored(dataset: Dataset | IterableDataset, label_columns: list[str], name: str = "train_dataset") -> bool:

@@ -166,10 +166,7 @@ def build_criterion(
     if criterion.needs_teacher and teacher is None:
         raise ValueError("terms with positive weight need a teacher; give one, or set alpha=0 for answers alone.")
     if criterion.needs_embeddings and teacher is not None and teacher.lm_head is None:
-        raise ValueError(
-            f"lambda_dskd={args.lambda_dskd}, but a cache holds neither the teacher's embeddings nor its LM head; train without "
-            "the cache."
-        )
+        raise ValueError(f"lambda_dskd={args.lambda_dskd}: a cache holds no embeddings; train with the teacher itself.")
     if criterion.rivals.needs_logits and teacher is not None and teacher.exact_ranks is not None:
         raise ValueError(
             f"lambda_kl={args.lambda_kl}, but the teacher's cache holds the {teacher.exact_ranks} largest answer "

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
+import hf_mic.balance
 import hf_mic.checkpoints
 from hf_mic import MICLoss, MICTrainer, MICTrainingArguments
 
@@ -218,6 +219,43 @@ def test_evaluation_takes_the_whole_gamma(make_model, pairs, tmp_path):
     assert len(evaluated) == 6
     assert len(set(evaluated)) == 1
     assert evaluated[0] > 0
+
+
+def test_shares_are_logged_and_a_small_one_warns_once(make_model, pairs, tmp_path, caplog):
+    options = {"gamma": 1e-6, "distill": "similarity_kl", "distill_weight": 1.0, "logging_steps": 2}
+    trainer = MICTrainer(model=make_model(), args=arguments(tmp_path, **options), train_dataset=pairs)
+    trainer.train()
+    logged = [entry for entry in trainer.state.log_history if "scr_share" in entry]
+    assert [entry["step"] for entry in logged] == [2, 4, 6]
+    assert all(entry["sir_share"] < 0.01 < entry["distill_share"] for entry in logged)
+    warned = [record.getMessage() for record in caplog.records if "hardly changes the model" in record.getMessage()]
+    assert len(warned) == 2
+    assert warned[0].startswith("step 2: the gradient of scr is")
+
+
+def test_a_resumed_run_keeps_the_gamma_it_had_measured(make_model, pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr(hf_mic.balance, "AUTO_STEPS", 3)
+    options = {"gamma": "auto", "num_train_epochs": 2, "save_strategy": "steps", "save_steps": 4, "logging_steps": 100}
+
+    def trainer(folder, model):
+        return MICTrainer(model=model, args=arguments(tmp_path / folder, **options), train_dataset=pairs)
+
+    whole = make_model()
+    first = trainer("whole", whole)
+    first.train()
+    gammas = [entry["gamma"] for entry in first.state.log_history if "gamma" in entry]
+    assert gammas
+    assert len(set(gammas)) == 1
+    interrupted = trainer("parts", make_model())
+    interrupted.add_callback(Interrupt(6))
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.train()
+    resumed = make_model()
+    again = trainer("parts", resumed)
+    again.train(resume_from_checkpoint=True)
+    assert again.loss.balance.gamma == gammas[0]
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
 
 
 # ---- interruption ---------------------------------------------------------------------------------------------------

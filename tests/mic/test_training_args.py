@@ -89,7 +89,8 @@ CHANGES = {
     "n_dims_per_step": (1, lambda loss: loss.loss.n_dims_per_step),
     "scale": (10.0, lambda loss: loss.loss.loss.scale),
     "mini_batch_size": (2, lambda loss: type(loss.loss.loss)),
-    "gamma": (0.7, lambda loss: loss.gamma),
+    "gamma": (0.7, lambda loss: loss.balance.gamma),
+    "gamma_share": (0.3, lambda loss: loss.balance.measured.share),
     "layers": ([1], lambda loss: list(loss.layers)),
     "layer_dims": ({3: [4]}, lambda loss: loss.layers),
     "reg_dims": ([4], lambda loss: list(loss.layers.values())),
@@ -106,6 +107,7 @@ CHANGES = {
     "gather_across_devices": (True, lambda loss: (loss.gather_across_devices, loss.loss.loss.gather_across_devices)),
 }
 ALSO = {
+    "gamma_share": {"gamma": "auto"},
     "matryoshka_weights": {"matryoshka_dims": [32, 8]},
     "mini_batch_size": {"scope": "pooled"},
     "distill": {"distill_weight": 1.0},
