@@ -204,7 +204,7 @@ class Stage:
 
     def _run(self, work: Callable[[], Any]) -> None:
         begun, done = self.folder / "stage.json", self.folder / "done.json"
-        former = json.loads(begun.read_text(encoding="utf-8")) if begun.is_file() else self.record
+        former: dict[str, Any] = json.loads(begun.read_text(encoding="utf-8")) if begun.is_file() else self.record
         if former["sha256"] != self.record["sha256"]:
             raise ValueError(
                 f"{self.folder}: was made with other settings, see stage.json (remove it to run the stage anew)"
