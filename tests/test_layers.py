@@ -36,6 +36,7 @@ FLOORS = {
         "commands": 7,
     },
     "hf_mic": {
+        "codes": 1,
         "evaluation": 1,
         "geometry": 2,
         "hub": 2,
@@ -59,6 +60,8 @@ LIGHT = [  # what is imported → what it must not load
     ("hf_evl_ecg.losses", {"transformers", "pandas"}),
     ("hf_mic", {"torch", "numpy", "transformers", "sentence_transformers"}),
     ("hf_mic.functional", {"transformers", "sentence_transformers", "sklearn"}),
+    ("hf_mic.codes", {"torch", "numpy", "transformers"}),
+    ("hf_mic.codes.quantizer", {"transformers", "sentence_transformers", "sklearn", "scipy", "datasets"}),
     ("hf_mic.geometry.diagnostics", {"transformers", "sentence_transformers", "sklearn", "matplotlib"}),
     ("hf_mic.results", {"transformers", "sentence_transformers", "sklearn", "matplotlib"}),
     ("hf_mic.geometry.report", {"transformers", "sentence_transformers", "sklearn", "matplotlib"}),

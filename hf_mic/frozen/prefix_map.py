@@ -18,10 +18,11 @@ from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from hf_mic.codes.inputs import FLOATS, check_floats
 from hf_mic.files import replaced_file
 from hf_mic.options import check_between
 
-from .vectors import FLOATS, check_floats, unit_rows
+from .vectors import unit_rows
 
 __all__ = ["PrefixMap", "append_to_model"]
 

@@ -9,25 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hf_mic.codes.inputs import as_matrix
 from hf_mic.statistics import check_prefixes
 
-__all__ = ["FLOATS", "check_floats", "checked_vectors", "principal_axes", "unit_rows"]
+__all__ = ["checked_vectors", "principal_axes", "unit_rows"]
 
-FLOATS = (np.float16, np.float32, np.float64)
 SCAN_ROWS = 16384  # rows held at once, so that an index on disk need not fit into memory
 COVARIANCE_ROWS = 100_000  # rows sampled to estimate the axes
-
-
-def check_floats(embeddings: NDArray) -> None:
-    """Refuse vectors that are no floating-point numbers.
-
-    Raises:
-        ValueError: If they are of another type.
-    """
-    if embeddings.dtype not in FLOATS:
-        raise ValueError(
-            f"Embeddings must be float16, float32 or float64, got {embeddings.dtype}: decode quantised vectors first."
-        )
 
 
 def unit_rows(rows: NDArray, first: int = 0) -> Tensor:
@@ -68,13 +56,7 @@ def checked_vectors(embeddings: NDArray | Tensor, dims: Sequence[int], batch_siz
     Raises:
         ValueError: If they are no floating-point matrix of that size, or a row is zero or not finite.
     """
-    if isinstance(embeddings, Tensor):
-        tensor = embeddings.detach().cpu()
-        embeddings = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()  # numpy has no bfloat16
-    embeddings = np.asarray(embeddings)
-    if embeddings.ndim != 2:
-        raise ValueError(f"Embeddings must have shape (N, D), got {embeddings.shape}.")
-    check_floats(embeddings)
+    embeddings = as_matrix(embeddings)
     count, width = embeddings.shape
     check_prefixes(dims, width, allow_full=False)
     if count < batch_size:
