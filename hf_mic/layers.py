@@ -1,18 +1,30 @@
-"""Which layers of an encoder are regularised, and at which prefix lengths."""
+"""Which layers of an encoder are regularised, at which prefix lengths, and which prefixes a saved encoder promises."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
+from torch import nn
 
 from hf_mic.capture import embedding_width, transformer_of
+from hf_mic.options import check_between
 from hf_mic.statistics import check_prefixes
 
-__all__ = ["default_layers", "distilled_dims", "matryoshka_config", "pooled_dims", "token_dims"]
+__all__ = [
+    "default_layers",
+    "distilled_dims",
+    "mark_matryoshka",
+    "marked_dims",
+    "matryoshka_config",
+    "pooled_dims",
+    "token_dims",
+    "trained_dims",
+]
 
 
 def default_layers(num_layers: int) -> list[int]:
@@ -124,3 +136,44 @@ def matryoshka_config(loss: MatryoshkaLoss) -> dict[str, Any]:
         "matryoshka_weights": list(loss.matryoshka_weights),
         "n_dims_per_step": loss.n_dims_per_step,
     }
+
+
+def trained_dims(loss: nn.Module | dict[str, nn.Module]) -> set[int]:
+    """Prefix lengths that the Matryoshka losses at work train, wherever they stand inside of other losses."""
+    losses = loss.values() if isinstance(loss, dict) else [loss]
+    parts = (part for one in losses for part in one.modules() if isinstance(part, MatryoshkaLoss))
+    return {dim for part in parts for dim in part.matryoshka_dims}
+
+
+def mark_matryoshka(model: SentenceTransformer, dims: Iterable[int]) -> None:
+    """Note in the config of an encoder which prefixes of its embeddings can be used alone.
+
+    ``is_matryoshka`` and ``matryoshka_dimensions`` are saved with it in ``config.json``. vLLM refuses a request with
+    ``dimensions`` without them (https://docs.vllm.ai, "Matryoshka Embeddings"), and one with any other than these.
+
+    Args:
+        model: The encoder; its config is changed. One that does not begin with a Transformer has none, and stays as it is.
+        dims: Prefix lengths; the full width is added.
+
+    Raises:
+        ValueError: If a prefix is longer than the embeddings.
+
+    Example:
+        >>> mark_matryoshka(encoder, [8, 16])  # of width 32
+        >>> marked_dims(encoder)
+        [8, 16, 32]
+    """
+    # Asked of the modules, because the model itself would answer its truncate_dim.
+    width = SentenceTransformer(modules=list(model), device=str(model.device)).get_embedding_dimension()
+    if isinstance(model[0], Transformer) and width is not None:
+        found = sorted({*dims, width})
+        check_between("dims", found[0], 1, width)
+        check_between("dims", found[-1], 1, width)
+        config = model[0].config
+        config.is_matryoshka, config.matryoshka_dimensions = True, found
+
+
+def marked_dims(model: SentenceTransformer) -> list[int]:
+    """Prefix lengths that the config of an encoder names; none if it names none."""
+    config = model[0].config if isinstance(model[0], Transformer) else None
+    return list(getattr(config, "matryoshka_dimensions", None) or [])

@@ -19,7 +19,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from hf_mic.balance import TermShares
 from hf_mic.baselines import method_loss
 from hf_mic.batching import EpochOrder, JoinedBatches, SplitBatches
+from hf_mic.capture import unwrap
 from hf_mic.checkpoints import AtomicCheckpointTrainer
+from hf_mic.layers import mark_matryoshka, trained_dims
 from hf_mic.losses import MICLoss
 from hf_mic.training_args import MICTrainingArguments
 
@@ -137,6 +139,8 @@ class MICTrainer(AtomicCheckpointTrainer):
             self.finish_card(Path(str(self.args.output_dir)))
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        if dims := trained_dims(self.loss):
+            mark_matryoshka(unwrap(self.model), dims)
         super()._save(output_dir, state_dict)
         if self.finish_card and self.args.should_save:
             self.finish_card(Path(str(output_dir or self.args.output_dir)))

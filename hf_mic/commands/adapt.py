@@ -59,6 +59,12 @@ class AdaptArguments:
     output_dim: int | None = field(
         default=None, metadata={"help": "Coordinates kept in the written index, renormalised; default all."}
     )
+    legacy_modules: bool = field(
+        default=False,
+        metadata={
+            "help": "Save the model with the module names that text-embeddings-inference and older vLLM read, see docs/serve.md."
+        },
+    )
     output_dir: str = field(
         default="outputs/mic_adapt",
         metadata={"help": "Folder of map.safetensors, index.npy (with vectors), model (with --model)."},
@@ -74,6 +80,10 @@ class AdaptArguments:
                 "Give either --embeddings (a .npy file) or --texts to fit on.",
             ),
             (self.texts is None or self.model is not None, "--texts needs --model to embed them."),
+            (
+                not self.legacy_modules or self.model is not None,
+                "--legacy_modules is about the model: give --model too.",
+            ),
             (
                 self.output_dim is None or to_write,
                 "--output_dim is the width of the index: give --index or --embeddings too.",
@@ -102,6 +112,7 @@ def main(args: AdaptArguments, config: AdaptConfig) -> PrefixMap:
     from hf_mic.frozen.fit import fit_map
     from hf_mic.frozen.index import open_vectors, write_mapped_index
     from hf_mic.frozen.prefix_map import append_to_model
+    from hf_mic.hub.legacy_modules import check_legacy, write_legacy_modules
 
     model = load_encoder(args.model) if args.model else None
     if model is not None and args.texts is not None:
@@ -113,7 +124,12 @@ def main(args: AdaptArguments, config: AdaptConfig) -> PrefixMap:
         raise ValueError(f"{index} must hold vectors of the width {width} that the map is fitted on.")
     if args.output_dim is not None:
         check_between("output_dim", args.output_dim, 1, width)  # before the fit
+    if model is not None and args.legacy_modules:
+        check_legacy(model)
     fitted = fit_map(vectors, config)
+    mapped = None if model is None else append_to_model(model, fitted)
+    if mapped is not None and args.legacy_modules:
+        check_legacy(mapped)  # with its map, and before anything is written
     output = Path(args.output_dir)
     fitted.save(output / "map.safetensors")
     print(f"Fitted on {len(vectors):,} vectors: {json.dumps({k: round(v, 4) for k, v in fitted.losses.items()})}")
@@ -121,8 +137,10 @@ def main(args: AdaptArguments, config: AdaptConfig) -> PrefixMap:
     if index is not None:
         write_mapped_index(fitted, index, output / "index.npy", args.output_dim)
         written.append(output / "index.npy")
-    if model is not None:
-        append_to_model(model, fitted).save(str(output / "model"))
+    if mapped is not None:
+        mapped.save(str(output / "model"))
+        if args.legacy_modules:
+            write_legacy_modules(mapped, output / "model")
         written.append(output / "model")
     print("Written:", ", ".join(map(str, written)))
     return fitted

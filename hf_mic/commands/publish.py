@@ -52,6 +52,13 @@ class PublishArguments:
     truncate_dim: int | None = field(
         default=None, metadata={"help": "Width at which embeddings are compared. Default: the full width."}
     )
+    legacy_modules: bool = field(
+        default=False,
+        metadata={
+            "help": "Send the module names that text-embeddings-inference and older vLLM read, see docs/serve.md; those of a "
+            "folder that has them are kept."
+        },
+    )
     private: bool = field(default=True, metadata={"help": "Make a new repository private, and refuse a public one."})
     revision: str = field(default="main", metadata={"help": "Branch."})
     tag: str | None = field(default=None, metadata={"help": "Tag for what was published; tags are never moved."})
@@ -79,6 +86,7 @@ def main(args: PublishArguments) -> PublishReport:
     """
     from hf_mic.cards.study_card import write_card as render_study_card
     from hf_mic.evaluation.loading import load_encoder
+    from hf_mic.hub.legacy_modules import has_legacy_modules
     from hf_mic.hub.publish import publish_encoder, write_card
     from hf_mic.results import read_results
 
@@ -99,7 +107,9 @@ def main(args: PublishArguments) -> PublishReport:
             (folder / "results").mkdir()
             shutil.copyfile(args.results, folder / "results" / Path(args.results).name)
         names = ("truncate_dim", "private", "revision", "tag", "commit_message", "parent_commit")
-        report = publish_encoder(folder, args.repo_id, **{name: getattr(args, name) for name in names})
+        options = {name: getattr(args, name) for name in names}
+        legacy = args.legacy_modules or has_legacy_modules(args.model)
+        report = publish_encoder(folder, args.repo_id, legacy_modules=legacy, **options)
     done = "Published" if report.push.committed else "Nothing has changed since it was published"
     print(
         f"{done}: {report.push.repo_id} ({report.push.revision}) at {report.push.commit}, {len(report.push.files)} files.\n"

@@ -95,6 +95,7 @@ def main(args: TrainArguments, training: MICTrainingArguments) -> dict[str, Any]
         ValueError: If data, model and options do not fit together.
     """
     from hf_mic.evaluation.text_tasks import load_tasks
+    from hf_mic.hub.legacy_modules import check_legacy
     from hf_mic.hub.push import take_hub_arguments
 
     from .training_run import build_trainer, finish, warn_about_single_process
@@ -108,6 +109,8 @@ def main(args: TrainArguments, training: MICTrainingArguments) -> dict[str, Any]
     names = args.eval_tasks or (["stsb", "banking77", "scifact"] if args.eval_data_dir else [])
     tasks = load_tasks(names, args.eval_data_dir, validation=args.eval_validation)
     trainer = build_trainer(args, training)
+    if args.legacy_modules:
+        check_legacy(trainer.model)  # not after hours of training
     trainer.train(training.resume_from_checkpoint)
     trainer.save_model()
     # The last collective must carry no tensor: a gloo thread that frees one while Python finishes aborts the process (torch 2.13).

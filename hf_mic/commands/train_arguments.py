@@ -84,6 +84,13 @@ class TrainArguments:
         default=False, metadata={"help": "Score data that may be used for choosing settings, instead of test data."}
     )
     n_bootstrap: int = field(default=500, metadata={"help": "Bootstrap resamples for the 95 %% intervals; 0 for none."})
+    legacy_modules: bool = field(
+        default=False,
+        metadata={
+            "help": "Save the trained model with the module names that text-embeddings-inference and older vLLM read, see "
+            "docs/serve.md; checkpoints keep those of today."
+        },
+    )
     license: str | None = field(
         default=None,
         metadata={"help": "License of the trained model in its card, such as apache-2.0; for --push_to_hub."},

@@ -23,6 +23,7 @@ from hf_mic.evaluation.tables import read_table
 from hf_mic.evaluation.tasks import Task
 from hf_mic.evaluation.training_data import load_training_data
 from hf_mic.frozen.head import KeepOrthogonal, add_dense_head
+from hf_mic.hub.legacy_modules import write_legacy_modules
 from hf_mic.hub.publish import publish_encoder
 from hf_mic.trainer import MICTrainer
 from hf_mic.training_args import MICTrainingArguments
@@ -97,6 +98,8 @@ def finish(
     """Score the trained model, write its card, publish it if that was asked for; in the first process only."""
     model, training, output = trainer.model, trainer.args, Path(str(trainer.args.output_dir))
     dims = args.eval_dims or sorted({8, *training.dims_for(embedding_width(model))})
+    if args.legacy_modules:
+        write_legacy_modules(model, output)
     results = score(args, training, model, tasks, dims) if tasks else None
     method = args.method if results else None
     trainer.finish_card = partial(
@@ -104,7 +107,9 @@ def finish(
     )
     trainer.create_model_card()
     if hub:
-        report = publish_encoder(model, card=output / "README.md", truncate_dim=min(dims), **hub)
+        report = publish_encoder(
+            model, card=output / "README.md", truncate_dim=min(dims), legacy_modules=args.legacy_modules, **hub
+        )
         print(f"Published: {report.push.repo_id} ({report.push.revision}) at {report.push.commit}")
     return results
 

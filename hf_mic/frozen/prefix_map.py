@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -14,12 +15,15 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from hf_mic.codes.inputs import FLOATS, check_floats
 from hf_mic.files import replaced_file
+from hf_mic.hub.served_order import without_idle_normalize
+from hf_mic.layers import mark_matryoshka
 from hf_mic.options import check_between
 
 from .vectors import unit_rows
@@ -184,13 +188,14 @@ def _dense(weight: Tensor, bias: Tensor | None, activation: nn.Module | None) ->
 def append_to_model(model: SentenceTransformer, prefix_map: PrefixMap) -> SentenceTransformer:
     """A model that embeds text as ``model`` does, then maps: its prefixes are those of the adapted index.
 
-    The modules are ``[*model, Normalize, Dense ..., Normalize]`` (the first Normalize only if the model does not end in
-    one): the map expects unit vectors, and full-width outputs are unit vectors again. A rotation leaves the full-width
-    cosine similarities as they were. sentence-transformers truncates after the last module and does not renormalise
-    there: compare prefixes by cosine, or encode with ``normalize_embeddings=True``.
+    The modules are ``[*model, Dense, Normalize]`` for a matrix, where a Normalize that the model ends in changes nothing and is
+    left out, and ``[*model, Normalize, Dense, Dense, Normalize]`` for a residual network, which expects unit vectors. Full-width
+    outputs are unit vectors again. A rotation leaves the full-width cosine similarities as they were. sentence-transformers
+    truncates after the last module and does not renormalise there: compare prefixes by cosine, or encode with
+    ``normalize_embeddings=True``. The saved config names the prefix lengths of the fit, see :func:`hf_mic.layers.mark_matryoshka`.
 
     Args:
-        model: The encoder whose embeddings the map was fitted on. Its modules are shared, not copied; a ``truncate_dim``
+        model: The encoder whose embeddings the map was fitted on. Its weights are shared, not copied; a ``truncate_dim``
             of it is not carried over.
         prefix_map: The map.
 
@@ -208,13 +213,30 @@ def append_to_model(model: SentenceTransformer, prefix_map: PrefixMap) -> Senten
             f"The model gives embeddings of width {width}, the map takes {prefix_map.width}: append it to the encoder "
             "whose embeddings it was fitted on."
         )
+    modules = [_with_own_config(modules[0]), *modules[1:]]  # the encoder itself has no prefixes to promise
     if not isinstance(modules[-1], Normalize):
         modules.append(Normalize())
     modules += [module.to(dtype=model.dtype) for module in prefix_map.as_dense()]
-    return SentenceTransformer(
-        modules=[*modules, Normalize()],
+    mapped = SentenceTransformer(
+        modules=without_idle_normalize([*modules, Normalize()]),
         device=str(model.device),
         prompts={name: text or "" for name, text in model.prompts.items()},
         default_prompt_name=model.default_prompt_name,
         similarity_fn_name=model.similarity_fn_name,
     )
+    if dims := prefix_map.config.get("dims"):
+        mark_matryoshka(mapped, dims)
+    return mapped
+
+
+def _with_own_config(module: nn.Module) -> nn.Module:
+    """A Transformer around the same weights with a config of its own, so that marking it leaves the other one alone.
+
+    Any other module is returned as it is.
+    """
+    if not isinstance(module, Transformer):
+        return module
+    inner, outer = copy.copy(module.model), copy.copy(module)
+    inner.config = copy.deepcopy(inner.config)
+    outer._modules = {**module._modules, "model": inner}  # a shallow copy shares the dict that holds the modules
+    return outer

@@ -21,6 +21,7 @@ from sentence_transformers import SentenceTransformer
 
 from hf_mic.files import write_atomically
 
+from .legacy_modules import check_legacy, has_legacy_modules, write_legacy_modules
 from .push import PublishError, Push, push_encoder
 
 __all__ = ["CHECK_TEXTS", "PublishReport", "publish_encoder", "reload_embeddings", "write_card"]
@@ -67,6 +68,7 @@ def publish_encoder(
     *,
     card: str | Path | None = None,
     truncate_dim: int | None = None,
+    legacy_modules: bool = False,
     private: bool = True,
     revision: str = "main",
     tag: str | None = None,
@@ -86,6 +88,8 @@ def publish_encoder(
         repo_id: ``namespace/name``.
         card: Text of the card, or a file with it and its pictures beside it; None: README.md of the folder.
         truncate_dim: Width at which embeddings are compared; None: the full width.
+        legacy_modules: Give the modules the names that servers read, see
+            :func:`hf_mic.hub.legacy_modules.write_legacy_modules`; those of a folder that has them are kept.
         private: Visibility of a new repository; a public one is refused if this is True.
         revision: Branch.
         tag: Tag for the commit; one that is there already must mean the newest commit, with just these files.
@@ -95,12 +99,12 @@ def publish_encoder(
 
     Raises:
         PublishError: The encoder does not load, the Hub refused, the connection broke, or its copy computes something else.
-        ValueError: The folder is no encoder, or the card is missing or incomplete.
+        ValueError: The folder is no encoder, the card is missing or incomplete, or servers cannot read the modules.
 
     See docs/publish.md for a run.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        _save(model, card, Path(scratch))
+        _save(model, card, Path(scratch), legacy_modules)
         push, difference = push_encoder(
             Path(scratch),
             repo_id,
@@ -164,7 +168,7 @@ def reload_embeddings(
         return np.load(output)
 
 
-def _save(model: SentenceTransformer | str | Path, card: str | Path | None, folder: Path) -> None:
+def _save(model: SentenceTransformer | str | Path, card: str | Path | None, folder: Path, legacy_modules: bool) -> None:
     """Write the encoder and its card to an empty folder, with what belongs to the card."""
     if not isinstance(model, SentenceTransformer):
         source = Path(model)
@@ -173,12 +177,17 @@ def _save(model: SentenceTransformer | str | Path, card: str | Path | None, fold
                 f"model={source}: it has no modules.json; give a folder that SentenceTransformer.save_pretrained wrote"
             )
         card = source / "README.md" if card is None else card
+        legacy_modules = legacy_modules or has_legacy_modules(source)
         beside = [path for pattern in _BESIDE for path in source.glob(pattern)]
         _copy([path.relative_to(source).as_posix() for path in beside], source, folder)
         model = SentenceTransformer(str(source), device="cpu")
     if card is None or (isinstance(card, Path) and not card.is_file()):
         raise ValueError(f"card={card}: no README.md, and nothing is published without a card; give a text or a file")
+    if legacy_modules:
+        check_legacy(model)  # before the weights are written
     model.save_pretrained(str(folder), create_model_card=False)
+    if legacy_modules:
+        write_legacy_modules(model, folder)
     write_card(folder, card)
     _check_card(folder)
     files = [path for path in folder.rglob("*") if path.is_file()]

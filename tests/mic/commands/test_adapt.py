@@ -1,5 +1,7 @@
 """The verb adapt: an index or a model is adapted, what cannot be is refused before the fit."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from sentence_transformers.sentence_transformer.modules import BoW
 from hf_mic.commands.adapt import main, parse
 from hf_mic.frozen.index import open_vectors, write_mapped_index
 from hf_mic.frozen.prefix_map import PrefixMap
+from hf_mic.hub.legacy_modules import has_legacy_modules
 
 WIDTH = 24
 WORDS = [f"w{i}" for i in range(WIDTH)]
@@ -66,12 +69,37 @@ def test_adapts_a_model(encoder, texts, tmp_path):
     np.testing.assert_allclose(adapted, fitted.apply(encoder.encode(texts)), atol=2e-6)
 
 
+def test_adapts_a_model_for_servers(make_model, make_sentences, tmp_path):
+    make_model(normalize=True).save(str(tmp_path / "encoder"))
+    (tmp_path / "texts.txt").write_text("\n".join(make_sentences(100, 0)))
+    arguments = [
+        "--model",
+        str(tmp_path / "encoder"),
+        "--texts",
+        str(tmp_path / "texts.txt"),
+        *FAST,
+        "--legacy_modules",
+    ]
+    fitted = main(*parse([*arguments, "--output_dir", str(tmp_path / "out")]))
+    folder = tmp_path / "out" / "model"
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["is_matryoshka"], config["matryoshka_dimensions"]) == (True, [2, 4, 8, 32])
+    assert has_legacy_modules(folder)
+    adapted = SentenceTransformer(str(folder), device="cpu").encode(make_sentences(5, 1))
+    start = make_model().encode(make_sentences(5, 1))
+    np.testing.assert_allclose(adapted, fitted.apply(start), atol=2e-6)
+    with pytest.raises(ValueError, match="kind orthogonal or linear"):
+        main(*parse([*arguments, "--kind", "mlp", "--output_dir", str(tmp_path / "none")]))
+    assert not (tmp_path / "none").exists()
+
+
 def test_refuses_and_leaves_no_half_index(vectors, tmp_path):
     for arguments, message in (
         ([], "either --embeddings"),
         (["--texts", "a.txt"], "needs --model"),
         (["--texts", "a.txt", "--model", "m", "--output_dim", "4"], "--index or --embeddings"),
         (["--texts", "a.txt", "--model", "m", "--max_texts", "0"], "max_texts"),
+        (["--embeddings", "a.npy", "--legacy_modules"], "give --model too"),
     ):
         with pytest.raises(ValueError, match=message):
             parse(arguments)

@@ -22,6 +22,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from hf_mic.commands.train import main, parse
 from hf_mic.commands.training_run import load_data, warn_about_single_process
+from hf_mic.hub.legacy_modules import has_legacy_modules
 
 SCRIPT = Path(__file__).resolve().parents[3] / "examples" / "mic" / "train.py"
 WORDS = [f"w{i}" for i in range(40)]
@@ -244,11 +245,13 @@ def test_the_dense_head_starts_as_identity_and_trains_at_its_own_rate(model_path
         "0.05",
         "--learning_rate",
         "0",
+        *(["--legacy_modules"] if kind == "linear" else []),
     ]
     what, training = parse(options(model_path, tmp_path, *more))
     start, texts = SentenceTransformer(model_path), sentences(4, 9)
     main(what, training)
     saved = SentenceTransformer(str(tmp_path))
+    assert has_legacy_modules(tmp_path) == (kind == "linear")
     assert [type(module).__name__ for module in saved] == ["Transformer", "Pooling", "Dense", "Normalize"]
     for name, value in start[0].state_dict().items():
         assert torch.equal(saved[0].state_dict()[name], value)

@@ -13,6 +13,7 @@ from sentence_transformers import SentenceTransformer
 
 from hf_mic.frozen.head import add_dense_head
 from hf_mic.hub import publish
+from hf_mic.hub.legacy_modules import write_legacy_modules
 from hf_mic.hub.publish import CHECK_TEXTS, publish_encoder, reload_embeddings
 from hf_mic.hub.push import PublishError
 
@@ -102,6 +103,20 @@ def test_the_same_again_makes_no_commit_and_a_tag_is_not_moved(hub, api, saved, 
     assert repo.files()["README.md"].decode() == CARD + "More."
     assert repo.tags == {"v1": first.push.commit, "v2": changed.push.commit}
     assert len(hub.served("PUT", "/storage/")) == 2, "the weights of the transformer and of the head, once each"
+
+
+def test_old_module_names_are_sent_if_asked_and_kept(hub, api, saved, in_process):
+    def types():
+        return {entry["type"] for entry in json.loads(hub.repo(REPO).files()["modules.json"])}
+
+    publish_encoder(saved, REPO, api=api)
+    assert not any(name.startswith("sentence_transformers.models.") for name in types())
+    publish_encoder(saved, REPO, legacy_modules=True, api=api)
+    assert all(name.startswith("sentence_transformers.models.") for name in types())
+    write_legacy_modules(SentenceTransformer(str(saved), device="cpu"), saved)
+    assert not publish_encoder(saved, REPO, api=api).push.committed, (
+        "the same files, though nothing asked for old names"
+    )
 
 
 def test_a_branch_holds_the_encoder_alone(hub, api, saved, in_process):
