@@ -19,14 +19,15 @@ VERBS = {
     "study": "train methods from one encoder with several seeds, score and compare them",
     "card": "render a model card from the results of a study",
     "publish": "send an encoder with its card to the Hub, and check what the Hub returns",
+    "serve-check": "ask a running server whether its vectors are those of a folder, at each prefix",
     "report": "fill a section of a markdown file with the tables of a results json",
 }
-"""The verbs: each is a module of hf_mic.commands with ``parse(words)`` and ``main`` of what that returns."""
+"""The verbs: each is a module of hf_mic.commands, with _ for -, that has ``parse(words)`` and ``main`` of what that returns."""
 
 
 def usage() -> str:
     """The verbs, one line each."""
-    lines = [f"  {verb:<9} {what}" for verb, what in VERBS.items()]
+    lines = [f"  {verb:<11} {what}" for verb, what in VERBS.items()]
     return "\n".join(
         ["usage: hf-mic VERB ...", "", *lines, "", "hf-mic VERB --help says more; hf-mic --version names the release."]
     )
@@ -54,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: there is no verb {verb!r}{hint}; there are {', '.join(VERBS)}", file=sys.stderr)
         return 2
     try:
-        module = import_module(f"hf_mic.commands.{verb}")  # only this verb's imports, and those when it is run
+        module = import_module(
+            f"hf_mic.commands.{verb.replace('-', '_')}"
+        )  # only this verb's imports, and those when it is run
         module.main(*module.parse(rest))
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]

@@ -34,6 +34,7 @@ PAGES = [
     "interpret",
     "publish",
     "results",
+    "serve",
     "train_mic",
     "truncate_an_index",
 ]
@@ -117,7 +118,7 @@ def test_named_verbs_exist():
     verbs = {"hf-mic": set(mic_command.VERBS), "hf-evl-ecg": set(ecg_command.VERBS)}
     named = set()
     for path in [*DOCS.glob("*.md"), doc_pages.ROOT / "README.md"]:
-        for command, rest in re.findall(r"`(hf-mic|hf-evl-ecg) ([a-z]+)[ `]", path.read_text(encoding="utf-8")):
+        for command, rest in re.findall(r"`(hf-mic|hf-evl-ecg) ([a-z-]+)[ `]", path.read_text(encoding="utf-8")):
             assert rest in verbs[command], f"{path.name}: {command} {rest}"
             named.add((command, rest))
     assert len(named) > 10

@@ -72,8 +72,8 @@ def has_legacy_modules(folder: str | Path) -> bool:
 def write_legacy_modules(model: SentenceTransformer, folder: str | Path) -> None:
     """Give the modules of a saved encoder the names and settings that servers read, and leave out an idle ``Normalize``.
 
-    ``modules.json`` names ``sentence_transformers.models.Dense`` …, which is all that text-embeddings-inference accepts (it
-    leaves the maps out else, with a warning) and vLLM of before September 2026; ``1_Pooling/config.json`` holds flags such as
+    ``modules.json`` names ``sentence_transformers.models.Dense`` …, all that vLLM of before September 2026 accepts, and
+    text-embeddings-inference as of August 2025 (it leaves the maps out else, with a warning); ``1_Pooling/config.json`` holds flags such as
     ``pooling_mode_mean_tokens``, ``sentence_bert_config.json`` the ``max_seq_length``. sentence-transformers of today reads
     both forms: the embeddings are the same.
 

@@ -44,7 +44,7 @@ def test_help_answers_without_heavy_imports(verb):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_each_verb_is_a_module_with_parse_and_main(verb):
-    module = import_module(f"hf_mic.commands.{verb}")
+    module = import_module(f"hf_mic.commands.{verb.replace('-', '_')}")
     assert list(signature(module.parse).parameters) == ["words"]
     assert module.main.__doc__
 
