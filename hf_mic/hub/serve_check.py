@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense
 
+from hf_mic.layers import marked_dims
 from hf_mic.options import check_between, check_distinct, check_number
-from hf_mic.serving import marked_dims
 
 from .embedding_server import DimensionsRefusedError, EmbeddingServer
 from .publish import CHECK_TEXTS
@@ -32,7 +32,7 @@ ADVICE: dict[Verdict, str] = {
     "prompt left out": "the encoder puts its default prompt before each text and the server does not: put it there yourself, or "
     "start the server with it (text-embeddings-inference: --default-prompt-name).",
     "dimensions refused": "config.json must hold is_matryoshka and matryoshka_dimensions: save the encoder again with "
-    "hf_mic.serving.mark_matryoshka(model, dims), or start vLLM with --hf-overrides '{\"is_matryoshka\": true}'.",
+    "hf_mic.layers.mark_matryoshka(model, dims), or start vLLM with --hf-overrides '{\"is_matryoshka\": true}'.",
     "dimensions ignored": "the server does not know dimensions: cut the vectors short and normalise them yourself, or use a newer "
     "version.",
     "other": "these are vectors of another model, pooling or prompt: look at what the server says of modules and pooling as it starts.",
