@@ -30,6 +30,7 @@ FLOORS = {
         "distillation": 6,
         "scores": 5,
         "benchmarks": 5,
+        "reasoning": 5,
         "cards": 6,
         "app": 6,
         "command_line": 6,

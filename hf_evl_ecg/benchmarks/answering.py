@@ -40,6 +40,7 @@ def answer_benchmark(
     benchmark: Benchmark,
     *,
     path: str | Path | None = None,
+    likelihoods: bool = True,
     **options: Any,
 ) -> list[BenchmarkAnswer]:
     """Ask a model every question of a task.
@@ -51,6 +52,7 @@ def answer_benchmark(
         processor: Its processor.
         benchmark: From `hf_evl_ecg.benchmarks.questions.load_benchmark`.
         path: A jsonl file that answers are added to as they come; see `hf_evl_ecg.inference.evaluation.answer_items`.
+        likelihoods: Compute those of the task's labels, where it has any.
         options: Further options of `answer_items`, such as ``max_new_tokens``.
 
     Returns:
@@ -72,7 +74,7 @@ def answer_benchmark(
     """
     texts: dict[str, list[str]] = {question.record: [] for question in benchmark.questions}
     scores: dict[str, tuple[float, ...]] = {}
-    labels = list(benchmark.task.labels)
+    labels = list(benchmark.task.labels) if likelihoods else []
     turns = max(len(question.turns) for question in benchmark.questions) if benchmark.task.kind == "judged" else 1
     for turn in range(turns):
         asked = [q for q in benchmark.questions if len(q.turns) > turn and len(texts[q.record]) == turn]

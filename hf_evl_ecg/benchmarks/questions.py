@@ -79,7 +79,7 @@ def load_benchmark(name: str, data: str | os.PathLike[str], images: str | os.Pat
         images: Folder that the file names in json files start from; ``data``/images by default.
 
     Raises:
-        ValueError: No such task, or no file of it, or nothing in it.
+        ValueError: No such task, or no file of it, or nothing in it, or ``images`` for files that hold theirs.
         ExampleError: A record whose turns do not alternate.
 
     Example:
@@ -93,9 +93,11 @@ def load_benchmark(name: str, data: str | os.PathLike[str], images: str | os.Pat
         (Turn(question='Which? A. AF B. LBBB', answer='A'),)
     """
     task = benchmark_task(name)
-    if str(data).startswith(HUB):
+    files = [] if str(data).startswith(HUB) else _files(Path(data), name)
+    if images is not None and (not files or files[0].suffix == ".parquet"):
+        raise ValueError(f"images={str(images)!r}: {data} holds the images of {name} itself (leave the folder out)")
+    if not files:
         return _from_rows(task, load_dataset(str(data).removeprefix(HUB), name, split="test"))
-    files = _files(Path(data), name)
     if files[0].suffix == ".parquet":
         return _from_rows(task, Dataset.from_parquet([str(file) for file in files]))
     records = [record for file in files for record in iterate_json(file)]

@@ -88,15 +88,19 @@ def run_benchmarks(
 
 
 def write_benchmarks(
-    output: str | Path, config: dict[str, Any], rows: Sequence[dict[str, Any]], notes: Sequence[str]
+    output: str | Path,
+    config: dict[str, Any],
+    rows: Sequence[dict[str, Any]],
+    notes: Sequence[str],
+    study: str = "ecgbench",
 ) -> str:
-    """Write ``ecgbench.json`` and ``ecgbench.md``; only the latter where there is nothing but notes.
+    """Write ``STUDY.json`` and ``STUDY.md``; only the latter where there is nothing but notes.
 
     Returns:
         The markdown.
     """
     if rows:
-        write_results(Path(output) / "ecgbench.json", "ecgbench", config | {"compat_seed": COMPAT_SEED}, rows)
+        write_results(Path(output) / f"{study}.json", study, config | {"compat_seed": COMPAT_SEED}, rows)
     text = benchmark_table(rows, [f"- {note}" for note in notes])
-    write_text(Path(output) / "ecgbench.md", text)
+    write_text(Path(output) / f"{study}.md", text)
     return text

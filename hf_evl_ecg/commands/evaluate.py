@@ -21,6 +21,16 @@ Tasks of ECGBench, from its folder or hub:OWNER/NAME, with strict scores beside 
 
     JUDGE_API_KEY=... hf-evl-ecg evaluate --models evl_ecg=outputs/student --benchmarks ptb-test mmmu-ecg arena --data data/ECGBench \
         --judge_url http://localhost:8000/v1 --judge_model a-judge --max_new_tokens 1024 --output_dir outputs/ecgbench
+
+Reasoning step by step, as ECG-Reasoning-Benchmark asks for it (arXiv 2603.14326): criterion, finding, where it is seen, decision. About
+the simulated records and those of LUDB in a question dataset, whose truth is known, or with the released files (a folder, or
+hub:OWNER/NAME) and the records they name (OUTPUT_DIR/ecg_reasoning.json, .md):
+
+    hf-evl-ecg evaluate --models evl_ecg=outputs/student --benchmarks reasoning --data outputs/questions --output_dir outputs/reasoning
+    hf-evl-ecg evaluate --models evl_ecg=outputs/student --benchmarks reasoning-ptbxl --data data/ecg-reasoning-benchmark \
+        --record_dir data/ptb-xl --output_dir outputs/reasoning
+
+With --benchmarks an option that would have no effect is refused.
 """
 
 from __future__ import annotations
@@ -30,10 +40,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hf_evl_ecg.arguments import check_choice
+from hf_evl_ecg.command_line.benchmark_options import BenchmarkArguments, refuse_unused
 from hf_evl_ecg.command_line.options import PageOptions
 from hf_evl_ecg.command_line.parser import parse_arguments
 
-__all__ = ["BenchmarkArguments", "EvaluateArguments", "command", "main", "score_benchmarks", "score_models"]
+__all__ = [
+    "BenchmarkArguments",
+    "EvaluateArguments",
+    "command",
+    "main",
+    "score_benchmarks",
+    "score_models",
+    "score_reasoning",
+]
 
 
 @dataclass
@@ -47,7 +67,12 @@ class EvaluateArguments:
     output_dir: str = field(metadata={"help": "Where answers and results go."})
     split: str = field(default="test", metadata={"help": "Split to score; choose settings on validation only."})
     records: int | None = field(default=None, metadata={"help": "Use only this many records, drawn evenly."})
-    study: str = field(default="ecg_scores", metadata={"help": "Name of the results json, md and png."})
+    study: str | None = field(
+        default=None,
+        metadata={
+            "help": "Name of the results json, md and png; default: ecg_scores, with --benchmarks ecgbench or ecg_reasoning."
+        },
+    )
     seed: int | None = field(default=None, metadata={"help": "Training seed of the models, for the results."})
     dtype: str = field(default="auto", metadata={"help": "Precision of the weights: auto, float32, bfloat16."})
     device: str = field(default="cpu", metadata={"help": "cpu, cuda, cuda:1 …"})
@@ -73,43 +98,18 @@ class EvaluateArguments:
             raise ValueError(f"models={self.models}: METHOD=FOLDER, each method once, is allowed")
 
 
-@dataclass
-class BenchmarkArguments:
-    """Tasks of ECGBench instead of one's own questions, and who judges them."""
-
-    benchmarks: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "ptb-test, cpsc-test, code15-test, ecgqa-test, csn-test-no-cot, g12-test-no-cot, mmmu-ecg, ptb-test-report, arena."
-        },
-    )
-    image_dir: str | None = field(default=None, metadata={"help": "Folder of the images; by default DATA/images."})
-    allow_partial: bool = field(default=False, metadata={"help": "Score a task of which records are missing."})
-    judge_url: str | None = field(default=None, metadata={"help": "Base URL of the judge of reports and the arena."})
-    judge_model: str | None = field(default=None, metadata={"help": "Name of the judge there."})
-    judge_key_variable: str = field(
-        default="JUDGE_API_KEY", metadata={"help": "Environment variable with the judge's key, which is kept nowhere."}
-    )
-    judge_timeout: float = field(default=120.0, metadata={"help": "Longest wait for one verdict (s)."})
-    judge_workers: int = field(default=4, metadata={"help": "Verdicts asked for at once."})
-
-    def __post_init__(self) -> None:
-        if (self.judge_url is None) != (self.judge_model is None):
-            raise ValueError(f"judge_url={self.judge_url}, judge_model={self.judge_model}: both or none are needed")
-        if not self.benchmarks and (self.judge_url or self.image_dir or self.allow_partial):
-            raise ValueError(
-                "judge_url, image_dir and allow_partial are for --benchmarks (name some, or leave them out)"
-            )
-
-
 def command(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Run the command line."""
     kinds = (EvaluateArguments, BenchmarkArguments, PageOptions)
     args, benchmark, images = parse_arguments(arguments, *kinds, description=__doc__, prog=prog)
-    if benchmark.benchmarks:
-        score_benchmarks(args, benchmark)
-    else:
+    if not benchmark.benchmarks:
         main(args, images)
+        return
+    refuse_unused(benchmark, args, images)
+    if benchmark.reasons:
+        score_reasoning(args, benchmark, images)
+    else:
+        score_benchmarks(args, benchmark)
 
 
 def score_benchmarks(args: EvaluateArguments, benchmark: BenchmarkArguments) -> list[dict[str, Any]]:
@@ -130,6 +130,10 @@ def score_benchmarks(args: EvaluateArguments, benchmark: BenchmarkArguments) -> 
             timeout_s=benchmark.judge_timeout,
         )
     tasks = [load_benchmark(name, args.data, benchmark.image_dir) for name in benchmark.benchmarks]
+    if judge is not None and not any(found.task.kind == "judged" for found in tasks):
+        raise ValueError(f"judge_url={benchmark.judge_url}: none of {benchmark.benchmarks} is judged (leave it out)")
+    if not args.likelihoods and not any(found.task.labels for found in tasks):
+        raise ValueError(f"likelihoods=False: {benchmark.benchmarks} have no labels to score (leave it out)")
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
     for method, _, path in (model.partition("=") for model in args.models):
@@ -144,17 +148,64 @@ def score_benchmarks(args: EvaluateArguments, benchmark: BenchmarkArguments) -> 
             judge=judge,
             judge_workers=benchmark.judge_workers,
             allow_partial=benchmark.allow_partial,
-            n_bootstrap=args.n_bootstrap,
-            max_new_tokens=args.max_new_tokens,
-            system_prompt=args.system_prompt,
-            batch_size=args.batch_size,
-            num_workers=args.num_workers,
+            likelihoods=args.likelihoods,
+            **_answering(args),
         )
         rows += scored
         notes += said
-    text = write_benchmarks(args.output_dir, {"evaluate": asdict(args), "benchmark": asdict(benchmark)}, rows, notes)
-    print(f"\n{text}\nWritten: {Path(args.output_dir) / 'ecgbench'}.json, .md")
+    study = args.study or "ecgbench"
+    config = {"evaluate": asdict(args), "benchmark": asdict(benchmark)}
+    text = write_benchmarks(args.output_dir, config, rows, notes, study)
+    print(f"\n{text}\nWritten: {Path(args.output_dir) / study}.json, .md")
     return rows
+
+
+def score_reasoning(
+    args: EvaluateArguments, benchmark: BenchmarkArguments, images: PageOptions
+) -> list[dict[str, Any]]:
+    """Score every model on reasoning step by step and write results.
+
+    Returns:
+        Rows of the results json.
+    """
+    from hf_evl_ecg.data.questions import load_questions
+    from hf_evl_ecg.models.loading import load_model
+    from hf_evl_ecg.reasoning import TASKS, build_chains, load_released, run_reasoning, write_reasoning
+
+    draw = images.renderer()
+    tasks = {}
+    for name in benchmark.benchmarks:
+        check_choice("benchmark", name, TASKS)
+        source = TASKS[name]
+        if source is None or benchmark.record_dir is None:
+            tasks[name] = build_chains(load_questions(args.data, args.split, args.records))
+        else:
+            tasks[name] = load_released(source, args.data, benchmark.record_dir)
+    rows: list[dict[str, Any]] = []
+    for method, _, path in (model.partition("=") for model in args.models):
+        model, processor = load_model(path, args.dtype, args.device)
+        rows += run_reasoning(
+            model.eval(),
+            processor,
+            tasks,
+            args.output_dir,
+            method=method,
+            seed=args.seed,
+            load_image=draw,
+            history=benchmark.history,
+            **_answering(args),
+        )
+    study = args.study or "ecg_reasoning"
+    config = {"evaluate": asdict(args), "benchmark": asdict(benchmark), "images": asdict(images)}
+    text = write_reasoning(args.output_dir, study, config, rows)
+    print(f"\n{text}\nWritten: {Path(args.output_dir) / study}.json, .md")
+    return rows
+
+
+def _answering(args: EvaluateArguments) -> dict[str, Any]:
+    """Options of every benchmark."""
+    names = ("n_bootstrap", "max_new_tokens", "system_prompt", "batch_size", "num_workers")
+    return {name: getattr(args, name) for name in names}
 
 
 def main(args: EvaluateArguments, images: PageOptions) -> list[dict[str, Any]]:
@@ -171,8 +222,9 @@ def main(args: EvaluateArguments, images: PageOptions) -> list[dict[str, Any]]:
     own = ("models", "output_dir", "study", "seed")
     options = {name: value for name, value in asdict(args).items() if name not in own}
     rows = score_models(models, images, output, **options)
-    text = write_report(output, args.study, {"evaluate": asdict(args), "images": asdict(images)}, rows)
-    print(f"\n{text}\nWritten: {output / args.study}.json, .md, .png")
+    study = args.study or "ecg_scores"
+    text = write_report(output, study, {"evaluate": asdict(args), "images": asdict(images)}, rows)
+    print(f"\n{text}\nWritten: {output / study}.json, .md, .png")
     return rows
 
 

@@ -88,8 +88,32 @@ def test_a_judge_scores_reports_and_its_verdicts_are_kept(student_folder, ecgben
 def test_options_that_would_have_no_effect_are_refused():
     with pytest.raises(ValueError, match="both or none are needed"):
         BenchmarkArguments(["arena"], judge_url="http://localhost/v1")
-    with pytest.raises(ValueError, match="are for --benchmarks"):
+    with pytest.raises(ValueError, match="allow_partial: only for --benchmarks"):
         BenchmarkArguments(allow_partial=True)
+
+
+def test_a_judge_or_a_folder_without_use_is_refused(student_folder, ecgbench, tmp_path, capsys):
+    judge = ["--judge_url", "http://localhost:1/v1", "--judge_model", "wise"]
+    assert benchmark(student_folder, ecgbench, tmp_path / "out", "--benchmarks", "mmmu-ecg", *judge) == 2
+    assert "none of ['mmmu-ecg'] is judged (leave it out)" in capsys.readouterr().err
+    assert benchmark(student_folder, ecgbench, tmp_path / "out", "--benchmarks", "mmmu-ecg", "--no_likelihoods") == 2
+    assert "['mmmu-ecg'] have no labels to score" in capsys.readouterr().err
+    folder = ["--benchmarks", "ptb-test", "--image_dir", ecgbench / "images"]
+    assert benchmark(student_folder, "hub:PULSE-ECG/ECGBench", tmp_path / "out", *folder) == 2
+    assert "holds the images of ptb-test itself" in capsys.readouterr().err
+
+
+def test_likelihoods_can_be_left_out_and_the_results_named(student_folder, ecgbench, tmp_path):
+    turns = [{"from": "human", "value": "<image>\nWhich?"}, {"from": "gpt", "value": "NORM"}]
+    record = {"id": "p", "image": "0.png", "conversations": turns}
+    (ecgbench / "ptb-test.json").write_text(json.dumps([record, {**record, "id": "q"}]))
+    options = ["--benchmarks", "ptb-test", "--allow_partial", "--study", "hard"]
+    for more, there in ([], True), (["--no_likelihoods"], False):
+        out = tmp_path / f"out{len(more)}"
+        assert benchmark(student_folder, ecgbench, out, *options, *more) == 0
+        line = json.loads((out / "answers_mine_ptb-test.jsonl").read_text().splitlines()[1])
+        assert bool(line["scores"]) == there
+        assert read_results(out / "hard.json")["study"] == "hard"
 
 
 def test_nothing_but_notes_is_written_too(tmp_path):
