@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
+from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -25,9 +25,10 @@ LEAST_SHARE = 0.01
 
 
 def gradient_norm(value: Tensor, acted: Sequence[Tensor]) -> float:
-    """Euclidean norm of the gradient of a loss with respect to all of several tensors together, over all processes.
+    """Euclidean norm of the gradient of a loss with respect to all of several tensors together, within this process.
 
-    Nothing is accumulated: parameters keep the gradients they have.
+    Nothing is accumulated: parameters keep the gradients they have. Nothing is exchanged either: processes may be at batches of
+    different data sets, whose losses have other terms.
 
     Args:
         value: The loss. Shape: ().
@@ -44,10 +45,7 @@ def gradient_norm(value: Tensor, acted: Sequence[Tensor]) -> float:
     squares = [gradient.detach().float().square().sum() for gradient in gradients if gradient is not None]
     if not squares:
         return 0.0
-    total = torch.stack(squares).sum()
-    if is_distributed():
-        dist.all_reduce(total)
-    return math.sqrt(float(total))
+    return math.sqrt(float(torch.stack(squares).sum()))
 
 
 def gradient_shares(
@@ -78,14 +76,17 @@ def gradient_shares(
 class GammaMeasure:
     """The weight at which the regularisers' gradient is a given share of the main loss's, from the first training steps.
 
-    Each step gives one weight; their geometric mean holds from the first step on, and is fixed after :data:`AUTO_STEPS`. The
-    steps of a run differ by factors, so the mean is taken of logarithms.
+    Each step gives one weight; their geometric mean holds from then on, and is fixed after :data:`AUTO_STEPS` of them. The
+    steps of a run differ by factors, so the mean is taken of logarithms. Among several processes it is that of all: what each
+    measures counts when :class:`TermShares` has exchanged it at the end of the step.
 
     Args:
         share: Gradient of the regularisers as a share of the main loss's.
 
     Attributes:
         value: The weight so far; 0 before the first step.
+        fixed: Whether the weight changes no more.
+        pending: Logarithms that were measured in this process and do not count yet.
 
     Example:
         >>> measure = GammaMeasure(0.1)
@@ -96,25 +97,37 @@ class GammaMeasure:
     """
 
     def __init__(self, share: float) -> None:
-        self.share, self.value = share, 0.0
-        self._logarithms: list[float] = []
-        self._fixed = False
-
-    @property
-    def fixed(self) -> bool:
-        """Whether the weight changes no more."""
-        return self._fixed or len(self._logarithms) >= AUTO_STEPS
+        self.share, self.value, self.fixed = share, 0.0, False
+        self.pending: list[float] = []
+        self._sum, self._count = 0.0, 0
 
     def add(self, *, main: float, regularisers: float) -> None:
-        """Take the gradient norms of one step; one without a gradient on either side says nothing."""
+        """Take the gradient norms of one step; one without a gradient on either side says nothing.
+
+        Raises:
+            RuntimeError: In several processes whose measurements nobody exchanges.
+        """
         if self.fixed or not (0 < main < math.inf and 0 < regularisers < math.inf):
             return
-        self._logarithms.append(math.log(self.share * main / regularisers))
-        self.value = math.exp(sum(self._logarithms) / len(self._logarithms))
+        self.pending.append(math.log(self.share * main / regularisers))
+        if not is_distributed():
+            self.count(self.pending)
+        elif len(self.pending) > 100 * AUTO_STEPS:  # far beyond what gradient accumulation puts in one step
+            raise RuntimeError(
+                "gamma='auto' in several processes needs MICTrainer, which exchanges what each of them measures."
+            )
+
+    def count(self, logarithms: Sequence[float]) -> None:
+        """Let measurements count, those of all processes."""
+        self._sum, self._count = self._sum + sum(logarithms), self._count + len(logarithms)
+        self.pending = []
+        if self._count:
+            self.value = math.exp(self._sum / self._count)
+        self.fixed = self._count >= AUTO_STEPS
 
     def fix(self, value: float) -> None:
         """Take a weight that was measured before, when a run goes on."""
-        self.value, self._fixed = value, True
+        self.value, self.fixed = value, True
 
 
 class TermBalance:
@@ -185,9 +198,15 @@ class TermShares(TrainerCallback):
             balance.watched = logged
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Log a gamma as soon as it is fixed: a run that goes on from a checkpoint finds it there."""
-        for prefix, balance in self.balances().items():
-            if balance.measured is not None and balance.measured.fixed and prefix not in self._fixed:
+        """Exchange what processes have measured; log a gamma as soon as it is fixed, where a run that goes on finds it."""
+        measured = {prefix: b.measured for prefix, b in self.balances().items() if b.measured is not None}
+        if is_distributed() and not all(measure.fixed for measure in measured.values()):
+            found = gather_object([{prefix: measure.pending for prefix, measure in measured.items()}])
+            for prefix, measure in measured.items():
+                if not measure.fixed:
+                    measure.count([value for process in found for value in process[prefix]])
+        for prefix, measure in measured.items():
+            if measure.fixed and prefix not in self._fixed:
                 self._fixed.add(prefix)
                 control.should_log = True
 

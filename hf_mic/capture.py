@@ -1,4 +1,4 @@
-"""Reading hidden states and embeddings out of the encoder passes that a loss makes anyway."""
+"""Reading hidden states and embeddings out of the encoder passes that a loss makes anyway, of models and losses that make them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,21 @@ from typing import Any
 import torch
 from accelerate.utils import extract_model_from_parallel
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.losses import uses_gradient_cache
 from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.losses import AdaptiveLayerLoss, MatryoshkaLoss
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor, nn
 
-__all__ = ["EncoderPasses", "columns_of", "embedding_width", "encoder_passes", "transformer_of", "unwrap"]
+__all__ = [
+    "EncoderPasses",
+    "check_encoder",
+    "columns_of",
+    "embedding_width",
+    "encoder_passes",
+    "transformer_of",
+    "unwrap",
+]
 
 
 @dataclass
@@ -36,6 +46,30 @@ class EncoderPasses:
 def unwrap(model: nn.Module) -> SentenceTransformer:
     """Return the SentenceTransformer inside a DistributedDataParallel or ``torch.compile`` wrapper."""
     return extract_model_from_parallel(model, keep_torch_compile=False)
+
+
+def check_encoder(model: object, purpose: str) -> None:
+    """Refuse what is no encoder of dense sentence embeddings.
+
+    Args:
+        model: What was given.
+        purpose: What it was given to, for the message.
+
+    Raises:
+        TypeError: If it is a CrossEncoder, SparseEncoder or MultiVectorEncoder, a path, or anything else.
+
+    Example:
+        >>> check_encoder("all-MiniLM-L6-v2", "MICLoss")
+        Traceback (most recent call last):
+        TypeError: MICLoss takes a SentenceTransformer, which gives one dense vector per text, not a str. Load it with ...
+    """
+    if isinstance(model, nn.Module) and isinstance(unwrap(model), SentenceTransformer):
+        return
+    kind = type(unwrap(model) if isinstance(model, nn.Module) else model).__name__
+    raise TypeError(
+        f"{purpose} takes a SentenceTransformer, which gives one dense vector per text, not a {kind}. Load it with "
+        "SentenceTransformer(name_or_folder); other encoders have no prefixes to cut."
+    )
 
 
 def embedding_width(model: SentenceTransformer) -> int:
@@ -69,19 +103,24 @@ def encoder_passes(model: SentenceTransformer, layers: Sequence[int] = ()) -> It
     """Record every forward pass of ``model`` made inside the block.
 
     Forward hooks and a temporary ``output_hidden_states`` do the recording; both are taken back when the block ends,
-    whatever happened in it.
+    whatever happened in it. A pass without a graph, where gradients are on, is no column of the batch: a loss looked something up
+    (a model that guides itself), and to count it would halve the gradient of the terms.
 
     Args:
         model: The unwrapped model.
         layers: Layers whose token states are recorded; 0 is the output of the embedding layer. Empty: embeddings only.
     """
     passes = EncoderPasses(hidden_states={layer: [] for layer in layers})
+    learning = torch.is_grad_enabled()
     skips_prompt = any(isinstance(module, Pooling) and not module.include_prompt for module in model)
 
     def record_embeddings(module: nn.Module, args: tuple, output: Mapping[str, Tensor]) -> None:
-        passes.embeddings.append(output["sentence_embedding"])
+        if torch.is_grad_enabled() or not learning:
+            passes.embeddings.append(output["sentence_embedding"])
 
     def record_states(module: nn.Module, args: tuple, output: Mapping[str, Any]) -> None:
+        if learning and not torch.is_grad_enabled():
+            return
         if "all_layer_embeddings" not in output:
             raise ValueError(
                 f'scope="tokens" needs hidden states, but {type(module.auto_model).__name__} returns none. '
@@ -145,3 +184,53 @@ def _without_prompt(mask: Tensor, features: Mapping[str, Any]) -> Tensor:
     first = mask.to(torch.int32).argmax(dim=1, keepdim=True)  # of the first 1 in each row: padding may be on the left
     positions = torch.arange(mask.size(1), device=mask.device)
     return mask.masked_fill(positions < first + length, 0)
+
+
+def check_inner(model: nn.Module, loss: nn.Module, scope: str, gamma: float | str) -> None:
+    """Refuse losses that Matryoshka learning cannot contain, not in this scope, or that train another model.
+
+    Raises:
+        ValueError: If the loss is one of those.
+    """
+    for part in loss.modules():
+        other = getattr(part, "model", None)  # under this name the host looks for the model that a loss trains
+        if (
+            isinstance(other, nn.Module)
+            and isinstance(unwrap(other), SentenceTransformer)
+            and unwrap(other) is not unwrap(model)
+        ):
+            raise ValueError(
+                f"{type(part).__name__} trains another model object than MICLoss (a notebook cell that ran twice?): no prefix would be "
+                "seen. Build both from the same model."
+            )
+    if isinstance(loss, MatryoshkaLoss | AdaptiveLayerLoss):
+        raise ValueError(
+            f"MICLoss builds the MatryoshkaLoss itself, which cannot contain {type(loss).__name__}: pass its inner loss."
+        )
+    if scope == "tokens" and uses_gradient_cache(loss):
+        raise ValueError(
+            f"{type(loss).__name__} caches gradients and embeds in mini-batches without a graph, so hidden states "
+            'cannot be regularised. Use scope="pooled".'
+        )
+    if gamma == "auto" and uses_gradient_cache(loss):
+        raise ValueError(
+            f"gamma='auto' with {type(loss).__name__}: it caches gradients, which cannot be told apart. Give a number."
+        )
+
+
+def check_recorded(model: nn.Module, passes: EncoderPasses) -> None:
+    """Refuse a step whose encoder passes say nothing of whole columns.
+
+    Raises:
+        RuntimeError: If the inner loss ran no pass of the model, or the batch was cut up among GPUs within the process.
+    """
+    if isinstance(model, nn.DataParallel) and len(model.device_ids) > 1:
+        raise RuntimeError(
+            f"nn.DataParallel cuts each column up among {len(model.device_ids)} GPUs, so the terms would be those of parts of a batch. "
+            "Start one process per GPU (accelerate launch, torchrun), or set CUDA_VISIBLE_DEVICES=0."
+        )
+    if not passes.embeddings:
+        raise RuntimeError(
+            "The inner loss ran no pass of the model, so there is nothing to regularise: it must embed the batch with the model "
+            "that MICLoss was given."
+        )

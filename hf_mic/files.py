@@ -103,7 +103,7 @@ def read_mapping(path: str | Path, known: Collection[str], required: Collection[
         {'gamma': 0.3}
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as YAML: {error}") from error
     if not isinstance(values, dict) or not values:

@@ -8,11 +8,19 @@ from typing import Any, Literal
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses import uses_gradient_cache
-from sentence_transformers.sentence_transformer.losses import AdaptiveLayerLoss, MatryoshkaLoss
+from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 from torch import Tensor, nn
 
 from hf_mic.balance import TermBalance
-from hf_mic.capture import EncoderPasses, columns_of, encoder_passes, unwrap
+from hf_mic.capture import (
+    EncoderPasses,
+    check_encoder,
+    check_inner,
+    check_recorded,
+    columns_of,
+    encoder_passes,
+    unwrap,
+)
 from hf_mic.functional import (
     TokenStatistics,
     masked_mean,
@@ -128,7 +136,8 @@ class MICLoss(nn.Module):
         check_mic_options(gamma=gamma, gamma_share=gamma_share, tau=tau, var_weight=var_weight, scr_weight=scr_weight, sir_weight=sir_weight, t=t,
                           cv_mode=cv_mode, scope=scope, layers=layers, distill=distill, distill_weight=distill_weight,
                           distill_temperature=distill_temperature)  # fmt: skip
-        _check_inner(loss, scope, gamma)
+        check_encoder(model, "MICLoss")
+        check_inner(model, loss, scope, gamma)
         self.cached = uses_gradient_cache(loss)
 
         encoder = unwrap(model)
@@ -156,6 +165,7 @@ class MICLoss(nn.Module):
                 return self._forward_cached(features, labels)
             with encoder_passes(unwrap(self.model), list(self.layers) if self.gamma else []) as passes:
                 matryoshka = self.loss(features, labels)
+        check_recorded(self.model, passes)
         terms, acted = self._regularise(passes, features)
         if learns := unwrap(self.model).training and torch.is_grad_enabled():
             self.balance.measure(matryoshka, terms, acted)
@@ -281,20 +291,3 @@ class MICLoss(nn.Module):
 def _sum_components(module: nn.Module, args: tuple, output: Tensor | dict[str, Tensor]) -> Tensor:
     """Forward hook: MatryoshkaLoss adds up numbers, so a loss that returns named components hands over their sum."""
     return torch.stack(list(output.values())).sum() if isinstance(output, dict) else output
-
-
-def _check_inner(loss: nn.Module, scope: str, gamma: float | str) -> None:
-    """Refuse losses that Matryoshka learning cannot contain, or not in this scope."""
-    if isinstance(loss, MatryoshkaLoss | AdaptiveLayerLoss):
-        raise ValueError(
-            f"MICLoss builds the MatryoshkaLoss itself, which cannot contain {type(loss).__name__}: pass its inner loss."
-        )
-    if scope == "tokens" and uses_gradient_cache(loss):
-        raise ValueError(
-            f"{type(loss).__name__} caches gradients and embeds in mini-batches without a graph, so hidden states "
-            'cannot be regularised. Use scope="pooled".'
-        )
-    if gamma == "auto" and uses_gradient_cache(loss):
-        raise ValueError(
-            f"gamma='auto' with {type(loss).__name__}: it caches gradients, which cannot be told apart. Give a number."
-        )

@@ -86,7 +86,7 @@ def read_results(path: str | Path) -> dict[str, Any]:
         ValueError: If it is not json, or a key is missing, with its name.
     """
     try:
-        results = json.loads(Path(path).read_text(encoding="utf-8"))
+        results = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise ValueError(f"{path} is no results json: {error}") from error
     if not isinstance(results, dict):

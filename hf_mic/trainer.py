@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from datasets import Dataset, IterableDataset
+from datasets import Dataset, IterableDataset, Value
 from sentence_transformers import SentenceTransformer
 from torch import Generator, Tensor, nn
 from torch.utils.data import BatchSampler, ConcatDataset
@@ -19,11 +19,15 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from hf_mic.balance import TermShares
 from hf_mic.baselines import method_loss
 from hf_mic.batching import EpochOrder, JoinedBatches, SplitBatches
-from hf_mic.capture import unwrap
+from hf_mic.capture import check_encoder, unwrap
 from hf_mic.checkpoints import AtomicCheckpointTrainer
 from hf_mic.layers import mark_matryoshka, trained_dims
 from hf_mic.losses import MICLoss
+from hf_mic.options import MICOptions
 from hf_mic.training_args import MICTrainingArguments
+
+_IDENTIFIERS = frozenset(("id", "idx", "index", "uid", "uuid", "guid", "docid", "qid", "pid"))
+"""Names of columns that name a row, in lower case; and whatever ends in _id."""
 
 __all__ = ["GammaWarmup", "MICTrainer", "is_scored"]
 
@@ -70,6 +74,11 @@ class MICTrainer(AtomicCheckpointTrainer):
         self, *args: Any, method: str = "mic", finish_card: Callable[[Path], None] | None = None, **kwargs: Any
     ) -> None:
         self.method, self.finish_card = method, finish_card
+        self._own_loss = False
+        for role in ("train_dataset", "eval_dataset"):
+            _check_datasets(kwargs.get(role), role)
+        if (model := kwargs.get("model", args[0] if args else None)) is not None:
+            check_encoder(model, "MICTrainer")
         super().__init__(*args, **kwargs)
         # A loss that gathers waits for all processes: batches of other sizes or data sets would hang or mix statistics.
         gathering = any(loss.gather_across_devices for _, loss in _named_losses(self.loss))
@@ -81,8 +90,18 @@ class MICTrainer(AtomicCheckpointTrainer):
         self.add_callback(EpochOrder())
         self.shares = TermShares(lambda: {prefix: loss.balance for prefix, loss in _named_losses(self.loss)})
         self.add_callback(self.shares)
-        if self.args.gamma_warmup_steps:
-            self.add_callback(GammaWarmup(self))
+        self.add_callback(GammaWarmup(self))
+
+    def call_model_init(self, trial: Any = None) -> SentenceTransformer:
+        """Make a new model, as for a trial of a hyper-parameter search, with a loss that has the trial's values."""
+        model = super().call_model_init(trial)
+        if self._own_loss:
+            MICOptions.__post_init__(self.args)  # a trial sets one value after the other, unchecked
+            built = self.get_default_loss(model)
+            parts = built if isinstance(built, dict) else {"": built}
+            prepared = {name: self.prepare_loss(part, model) for name, part in parts.items()}
+            self.loss = prepared if isinstance(built, dict) else prepared[""]
+        return model
 
     def get_default_loss(  # type: ignore[override]  # the host takes a dict, its hint does not say so
         self, model: SentenceTransformer
@@ -92,6 +111,7 @@ class MICTrainer(AtomicCheckpointTrainer):
         Raises:
             ValueError: As :func:`is_scored` and :func:`hf_mic.baselines.method_loss`.
         """
+        self._own_loss = True
         parts = [*_named(self.train_dataset, "train_dataset"), *_named(self.eval_dataset, "eval_dataset")]
         labels = self.data_collator.valid_label_columns
         scored = {label: is_scored(data, labels, label) for label, _, data in parts}
@@ -164,9 +184,9 @@ class GammaWarmup(TrainerCallback):
         """Set the scale of gamma for the step that begins."""
         warmup = self.trainer.args.gamma_warmup_steps
         # As transformers reads warmup_steps: below 1 it is a share of all steps.
-        steps = math.ceil(warmup * state.max_steps) if warmup < 1 else warmup
+        steps = max(1, math.ceil(warmup * state.max_steps) if warmup < 1 else warmup)
         for _, loss in _named_losses(self.trainer.loss):
-            loss.gamma_scale = min(1.0, state.global_step / steps)
+            loss.gamma_scale = min(1.0, state.global_step / steps) if warmup else 1.0
 
 
 def _named_losses(loss: nn.Module | dict[str, nn.Module]) -> Iterator[tuple[str, MICLoss]]:
@@ -199,6 +219,21 @@ def _named(data: Any, role: str) -> list[tuple[str, str | None, Dataset | Iterab
     return [(role, None, data)] if isinstance(data, (Dataset, IterableDataset)) else []
 
 
+def _check_datasets(data: Any, role: str) -> None:
+    """Refuse what is neither a data set nor a dict of some.
+
+    Raises:
+        TypeError: If it is a list, a torch data set or anything else.
+    """
+    parts = data.values() if isinstance(data, Mapping) else [data]
+    for part in parts:
+        if part is not None and not isinstance(part, (Dataset, IterableDataset)):
+            raise TypeError(
+                f"{role} is or holds a {type(part).__name__}: give a datasets.Dataset or IterableDataset, or several as a dict "
+                "{name: data set}."
+            )
+
+
 def is_scored(dataset: Dataset | IterableDataset, label_columns: list[str], name: str = "train_dataset") -> bool:
     """Tell scored pairs from pairs, triplets and tuples of texts by the columns, and refuse all else.
 
@@ -224,6 +259,7 @@ def is_scored(dataset: Dataset | IterableDataset, label_columns: list[str], name
         raise ValueError(f"{name} has no rows.")
     if len(labels) > 1:
         raise ValueError(f"{name} has several label columns {labels}: keep one of them.")
+    _check_texts(dataset, texts, name)
     if labels:
         kind = getattr(dataset.features[labels[0]], "dtype", "list")
         if not kind.startswith(("int", "uint", "float", "bool")):
@@ -239,3 +275,24 @@ def is_scored(dataset: Dataset | IterableDataset, label_columns: list[str], name
             "texts become pairs with hf_mic.evaluation.simcse_pairs."
         )
     return bool(labels)
+
+
+def _check_texts(dataset: Dataset | IterableDataset, columns: list[str], name: str) -> None:
+    """Refuse columns that would be trained on as texts and hold none: numbers, dicts, and what names a row.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    for column in columns:
+        kind = dataset.features.get(column) if dataset.features is not None else None  # a stream may not know
+        number = isinstance(kind, Value) and kind.dtype not in ("string", "large_string")
+        if number or isinstance(kind, dict):  # pictures and sounds are a matter between data and model
+            raise ValueError(
+                f"{name}: column {column!r} holds {getattr(kind, 'dtype', 'dicts')}, not texts: remove it with remove_columns, or name a "
+                "score 'label' or 'score'."
+            )
+        if column.lower() in _IDENTIFIERS or column.lower().endswith("_id"):
+            raise ValueError(
+                f"{name}: column {column!r} would be trained on as a text (the third and later ones as hard negatives): remove it with "
+                "remove_columns, or rename it if it does hold texts."
+            )

@@ -59,7 +59,7 @@ def complete_model_card(
         ValueError: If ``results`` hold no row of ``method`` and ``seed``, or several for one score.
     """
     path = Path(folder) / "README.md"
-    card = ModelCard(path.read_text(encoding="utf-8"))
+    card = ModelCard(path.read_text(encoding="utf-8-sig"))
     data = cast(ModelCardData, card.data)
     is_mic = any(isinstance(part, MICLoss) for part in (loss.values() if isinstance(loss, Mapping) else [loss]))
     body = _without_sections(_without_comments(card.text))

@@ -128,7 +128,7 @@ def add_license(path: Path, name: str) -> None:
 
     from hf_mic.hub.publish import write_card
 
-    card = ModelCard(path.read_text(encoding="utf-8"))
+    card = ModelCard(path.read_text(encoding="utf-8-sig"))
     if card.data.get("license") not in (None, name):
         raise ValueError(f"--license {name}: the card names {card.data.get('license')}.")
     card.data["license"] = name

@@ -38,7 +38,7 @@ def fill_section(
         ValueError: If the file does not hold the two markers exactly once each, in order, or a method or dimension has no
             row.
     """
-    text = Path(path).read_text(encoding="utf-8")
+    text = Path(path).read_text(encoding="utf-8-sig")
     begin, end = f"<!-- results:{name} -->", f"<!-- /results:{name} -->"
     section = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
     if text.count(begin) != 1 or text.count(end) != 1 or not section.search(text):

@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import math
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ import pyarrow.parquet
 
 __all__ = ["check_texts", "parse_scores", "pick_columns", "read_columns", "read_table", "require_columns"]
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 EXTENSIONS = (".csv", ".tsv", ".jsonl", ".parquet", ".txt")
 
 
@@ -22,7 +24,8 @@ def read_table(source: str | Path, *, split: str = "train", subset: str | None =
     """Read a local file if ``source`` is one, else a data set from the Hub.
 
     Files: csv and tsv (with a header), jsonl (one object per line), txt (one text per line, column ``text``), each also
-    with a further ``.gz``, and parquet. Nothing is inferred from the cells: the text "null" stays a text.
+    with a further ``.gz``, and parquet, in UTF-8 with or without byte order mark. Nothing is inferred from the cells: the text
+    "null" stays a text.
 
     Args:
         source: Path of a file, or name of a Hub data set.
@@ -62,9 +65,11 @@ def _read_file(path: Path, ending: str) -> dict[str, list[Any]]:
             return pyarrow.parquet.read_table(path).to_pydict()
         # newline="": csv reads line breaks within quotes by itself
         with (
-            gzip.open(path, "rt", encoding="utf-8", newline="")
+            gzip.open(path, "rt", encoding="utf-8-sig", newline="")
             if path.suffix == ".gz"
-            else path.open(encoding="utf-8", newline="")
+            else path.open(
+                encoding="utf-8-sig", newline=""
+            )  # -sig: Windows programs begin a file with a byte order mark
         ) as lines:
             return _parse(lines, ending, path)
     except UnicodeDecodeError as error:
@@ -79,8 +84,12 @@ def _parse(lines: TextIO, ending: str, path: Path) -> dict[str, list[Any]]:
     if ending == ".jsonl":
         return _parse_json_lines(lines, path)
     reader = csv.reader(lines, delimiter="\t" if ending == ".tsv" else ",")
-    header = next(reader, [])
-    header = [name.removeprefix("\ufeff").strip() for name in header]
+    header = [name.strip() for name in next(reader, [])]
+    if len(header) == 1 and (other := next((mark for mark in (";", "\t", ",") if mark in header[0]), None)):
+        raise ValueError(
+            f"{path}: the header {header[0]!r} is one column with {other!r} in it: cells of a csv are separated by commas, of a tsv by "
+            "tabs. Save the file so, or rename it."
+        )
     if len(set(header)) < len(header):
         raise ValueError(f"{path}: the header {header} names a column twice.")
     table: dict[str, list[Any]] = {name: [] for name in header}
@@ -105,6 +114,10 @@ def _parse_json_lines(lines: TextIO, path: Path) -> dict[str, list[Any]]:
             raise ValueError(f"{path}, line {number}: not JSON ({error}).") from error
         if not isinstance(row, dict):
             raise ValueError(f"{path}, line {number}: expected a JSON object, found {type(row).__name__}.")
+        if any(isinstance(value, str) and _SURROGATE.search(value) for value in row.values()):
+            raise ValueError(
+                f"{path}, line {number}: holds half of a surrogate pair (an emoji that was cut in two), which is no text: remove it."
+            )
         rows.append(row)
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: [row.get(name) for row in rows] for name in names}

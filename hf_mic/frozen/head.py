@@ -8,20 +8,21 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense
 from sentence_transformers.sentence_transformer.modules import Normalize
-from torch import nn
+from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_mic.capture import embedding_width
 
-__all__ = ["KeepOrthogonal", "add_dense_head"]
+__all__ = ["Float32Linear", "KeepOrthogonal", "add_dense_head"]
 
 
 def add_dense_head(model: SentenceTransformer) -> Dense:
     """Put a linear map D -> D on top of an encoder, starting as the identity, before a final ``Normalize`` if there is one.
 
     Coordinates of a trained encoder are hard to re-order at the small rates that suit it: its residual stream ties each
-    coordinate of the embedding to all layers. A map of its own learning rate does it in a hundred steps. It is saved with the
-    model and needs nothing but sentence-transformers to load.
+    coordinate of the embedding to all layers. A map of its own learning rate does it in a hundred steps. Its weight is float32
+    whatever the model's precision, since small steps of a rotation vanish in bfloat16; what it returns has the model's. It is
+    saved with the model and needs nothing but sentence-transformers to load.
 
     Args:
         model: The encoder; changed in place.
@@ -43,9 +44,26 @@ def add_dense_head(model: SentenceTransformer) -> Dense:
         )
     width = embedding_width(model)
     identity = torch.eye(width, device=model.device)
-    head = Dense(width, width, bias=False, activation_function=nn.Identity(), init_weight=identity)
+    head = Dense(width, width, bias=False, activation_function=nn.Identity())
+    head.linear = Float32Linear(
+        width, width, bias=False
+    )  # not a subclass of Dense: its name would be saved, and has to be loaded
+    head.linear.weight = nn.Parameter(identity)
     model.insert(len(model) - 1 if isinstance(model[-1], Normalize) else len(model), head.to(model.device))
     return head
+
+
+class Float32Linear(nn.Linear):
+    """A linear map that computes in float32 and returns what it was given.
+
+    Example:
+        >>> Float32Linear(4, 2)(torch.ones(1, 4, dtype=torch.bfloat16)).dtype
+        torch.bfloat16
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Shape: (..., in_features) → (..., out_features)."""
+        return super().forward(input.to(self.weight.dtype)).to(input.dtype)
 
 
 class KeepOrthogonal(TrainerCallback):

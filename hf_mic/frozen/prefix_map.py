@@ -20,6 +20,7 @@ from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from hf_mic.capture import check_encoder
 from hf_mic.codes.inputs import FLOATS, check_floats
 from hf_mic.files import replaced_file
 from hf_mic.hub.served_order import without_idle_normalize
@@ -203,9 +204,17 @@ def append_to_model(model: SentenceTransformer, prefix_map: PrefixMap) -> Senten
         A new model. Saved, it loads with ``SentenceTransformer(path, truncate_dim=16)`` alone.
 
     Raises:
-        ValueError: If the widths differ.
+        TypeError: If the model is no SentenceTransformer.
+        ValueError: If the widths differ, or the model compares vectors of several lengths by dot product.
     """
+    check_encoder(model, "append_to_model")
     modules = list(model)
+    if model.similarity_fn_name in ("dot", "euclidean", "manhattan") and not isinstance(modules[-1], Normalize):
+        raise ValueError(
+            f"The model compares its vectors by {model.similarity_fn_name!r}, in which their lengths count; the map takes unit vectors and "
+            "gives unit vectors, so its neighbours would be others. If cosine suits your texts, set "
+            "model.similarity_fn_name = 'cosine' and measure first (hf-mic inspect)."
+        )
     # Asked of the modules, because the model itself would answer its truncate_dim.
     width = SentenceTransformer(modules=modules, device=str(model.device)).get_embedding_dimension()
     if width != prefix_map.width:

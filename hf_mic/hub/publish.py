@@ -121,7 +121,7 @@ def publish_encoder(
 
 def write_card(folder: Path, card: str | Path) -> None:
     """Write README.md: a text, or a copy of a file together with the pictures that it shows from beside it."""
-    text = card.read_text(encoding="utf-8") if isinstance(card, Path) else card
+    text = card.read_text(encoding="utf-8-sig") if isinstance(card, Path) else card
     if isinstance(card, Path):
         _copy([name for name in _pictures(text) if (card.parent / name).is_file()], card.parent, folder)
     write_atomically(folder / "README.md", lambda file: file.write(text.encode()))
@@ -209,7 +209,7 @@ def _pictures(card: str) -> list[str]:
 
 
 def _check_card(folder: Path) -> None:
-    card = ModelCard((folder / "README.md").read_text(encoding="utf-8"))
+    card = ModelCard((folder / "README.md").read_text(encoding="utf-8-sig"))
     if not card.data.get("license"):
         raise ValueError("card: its metadata names no license; add one, such as license: apache-2.0")
     missing = [name for name in _pictures(card.text) if not (folder / name).is_file()]

@@ -114,6 +114,11 @@ def _cautions(inspection: Inspection) -> list[str]:
         )
     if not 0.999 < model["norm"]["lowest"] <= model["norm"]["highest"] < 1.001:
         norm = model["norm"]
+        if model.get("similarity") == "dot":
+            lines.append(
+                "The model compares by dot product, in which its lengths count: neighbours and scores here are by cosine, and say "
+                "nothing of searches by dot product; a map of these vectors would change them."
+            )
         lines.append(
             f"Embeddings are not of unit length ({norm['lowest']:.3g} to {norm['highest']:.3g}): compare them by cosine, or "
             "encode with normalize_embeddings=True."

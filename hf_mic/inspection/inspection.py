@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from tqdm.auto import tqdm
 
+from hf_mic.capture import check_encoder
 from hf_mic.evaluation.evaluation import encoders, precomputed, score_embeddings
 from hf_mic.evaluation.metrics import normalize, truncate
 from hf_mic.evaluation.precision import bytes_per_vector, quantize
@@ -79,6 +80,7 @@ def inspect_model(
     Raises:
         InspectionError: Too few distinct texts in the texts or tasks, embeddings that are all equal, an unknown prompt, or dims
             beyond the width.
+        TypeError: A model that is no SentenceTransformer.
         ValueError: Embeddings that are not finite.
 
     Example:
@@ -88,6 +90,7 @@ def inspect_model(
         >>> [row["bytes_per_vector"] for row in found.storage[:3]]  # 8 dimensions as float32, int8 and bits
         [32, 8, 1]
     """
+    check_encoder(model, "inspect_model")
     settings = settings or InspectionSettings()
     if settings.prompt_name is not None and settings.prompt_name not in model.prompts:
         raise InspectionError(f"prompt_name={settings.prompt_name!r}: the model has {sorted(model.prompts)}")

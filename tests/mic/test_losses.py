@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from sentence_transformers import CrossEncoder, SparseEncoder
 from sentence_transformers.base.losses import column_merging_disabled
 from sentence_transformers.sentence_transformer.losses import (
     AdaptiveLayerLoss,
@@ -24,7 +25,7 @@ from transformers import BertModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from hf_mic import MICLoss
-from hf_mic.capture import columns_of, encoder_passes
+from hf_mic.capture import check_recorded, columns_of, encoder_passes
 from hf_mic.functional import (
     masked_mean,
     similarity_distillation_loss,
@@ -659,3 +660,71 @@ def test_merged_passes_are_split_by_the_batch_size():
     assert [column.flatten().tolist() for column in columns] == [[9, 9], [0, 1], [2, 3]]
     static = [{"input_ids": torch.arange(7), "offsets": torch.tensor([0, 3])}] * 2
     assert [c.tolist() for c in columns_of([torch.arange(4)], 2, static)] == [[0, 1], [2, 3]]
+
+
+# ---- what a pass is -------------------------------------------------------------------------------------------------
+
+
+def test_a_look_up_without_a_graph_is_no_column(make_model, make_features):
+    """A loss that embeds each column a second time without gradient changes neither terms nor their gradients."""
+
+    class GuidesItself(MultipleNegativesRankingLoss):
+        def forward(self, features, labels):
+            with torch.no_grad():
+                for column in features:
+                    self.model(dict(column))
+            return super().forward(features, labels)
+
+    found = []
+    for kind in (MultipleNegativesRankingLoss, GuidesItself):
+        model = make_model().train()
+        loss = MICLoss(model, kind(model), DIMS, gamma=1.0, distill="similarity_kl", distill_weight=1.0)
+        output = loss(make_features(model), None)
+        (output["scr"] + output["sir"] + output["distill"]).backward()
+        found.append((output, {n: p.grad for n, p in model.named_parameters() if p.grad is not None}))
+    (plain, gradients), (guided, again) = found
+    assert all(torch.equal(plain[name], guided[name]) for name in plain)
+    assert gradients
+    assert all(torch.equal(gradients[name], again[name]) for name in gradients)
+
+
+def test_an_inner_loss_of_another_model_is_refused(make_model):
+    model, other = make_model(), make_model()
+    with pytest.raises(ValueError, match="MultipleNegativesRankingLoss trains another model object"):
+        MICLoss(model, MultipleNegativesRankingLoss(other), DIMS)
+    MICLoss(model, GISTEmbedLoss(model, guide=other), DIMS)  # a guide is another model by right
+
+
+def test_a_loss_that_embeds_nothing_is_an_error(make_model, make_features):
+    class Nothing(nn.Module):
+        def forward(self, features, labels):
+            return torch.zeros((), requires_grad=True)
+
+    model = make_model().train()
+    with pytest.raises(RuntimeError, match="ran no pass of the model"):
+        MICLoss(model, Nothing(), DIMS)(make_features(model), None)
+
+
+def test_a_batch_that_is_cut_up_within_the_process_is_refused(make_model, make_features):
+    model = make_model().train()
+    loss = MICLoss(model, MultipleNegativesRankingLoss(model), DIMS)
+    features = make_features(model)
+    with encoder_passes(model) as passes:
+        model(dict(features[0]))
+    several = nn.DataParallel(model)
+    check_recorded(several, passes)
+    several.device_ids = [0, 1]
+    with pytest.raises(RuntimeError, match=r"cuts each column up among 2 GPUs.*accelerate launch"):
+        check_recorded(several, passes)
+    assert loss.model is model
+
+
+@pytest.mark.parametrize("kind", ["CrossEncoder", "SparseEncoder", "str"])
+def test_encoders_without_prefixes_are_refused(make_model, kind):
+    model = make_model()
+    other = {"CrossEncoder": CrossEncoder, "SparseEncoder": SparseEncoder}.get(kind)
+    given = "all-MiniLM-L6-v2" if other is None else other.__new__(other)
+    if other is not None:
+        nn.Module.__init__(given)
+    with pytest.raises(TypeError, match=f"MICLoss takes a SentenceTransformer, which .* not a {kind}"):
+        MICLoss(given, MultipleNegativesRankingLoss(model), DIMS)

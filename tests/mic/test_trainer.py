@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import CoSENTLoss, MultipleNegativesRankingLoss
 from torch import nn
 from transformers import TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import HPSearchBackend, get_last_checkpoint
 
 import hf_mic.balance
 import hf_mic.checkpoints
@@ -438,3 +438,61 @@ def test_finish_card_sees_each_saved_model(make_model, pairs, tmp_path):
     trainer.save_model()
     trainer.create_model_card()
     assert seen == [("checkpoint-6", True), (tmp_path.name, True), (tmp_path.name, True)]
+
+
+# ---- a search of hyper-parameters -----------------------------------------------------------------------------------
+
+
+def test_each_trial_of_a_search_trains_with_its_own_values(make_model, pairs, tmp_path):
+    """As transformers does it: a trial's values are set on the arguments, then a new model is made."""
+    trainer = MICTrainer(
+        model_init=lambda: make_model(), args=arguments(tmp_path, gamma=0.1, scale=20.0), train_dataset=pairs
+    )
+    trainer.hp_search_backend = HPSearchBackend.WANDB  # whose trials are plain dicts
+    seen = []
+    for params in ({"gamma": 0.7, "scale": 5.0}, {"gamma": 0.0, "scale": 40.0}):
+        trainer._hp_search_setup(params)
+        trainer.train()
+        seen.append((trainer.loss.balance.gamma, trainer.loss.loss.loss.scale, trainer.loss.model is trainer.model))
+    assert seen == [(0.7, 5.0, True), (0.0, 40.0, True)]
+    scr = [entry["scr"] for entry in trainer.state.log_history if "scr" in entry]
+    assert scr
+    assert set(scr) == {0}
+    trainer._hp_search_setup({"gamma": -1.0, "scale": 5.0})
+    with pytest.raises(ValueError, match=r"gamma=-1.0: must be >= 0"):
+        trainer.train()
+
+
+def test_a_loss_that_was_given_is_kept_by_a_search(make_model, pairs, tmp_path):
+    model = make_model()
+    loss = MICLoss(model, MultipleNegativesRankingLoss(model), [32, 16], gamma=0.4)
+    trainer = MICTrainer(model_init=lambda: make_model(), args=arguments(tmp_path), train_dataset=pairs, loss=loss)
+    trainer.train()
+    assert trainer.loss is loss
+    assert loss.model is trainer.model
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"anchor": ["a", "b"], "positive": ["c", "d"], "rank": [1, 2]}, "column 'rank' holds int64, not texts"),
+        ({"anchor": ["a", "b"], "positive": [{"t": "c"}, {"t": "d"}]}, "column 'positive' holds dicts, not texts"),
+        (
+            {"anchor": ["a", "b"], "positive": ["c", "d"], "id": ["q1", "q2"]},
+            "column 'id' would be trained on as a text",
+        ),
+        ({"doc_id": ["q1", "q2"], "anchor": ["a", "b"], "positive": ["c", "d"]}, "column 'doc_id' would be"),
+    ],
+)
+def test_columns_that_hold_no_texts_are_named_at_construction(make_model, tmp_path, columns, message):
+    with pytest.raises(ValueError, match=message):
+        MICTrainer(model=make_model(), args=arguments(tmp_path), train_dataset=Dataset.from_dict(columns))
+
+
+def test_other_containers_and_encoders_are_refused(make_model, pairs, tmp_path):
+    with pytest.raises(TypeError, match=r"train_dataset is or holds a list: give a datasets\.Dataset"):
+        MICTrainer(model=make_model(), args=arguments(tmp_path), train_dataset=[pairs, pairs])
+    with pytest.raises(TypeError, match="eval_dataset is or holds a list"):
+        MICTrainer(model=make_model(), args=arguments(tmp_path), train_dataset=pairs, eval_dataset={"a": [pairs]})
+    with pytest.raises(TypeError, match=r"MICTrainer takes a SentenceTransformer, which .* not a Linear"):
+        MICTrainer(model=nn.Linear(2, 2), args=arguments(tmp_path), train_dataset=pairs)

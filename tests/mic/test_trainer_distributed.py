@@ -89,7 +89,7 @@ def run_case(case: str, encoder: str, output: str, processes: int, checkpoint: s
         given = {
             "train_dataset": {"pairs": columns(24, "ab"), "scored": scored},
             "loss": {
-                "pairs": MICLoss(model, MultipleNegativesRankingLoss(model), [32, 16]),
+                "pairs": MICLoss(model, MultipleNegativesRankingLoss(model), [32, 16], gamma="auto"),
                 "scored": CoSENTLoss(model),
             },
         }
@@ -115,6 +115,7 @@ def run_case(case: str, encoder: str, output: str, processes: int, checkpoint: s
         "eval": [entry["eval_loss"] for entry in history if "eval_loss" in entry],
         "scr": [entry["scr"] for entry in history if "scr" in entry],
         "finished": finished,
+        "gamma": trainer.loss["pairs"].balance.gamma if case == "dict" else None,
     }
     return about, model.state_dict()
 
@@ -198,7 +199,8 @@ def test_processes_with_losses_of_other_terms_log_together(two_processes):
     assert first["steps"] == second["steps"] == 12
     assert first["scr"] == second["scr"]
     assert 6 <= len(first["scr"]) <= 12  # where no process had pairs there is nothing to log
-    assert all(value > 0 for value in first["scr"])
+    assert all(value > 0 for value in first["scr"][1:])  # in the first step gamma is not measured yet
+    assert first["gamma"] == second["gamma"] > 0  # what one process measured counts in all
     assert all(torch.equal(value, others[name]) for name, value in weights.items())
 
 

@@ -213,3 +213,30 @@ def test_real_files(data_dir):
     assert len(single) == len(set(scored["sentence1"]) | set(scored["sentence2"]))
     assert len(read_columns(text / "classification/banking77/test.csv", ["text", "category"])["text"]) == 3080
     assert len(next(iter(DataLoader(triplets, batch_size=4)))["negative"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "id;text\n1;fast rhythm\n", "one column with ';' in it"),
+        ("a.csv", "id\ttext\n1\tfast\n", r"one column with '\\t' in it"),
+        ("a.tsv", "id,text\n1,fast\n", "one column with ',' in it"),
+        ("a.jsonl", '{"text": "half \\ud83d"}\n', "line 1: holds half of a surrogate pair"),
+    ],
+)
+def test_texts_that_would_be_misread_are_refused(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_table(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("a.txt", "fast rhythm\n"), ("a.csv", "text\nfast rhythm\n"), ("a.jsonl", '{"text": "fast rhythm"}\n')],
+)
+def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path, name, text):
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
+    with gzip.open(tmp_path / f"{name}.gz", "wb") as packed:
+        packed.write(b"\xef\xbb\xbf" + text.encode())
+    for path in (tmp_path / name, tmp_path / f"{name}.gz"):
+        assert read_table(path) == {"text": ["fast rhythm"]}

@@ -388,6 +388,18 @@ def test_appended_model_drops_a_normalize_and_checks_the_width(encoder, texts):
         append_to_model(encoder, PrefixMap("linear", torch.eye(3)))
 
 
+def test_a_map_is_not_put_behind_a_model_whose_lengths_count(encoder):
+    """Unit vectors have other neighbours by dot product than the vectors that they were."""
+    dot = SentenceTransformer(modules=[BoW(WORDS)], device="cpu", similarity_fn_name="dot")
+    fitted = PrefixMap("linear", torch.eye(WIDTH))
+    with pytest.raises(ValueError, match=r"compares its vectors by 'dot'.*similarity_fn_name = 'cosine'"):
+        append_to_model(dot, fitted)
+    dot.append(Normalize())
+    append_to_model(dot, fitted)
+    with pytest.raises(TypeError, match="append_to_model takes a SentenceTransformer"):
+        append_to_model(BoW(WORDS), fitted)
+
+
 def test_mlp_as_dense_equals_the_residual_formula():
     generator = torch.Generator().manual_seed(0)
     shapes = [(5, 5), (5, 3), (3,), (3, 5)]

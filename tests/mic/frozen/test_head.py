@@ -1,5 +1,6 @@
 """The dense head: identity at the start, orthogonal throughout if asked, loaded by plain sentence-transformers."""
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -61,3 +62,26 @@ def test_a_truncated_model_is_refused(make_model):
     model.truncate_dim = 16
     with pytest.raises(ValueError, match="load it without truncate_dim"):
         add_dense_head(model)
+
+
+def test_a_bfloat16_encoder_gets_a_head_that_stays_orthogonal(make_model, make_sentences, tmp_path):
+    """Small steps of a rotation vanish in bfloat16, so the weight is float32; what it gives has the model's precision."""
+    model = make_model(normalize=True).to(torch.bfloat16)
+    head = add_dense_head(model)
+    assert head.linear.weight.dtype == torch.float32
+    keep = KeepOrthogonal(head)
+    optimizer = torch.optim.SGD(head.parameters(), lr=1e-3)
+    features = {"sentence_embedding": torch.randn(8, 32, dtype=torch.bfloat16)}
+    for _ in range(5):
+        out = head(dict(features))["sentence_embedding"]
+        assert out.dtype == torch.bfloat16
+        out.float().pow(3).sum().backward()
+        optimizer.step()
+        keep.on_optimizer_step(None, None, None)
+    weight = head.linear.weight.detach()
+    assert not torch.equal(weight, torch.eye(32))
+    assert torch.allclose(weight @ weight.T, torch.eye(32), atol=1e-6)
+    texts = make_sentences(4, 0)
+    expected = model.encode(texts)
+    model.save(str(tmp_path))
+    assert np.abs(SentenceTransformer(str(tmp_path)).encode(texts) - expected).max() < 0.02

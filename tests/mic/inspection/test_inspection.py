@@ -344,3 +344,19 @@ def test_page_shows_markdown_and_hides_nothing():
     assert '<img alt="Pic" src="data:image/png;base64,iVBORw==">' in page
     assert '<img alt="Q" src="q.png">' in page
     assert "<p>End.</p>" in page
+
+
+def test_a_dot_product_model_is_told_what_cosine_does_not_say(make_model, texts):
+    model = make_model()
+    cautioned = []
+    for kind in ("cosine", "dot"):
+        model.similarity_fn_name = kind
+        cautioned.append(
+            any(
+                "by dot product, in which its lengths count" in line
+                for line in verdict(inspect_model(model, texts, settings=QUICK))
+            )
+        )
+    assert cautioned == [False, True]
+    with pytest.raises(TypeError, match="inspect_model takes a SentenceTransformer"):
+        inspect_model(torch.nn.Linear(2, 2), texts, settings=QUICK)
