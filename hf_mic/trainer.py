@@ -92,14 +92,14 @@ class MICTrainer(AtomicCheckpointTrainer):
         self.add_callback(self.shares)
         self.add_callback(GammaWarmup(self))
 
-    def call_model_init(self, trial: Any = None) -> SentenceTransformer:
+    def call_model_init(self, trial: Any = None) -> Any:
         """Make a new model, as for a trial of a hyper-parameter search, with a loss that has the trial's values."""
-        model = super().call_model_init(trial)
+        model: Any = super().call_model_init(trial)
         if self._own_loss:
             MICOptions.__post_init__(self.args)  # a trial sets one value after the other, unchecked
             built = self.get_default_loss(model)
             parts = built if isinstance(built, dict) else {"": built}
-            prepared = {name: self.prepare_loss(part, model) for name, part in parts.items()}
+            prepared: Any = {name: self.prepare_loss(part, model) for name, part in parts.items()}
             self.loss = prepared if isinstance(built, dict) else prepared[""]
         return model
 
