@@ -63,6 +63,7 @@ LIGHT = [  # what is imported → what it must not load
     ("hf_mic.functional", {"transformers", "sentence_transformers", "sklearn"}),
     ("hf_mic.codes", {"torch", "numpy", "transformers"}),
     ("hf_mic.codes.quantizer", {"transformers", "sentence_transformers", "sklearn", "scipy", "datasets"}),
+    ("hf_mic.frozen.compressor", {"transformers", "sentence_transformers", "sklearn", "scipy", "datasets"}),
     ("hf_mic.geometry.diagnostics", {"transformers", "sentence_transformers", "sklearn", "matplotlib"}),
     ("hf_mic.results", {"transformers", "sentence_transformers", "sklearn", "matplotlib"}),
     ("hf_mic.geometry.report", {"transformers", "sentence_transformers", "sklearn", "matplotlib"}),

@@ -193,17 +193,17 @@ class ScalarQuantizer:
             similarity: ``"cosine"``, by the norm of the decoded row, which the code itself gives; or ``"dot"``.
 
         Returns:
-            float32, of the kind and on the device of ``codes``. Shape: (Q, N).
+            float32, of the kind and on the device of ``codes``; in memory row by row of the codes. Shape: (Q, N).
 
         Raises:
             ValueError: If shapes or types do not fit, or a query is not finite.
         """
         scorer = self._scorer(self._queries(queries), codes, similarity)
         device = codes.device if isinstance(codes, Tensor) else "cpu"
-        out = torch.empty((len(queries), len(codes)), dtype=torch.float32, device=device)
+        out = torch.empty((len(codes), len(queries)), dtype=torch.float32, device=device)
         for start, part in chunks(codes):
-            out[:, start : start + len(part)] = scorer(part)
-        return out if isinstance(codes, Tensor) else out.numpy()
+            out[start : start + len(part)] = scorer(part)
+        return out.T if isinstance(codes, Tensor) else out.T.numpy()
 
     def search(
         self, queries: NDArray | Tensor, codes: NDArray | Tensor, k: int = 10, similarity: Similarity = "cosine"

@@ -81,17 +81,17 @@ class Scorer:
         return torch.cat([products, norms], dim=2).flatten(0, 1)
 
     def __call__(self, codes: Tensor) -> Tensor:
-        """Scores of a chunk of codes. Shape: (B, bytes) → (Q, B)."""
+        """Scores of a chunk of codes, one row per code: as the tables give them. Shape: (B, bytes) → (B, Q)."""
         if self.tables:
             index = codes.to(torch.int32) + self.offsets
-            sums = [embedding_bag(index, table, mode="sum").T for table in self.tables]
-            scores = torch.cat([part[:-1] for part in sums])
-            squared = sums[0][-1]
+            sums = [embedding_bag(index, table, mode="sum") for table in self.tables]
+            scores = sums[0][:, :-1] if len(sums) == 1 else torch.cat([part[:, :-1] for part in sums], dim=1)
+            squared = sums[0][:, -1:]
         else:
             rows = self.decode(codes)
-            scores = self.queries @ rows.T
-            squared = rows.square().sum(dim=1) if self.cosine else rows
-        return scores * squared.clamp_min(SMALLEST**2).rsqrt() if self.cosine else scores
+            scores = rows @ self.queries.T
+            squared = rows.square().sum(dim=1, keepdim=True) if self.cosine else rows
+        return scores.mul_(squared.clamp_min(SMALLEST**2).rsqrt()) if self.cosine else scores
 
     def decode(self, codes: Tensor) -> Tensor:
         """The coordinates of a chunk, with those that fill up the last byte. Shape: (B, bytes) → (B, ≥ d)."""

@@ -20,7 +20,7 @@ def best_rows(
     Equal scores are common among codes of few bits, so which of them is returned must not depend on the chunks.
 
     Args:
-        scored: Number of the first row and scores of each chunk, by ascending row. Shape of the scores: (queries, B).
+        scored: Number of the first row and scores of each chunk, by ascending row. Shape of the scores: (B, queries).
         queries: How many queries there are.
         k: How many rows, at most as many as there are.
 
@@ -28,23 +28,30 @@ def best_rows(
         Scores and rows. Shape: (queries, k) each.
 
     Example:
-        >>> best_rows([(0, torch.tensor([[1.0, 5.0]])), (2, torch.tensor([[5.0, 3.0]]))], 1, 3)
+        >>> best_rows([(0, torch.tensor([[1.0], [5.0]])), (2, torch.tensor([[5.0], [3.0]]))], 1, 3)
         (array([[5., 5., 3.]], dtype=float32), array([[1, 2, 3]]))
     """
     best = np.full((queries, k), -np.inf, dtype=np.float32)
     rows = np.full((queries, k), np.iinfo(np.int64).max)
     for start, scores in scored:
-        last = torch.from_numpy(best[:, -1:].copy()).to(scores.device)
-        found = torch.nonzero(scores > last)
-        if len(found) > 8 * queries * k and k < scores.size(1):
+        last = torch.from_numpy(best[:, -1].copy()).to(scores.device)
+        found = _positions(scores > last)
+        if len(found) > 8 * queries * k and k < len(scores):
             # Most of them are not even among the k best of this chunk.
-            bound = torch.topk(scores, k, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
-            found = torch.nonzero((scores >= bound) & (scores > last))
+            bound = torch.topk(scores.T, k, dim=1, sorted=False).values.amin(dim=1)
+            found = _positions((scores >= bound) & (scores > last))
         if len(found):
-            values = scores[found[:, 0], found[:, 1]].cpu().numpy()
-            owners, columns = found.cpu().numpy().T
-            best, rows = _merged(best, rows, owners, values, columns + start)
+            numbers, owners = np.divmod(found, queries)
+            values = scores[torch.from_numpy(numbers), torch.from_numpy(owners)].cpu().numpy()
+            best, rows = _merged(best, rows, owners, values, numbers + start)
     return best, rows
+
+
+def _positions(mask: Tensor) -> NDArray[np.int64]:
+    """Positions of what is true in the flattened mask; numpy finds a few among millions four times as fast as torch."""
+    if mask.device.type == "cpu":
+        return np.flatnonzero(mask.numpy())
+    return mask.flatten().nonzero().squeeze(1).cpu().numpy()
 
 
 def _merged(

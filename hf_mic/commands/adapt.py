@@ -109,9 +109,9 @@ def main(args: AdaptArguments, config: AdaptConfig) -> PrefixMap:
         ValueError: If vectors, texts or widths do not fit together.
     """
     from hf_mic.evaluation.loading import load_encoder
+    from hf_mic.frozen.appended import append_to_model
     from hf_mic.frozen.fit import fit_map
     from hf_mic.frozen.index import open_vectors, write_mapped_index
-    from hf_mic.frozen.prefix_map import append_to_model
     from hf_mic.hub.legacy_modules import check_legacy, write_legacy_modules
 
     model = load_encoder(args.model) if args.model else None

@@ -186,8 +186,8 @@ def test_search_is_a_stable_sort_of_the_scores(k):
 
 def test_the_best_rows_come_last():
     """Scores that only rise: every row is better than all before it."""
-    rising = torch.arange(4000.0).repeat(2, 1)
-    scores, rows = best_rows(((start, rising[:, start : start + 700]) for start in range(0, 4000, 700)), 2, 3)
+    rising = torch.arange(4000.0).repeat(2, 1).T
+    scores, rows = best_rows(((start, rising[start : start + 700]) for start in range(0, 4000, 700)), 2, 3)
     assert rows.tolist() == [[3999, 3998, 3997]] * 2
     assert scores[0].tolist() == [3999, 3998, 3997]
 

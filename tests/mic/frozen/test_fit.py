@@ -11,9 +11,10 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import BoW, Normalize
 from torch import nn
 
+from hf_mic.frozen.appended import append_to_model
 from hf_mic.frozen.config import AdaptConfig
 from hf_mic.frozen.fit import fit_map
-from hf_mic.frozen.prefix_map import PrefixMap, append_to_model
+from hf_mic.frozen.prefix_map import PrefixMap
 from hf_mic.frozen.rotations import CayleyAdam, cayley_step, nearest_orthogonal
 from hf_mic.frozen.vectors import principal_axes, unit_rows
 from hf_mic.functional import similarity_distillation_loss

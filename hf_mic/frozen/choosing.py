@@ -1,0 +1,137 @@
+"""Which code of a given size keeps most of what vectors say: maps, dimensions and bits, compared on rows held out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+from torch import Tensor
+from torch.nn.functional import normalize
+from tqdm.auto import tqdm
+
+from hf_mic.codes.packing import code_bytes
+from hf_mic.codes.quantizer import ScalarQuantizer
+from hf_mic.codes.rotation import random_orthogonal
+
+from .candidates import Candidate, MapName, sizes
+from .config import AdaptConfig
+from .fit import fit_map
+from .prefix_map import PrefixMap
+from .vectors import principal_axes
+
+__all__ = ["choose", "shortened", "split_rows"]
+
+NEIGHBOURS = 10
+QUERIES = 1000  # held-out rows whose neighbours are looked for: a share of 0.6 is then known to about 0.007
+SEARCHED = 10_000  # other rows, among which they are looked for
+PAIRS = (100, 300)  # queries and rows whose cosines are ranked
+
+
+def split_rows(count: int, seed: int) -> tuple[NDArray, NDArray]:
+    """Row numbers to learn from, and a fifth of the rows, at most 1,000, to judge with.
+
+    Example:
+        >>> learn, judge = split_rows(100, seed=0)
+        >>> len(learn), len(judge), len({*learn} & {*judge})
+        (80, 20, 0)
+    """
+    order = np.random.default_rng(seed).permutation(count)
+    held_out = min(QUERIES, count // 5)
+    return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
+def choose(
+    learn: NDArray, judge: NDArray, bytes_per_vector: int, seed: int, config: AdaptConfig, *, progress: bool = False
+) -> tuple[PrefixMap, ScalarQuantizer, list[Candidate]]:
+    """Fit and judge every candidate of a size.
+
+    Args:
+        learn: Unit vectors on which maps and codes are fitted, and among which neighbours are looked for. Shape: (N, D).
+        judge: Other unit vectors, whose neighbours are looked for. Shape: (Q, D).
+        bytes_per_vector: Size of a code.
+        seed: Seed of rotations and of the fitted map.
+        config: Settings of the fitted map; its prefix lengths are those of the candidates.
+        progress: Show progress bars.
+
+    Returns:
+        Map and quantiser of the best by neighbours kept, and all candidates, best first. Among equals the simpler one is
+        before: truncation, then PCA, then a random rotation, then the fitted map.
+    """
+    width = learn.shape[1]
+    pairs = sizes(width, bytes_per_vector)
+    maps = _maps(learn, pairs, seed, config, progress)
+    plan = [(name, turned, dims, bits) for name in maps for dims, bits in pairs for turned in _turns(name, bits)]
+    examiner = _Examiner(learn[np.sort(np.random.default_rng(seed).permutation(len(learn))[:SEARCHED])], judge)
+    coded: list[tuple[Candidate, ScalarQuantizer]] = []
+    mapped: dict[str, list[Tensor]] = {}
+    longest = max(dims for dims, _ in pairs)
+    for name, turned, dims, bits in tqdm(plan, desc="judge", unit="code", disable=not progress):
+        if name not in mapped:  # of one map at a time
+            groups = (learn, examiner.rows, judge)
+            mapped = {name: [maps[name].forward(torch.from_numpy(rows), columns=longest) for rows in groups]}
+        short = [normalize(rows[:, :dims], dim=1).numpy() for rows in mapped[name]]
+        quantizer = ScalarQuantizer.fit(short[0], bits, rotation="orthogonal" if turned else None, seed=seed)
+        kept, spearman = examiner.examine(quantizer, short[1], short[2])
+        coded.append((Candidate(name, turned, dims, bits, code_bytes(dims, bits), kept, spearman), quantizer))
+    coded.sort(key=lambda pair: -pair[0].neighbours_kept)  # stable: among equals the simpler one stays before
+    best, quantizer = coded[0]
+    return shortened(maps[best.map], best.dims), quantizer, [candidate for candidate, _ in coded]
+
+
+def _turns(name: str, bits: int) -> tuple[bool, ...]:
+    """Whether a rotation of the kept coordinates is tried: after a map that orders them, before a code that rounds."""
+    return (False, True) if name in ("pca", "fitted") and bits < 16 else (False,)
+
+
+def _maps(
+    learn: NDArray, pairs: Sequence[tuple[int, int]], seed: int, config: AdaptConfig, progress: bool
+) -> Mapping[MapName, PrefixMap]:
+    width = learn.shape[1]
+    maps: dict[MapName, PrefixMap] = {
+        "truncation": PrefixMap("orthogonal", torch.eye(width)),
+        "pca": PrefixMap("orthogonal", principal_axes(learn, seed)),
+        "random": PrefixMap("orthogonal", torch.from_numpy(random_orthogonal(width, seed))),
+    }
+    # Lengths that nobody stores as floats alone: a map that serves 2 coordinates serves 64 less well.
+    if dims := [dims for dims, bits in pairs if bits <= 8 and 1 < dims < width]:
+        batch_size = min(config.batch_size, len(learn))
+        settings = replace(config, dims=sorted(dims), seed=seed, batch_size=batch_size)
+        maps["fitted"] = fit_map(learn, settings, progress=progress)
+    return maps
+
+
+def shortened(prefix_map: PrefixMap, dims: int) -> PrefixMap:
+    """The part of a map that the first coordinates need."""
+    output = prefix_map.output_weight
+    return replace(
+        prefix_map,
+        weight=prefix_map.weight[:, :dims].contiguous(),
+        output_weight=None if output is None else output[:, :dims].contiguous(),
+    )
+
+
+class _Examiner:
+    """What the full width says of some rows, to which codes are compared."""
+
+    def __init__(self, rows: NDArray, queries: NDArray):
+        self.rows, self.queries = rows, queries
+        self.k = min(NEIGHBOURS, len(rows))
+        full = ScalarQuantizer(rows.shape[1], bits=32)
+        _, self.nearest = full.search(queries, full.encode(rows), self.k)
+        self.ranks = rankdata(queries[: PAIRS[0]] @ rows[: PAIRS[1]].T)
+
+    def examine(self, quantizer: ScalarQuantizer, rows: NDArray, queries: NDArray) -> tuple[float, float]:
+        """Neighbours kept and rank correlation, of mapped rows and queries."""
+        codes = quantizer.encode(rows)
+        _, found = quantizer.search(queries, codes, self.k)
+        kept = (self.nearest[:, :, None] == found[:, None, :]).any(axis=2).mean()
+        scores = quantizer.scores(queries[: PAIRS[0]], codes[: PAIRS[1]])
+        # Rounded: sums in another order must not part equal codes.
+        ranks = rankdata(scores.round(6))
+        # Constant scores, of codes that are all equal, correlate with nothing.
+        correlation = float(np.corrcoef(self.ranks.ravel(), ranks.ravel())[0, 1]) if np.ptp(ranks) else 0.0
+        return float(kept), correlation

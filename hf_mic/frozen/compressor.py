@@ -1,0 +1,264 @@
+"""Vectors in a given number of bytes: a map, a code, and what they keep."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from hf_mic.codes.inputs import as_array, as_matrix
+from hf_mic.codes.quantizer import ScalarQuantizer
+from hf_mic.codes.storage import load_quantizer, save_quantizer
+from hf_mic.files import replaced_files, write_text
+from hf_mic.options import check_at_least
+
+from .candidates import Candidate, sizes
+from .coded_file import write_codes
+from .config import AdaptConfig
+from .prefix_map import PrefixMap
+from .vectors import unit_rows
+
+__all__ = ["Compressor"]
+
+FILES = ("map.safetensors", "quantizer.safetensors")
+SETTINGS = "compressor.json"
+FORMAT_VERSION = 1
+LEAST_ROWS = 100
+FITTED_ROWS = 100_000  # drawn from more
+ROWS = 16384  # coded at once
+
+
+@dataclass(frozen=True, eq=False)
+class Compressor:
+    """Vectors as a few bytes each, and similarities read from those bytes.
+
+    ``fit`` chooses among maps (truncation, PCA, a random rotation, a fitted map), dimensions and bits the combination that
+    keeps most neighbours of rows it did not learn from; truncation is among them, so the choice is never worse there than
+    what costs nothing. Vectors are scaled to unit length, mapped, cut, and quantised; queries stay floats.
+
+    Attributes:
+        prefix_map: The map, its columns cut to the coordinates that are kept.
+        quantizer: The code of those coordinates.
+        report: What every candidate keeps, best first: the first row is this compressor. Empty if it was not chosen by ``fit``.
+
+    Example:
+        >>> random = np.random.default_rng(0)
+        >>> vectors = random.normal(size=(2000, 8)) @ random.normal(size=(8, 64))
+        >>> compressor = Compressor.fit(vectors, bytes_per_vector=8, config=AdaptConfig(steps=20))
+        >>> codes = compressor.transform(vectors)
+        >>> codes.shape, codes.dtype
+        ((2000, 8), dtype('uint8'))
+        >>> scores, rows = compressor.search(vectors[:3], codes, k=10)
+        >>> rows[:, 0]
+        array([0, 1, 2])
+    """
+
+    prefix_map: PrefixMap
+    quantizer: ScalarQuantizer
+    report: Sequence[Candidate] = ()
+
+    @classmethod
+    def fit(
+        cls,
+        vectors: NDArray | Tensor,
+        bytes_per_vector: int = 8,
+        *,
+        seed: int = 0,
+        config: AdaptConfig | None = None,
+        progress: bool = False,
+    ) -> Compressor:
+        """Choose map, dimensions and bits for vectors like these.
+
+        A fifth of the rows, at most 1,000, is held out to judge with. Of more than 100,000 rows a random sample is used; exact
+        copies are left out.
+
+        Args:
+            vectors: Floats of any scale; a numpy array, a memory map, or a tensor. Shape: (N, D).
+            bytes_per_vector: Bytes of a code, at most 4 D.
+            seed: Seed of everything random; the same vectors, settings and number of threads give the same compressor.
+            config: Settings of the fitted map; its ``dims`` and ``seed`` are set here.
+            progress: Show progress bars.
+
+        Raises:
+            ValueError: If the vectors are no floating-point matrix, fewer than 100 of them differ, one is zero or not
+                finite, or no code has that size.
+        """
+        from .choosing import choose, split_rows  # fitting needs what using a compressor does not
+
+        check_at_least("bytes_per_vector", bytes_per_vector, 1)
+        array = as_matrix(vectors)
+        sizes(array.shape[1], bytes_per_vector)
+        unit = _distinct_unit_rows(array, seed)
+        if len(unit) < LEAST_ROWS:
+            raise ValueError(f"{len(unit)} distinct vectors are too few to choose a code: give at least {LEAST_ROWS}.")
+        learn, judge = split_rows(len(unit), seed)
+        chosen = choose(unit[learn], unit[judge], bytes_per_vector, seed, config or AdaptConfig(), progress=progress)
+        return cls(*chosen)
+
+    @property
+    def width(self) -> int:
+        """Width D of the vectors that are taken."""
+        return self.prefix_map.width
+
+    @property
+    def dims(self) -> int:
+        """Coordinates d that are kept."""
+        return self.quantizer.dims
+
+    @property
+    def bytes_per_vector(self) -> int:
+        """Bytes of a code."""
+        return self.quantizer.bytes_per_vector
+
+    def transform(self, vectors: NDArray | Tensor) -> NDArray[np.uint8]:
+        """Codes of vectors.
+
+        Args:
+            vectors: Floats of any scale; a numpy array, a memory map, or a tensor. Shape: (N, D).
+
+        Returns:
+            Shape: (N, bytes_per_vector).
+
+        Raises:
+            ValueError: If the width differs, or a row is zero or not finite.
+        """
+        array = as_matrix(vectors, self.width)
+        codes = np.empty((len(array), self.bytes_per_vector), dtype=np.uint8)
+        for start in range(0, len(array), ROWS):
+            codes[start : start + ROWS] = self._coded(array[start : start + ROWS], start)
+        return codes
+
+    def transform_to(self, path: str | os.PathLike[str], vectors: NDArray | Tensor, *, progress: bool = True) -> Path:
+        """Codes of vectors as a .npy file that :func:`hf_mic.codes.open_codes` reads, also of more than fit into memory.
+
+        The file appears when it is whole. Killed, the same call goes on where it was.
+
+        Args:
+            path: The file, ``*.npy``; its folder is created.
+            vectors: As for :meth:`transform`.
+            progress: Show a progress bar.
+
+        Returns:
+            ``path``.
+        """
+        array = as_matrix(vectors, self.width)
+        check_at_least("number of vectors", len(array), 1)
+        return write_codes(
+            Path(path), array, self._coded, self.bytes_per_vector, rows=ROWS, key=self.fingerprint(), progress=progress
+        )
+
+    def scores(self, queries: NDArray | Tensor, codes: NDArray | Tensor) -> NDArray[np.float32]:
+        """Cosine of each query, mapped but not rounded, to each coded vector.
+
+        Args:
+            queries: Floats of any scale. Shape: (Q, D).
+            codes: From :meth:`transform`, or a memory map of them. Shape: (N, bytes_per_vector).
+
+        Returns:
+            Shape: (Q, N).
+        """
+        return self.quantizer.scores(self._mapped(queries), as_array(codes))
+
+    def search(
+        self, queries: NDArray | Tensor, codes: NDArray | Tensor, k: int = 10
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The k most similar coded vectors of each query, best first; of equal scores the lower row.
+
+        Args:
+            queries: Floats of any scale. Shape: (Q, D).
+            codes: From :meth:`transform`, or a memory map of them. Shape: (N, bytes_per_vector).
+            k: How many.
+
+        Returns:
+            Scores and row numbers. Shape: (Q, k) each.
+        """
+        return self.quantizer.search(self._mapped(queries), codes, k)
+
+    def reconstruct(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The mapped coordinates that codes stand for; their cosines are those of the codes.
+
+        Args:
+            codes: Shape: (N, bytes_per_vector).
+
+        Returns:
+            Shape: (N, d).
+        """
+        return self.quantizer.decode(codes)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all numbers that codes depend on."""
+        digest = hashlib.sha256(repr((self.prefix_map.kind, self.dims, self.quantizer.bits)).encode())
+        for tensor in dict(self.prefix_map.tensors()).values():
+            digest.update(tensor.numpy().tobytes())
+        for name in ("means", "spreads", "levels", "rotation"):
+            value = getattr(self.quantizer, name)
+            digest.update(b"" if value is None else value.tobytes())
+        return digest.hexdigest()
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write ``compressor.json`` (settings, report), ``map.safetensors`` and ``quantizer.safetensors``, the json last.
+
+        Args:
+            folder: Made if missing; other files in it are left alone.
+        """
+        with replaced_files(folder) as made:
+            self.prefix_map.save(made / FILES[0])
+            save_quantizer(self.quantizer, made / FILES[1])
+            settings = {
+                "format_version": FORMAT_VERSION,
+                "width": self.width,
+                "dims": self.dims,
+                "bits": self.quantizer.bits,
+                "bytes_per_vector": self.bytes_per_vector,
+                "fingerprint": self.fingerprint(),
+                "report": [asdict(candidate) for candidate in self.report],
+            }
+            write_text(made / SETTINGS, json.dumps(settings, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Compressor:
+        """Read what :meth:`save` wrote; nothing that fits is imported.
+
+        Raises:
+            ValueError: If the folder holds no compressor, one of a later version, or files of different ones.
+            FileNotFoundError: If a file is missing.
+        """
+        settings = json.loads(Path(folder, SETTINGS).read_text(encoding="utf-8"))
+        if settings.get("format_version") != FORMAT_VERSION:
+            raise ValueError(
+                f"{folder} has format version {settings.get('format_version')}, this release reads {FORMAT_VERSION}: "
+                "update the package."
+            )
+        prefix_map, quantizer = PrefixMap.load(Path(folder, FILES[0])), load_quantizer(Path(folder, FILES[1]))
+        loaded = cls(prefix_map, quantizer, [Candidate(**row) for row in settings["report"]])
+        if loaded.fingerprint() != settings["fingerprint"]:
+            raise ValueError(f"{folder} holds files of different compressors, or damaged ones: save it again.")
+        return loaded
+
+    def _mapped(self, vectors: NDArray | Tensor) -> NDArray[np.float32]:
+        return self._floats(as_matrix(vectors, self.width), 0)
+
+    def _floats(self, rows: NDArray, start: int) -> NDArray[np.float32]:
+        return normalize(self.prefix_map.forward(unit_rows(rows, start)), dim=1).numpy()
+
+    def _coded(self, rows: NDArray, start: int) -> NDArray[np.uint8]:
+        return self.quantizer.encode(self._floats(rows, start))
+
+
+def _distinct_unit_rows(array: NDArray, seed: int) -> NDArray[np.float32]:
+    """Rows drawn at random, scaled to unit length, without copies; in their order."""
+    if len(array) > FITTED_ROWS:
+        array = array[
+            np.sort(np.random.default_rng(seed).choice(len(array), FITTED_ROWS, replace=False, shuffle=False))
+        ]
+    unit = unit_rows(array).numpy()
+    _, first = np.unique(unit.view(f"V{unit.itemsize * unit.shape[1]}").ravel(), return_index=True)
+    return unit[np.sort(first)]

@@ -1,0 +1,242 @@
+"""Vectors in a given number of bytes: the choice, what it is compared with, saving, files written by runs that are killed."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from hf_mic import Compressor
+from hf_mic.codes import ScalarQuantizer, open_codes
+from hf_mic.frozen import AdaptConfig, PrefixMap, compressor
+from hf_mic.frozen.candidates import sizes
+from hf_mic.frozen.choosing import split_rows
+
+WIDTH = 48
+FAST = AdaptConfig(steps=10, batch_size=64, pool_size=256)
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    """Points around 60 centres that lie in 8 dimensions, hidden by a rotation, with noise in all dimensions; any scale."""
+    rng = np.random.default_rng(0)
+    centres = np.zeros((60, WIDTH))
+    centres[:, -8:] = rng.normal(size=(60, 8))
+    basis = np.linalg.qr(rng.normal(size=(WIDTH, WIDTH)))[0]
+    points = (np.repeat(centres, 20, axis=0) + 0.15 * rng.normal(size=(1200, WIDTH))) @ basis
+    return (points * rng.uniform(0.5, 2, (1200, 1))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def fitted(vectors):
+    return Compressor.fit(vectors, bytes_per_vector=4, config=FAST)
+
+
+def test_sizes_fill_the_bytes():
+    assert sizes(48, 4) == [(32, 1), (16, 2), (8, 4), (4, 8), (2, 16), (1, 32)]
+    assert sizes(48, 7) == [(28, 2), (14, 4), (7, 8)]
+    assert sizes(48, 192) == [(48, 32)]
+    for bytes_per_vector in (0, 191, 193):
+        with pytest.raises(ValueError, match="bytes_per_vector"):
+            Compressor.fit(np.ones((9, 48)), bytes_per_vector)
+
+
+def test_rows_are_held_out():
+    learn, judge = split_rows(20_000, 1)
+    assert (len(learn), len(judge)) == (19_000, 1000)
+    assert not {*learn} & {*judge}
+    assert not np.array_equal(judge, split_rows(20_000, 2)[1])
+
+
+def test_the_best_of_all_candidates_is_taken(fitted):
+    kept = [row.neighbours_kept for row in fitted.report]
+    assert kept == sorted(kept, reverse=True)
+    best, maps = fitted.report[0], {row.map for row in fitted.report}
+    assert (best.dims, best.bits, best.bytes) == (fitted.dims, fitted.quantizer.bits, fitted.bytes_per_vector)
+    assert maps == {"truncation", "pca", "random", "fitted"}
+    assert len(fitted.report) == len({(r.map, r.rotation, r.dims, r.bits) for r in fitted.report}) == 6 * 4 + 2 * 4
+    assert all(row.dims * row.bits == 32 and row.bytes == 4 for row in fitted.report)
+    truncation = max(row.neighbours_kept for row in fitted.report if row.map == "truncation")
+    assert best.map in ("pca", "fitted")  # the axes are hidden by a rotation
+    assert best.neighbours_kept > truncation + 0.05
+
+
+def test_the_report_says_what_is_kept(fitted, vectors):
+    """Its numbers by the definition, from the compressor that was returned."""
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    learn, judge = split_rows(len(unit), 0)
+    codes = fitted.transform(vectors[learn])
+    full, by_code = unit[judge] @ unit[learn].T, fitted.scores(vectors[judge], codes)
+    first, second = (np.argsort(-scores, axis=1, kind="stable")[:, :10] for scores in (full, by_code))
+    kept = np.mean([len({*a} & {*b}) / 10 for a, b in zip(first, second, strict=True)])
+    assert fitted.report[0].neighbours_kept == pytest.approx(kept, abs=2e-3)
+    assert 0.3 < fitted.report[0].spearman < 1
+
+
+def test_scores_are_cosines_of_what_is_reconstructed(fitted, vectors):
+    codes = fitted.transform(vectors)
+    assert (codes.shape, codes.dtype) == ((1200, 4), np.uint8)
+    rows = fitted.reconstruct(codes)
+    assert rows.shape == (1200, fitted.dims)
+    queries = fitted.prefix_map.apply(vectors[:20], dim=fitted.dims)
+    expected = queries @ (rows / np.linalg.norm(rows, axis=1, keepdims=True)).T
+    np.testing.assert_allclose(fitted.scores(vectors[:20], codes), expected, atol=2e-6)
+    scores, found = fitted.search(vectors[:20], codes, 5)
+    np.testing.assert_allclose(scores, -np.sort(-expected, axis=1)[:, :5], atol=2e-6)
+    np.testing.assert_allclose(np.take_along_axis(expected, found, 1), scores, atol=2e-6)
+    assert np.array_equal(fitted.search(torch.from_numpy(vectors[:20]), torch.from_numpy(codes), 5)[1], found)
+
+
+def test_deterministic_in_the_seed_whatever_the_source(fitted, vectors, tmp_path):
+    np.save(tmp_path / "vectors.npy", vectors)
+    for same in (np.load(tmp_path / "vectors.npy", mmap_mode="r"), torch.from_numpy(vectors), vectors.astype(float)):
+        again = Compressor.fit(same, 4, config=FAST)
+        assert again.fingerprint() == fitted.fingerprint()
+        assert again.report == fitted.report
+        assert np.array_equal(again.transform(same), fitted.transform(vectors))
+    assert Compressor.fit(vectors, 4, seed=1, config=FAST).fingerprint() != fitted.fingerprint()
+    assert Compressor.fit(vectors.astype(np.float16), 4, config=FAST).bytes_per_vector == 4
+
+
+def test_nothing_is_chosen_over_truncation_that_does_not_gain():
+    """All 8 coordinates as float32 are kept exactly by every map: the simplest is taken."""
+    vectors = np.random.default_rng(0).normal(size=(300, 8))
+    chosen = Compressor.fit(vectors, 32, config=FAST)
+    assert (chosen.report[0].map, chosen.report[0].neighbours_kept) == ("truncation", 1.0)
+    assert {row.map for row in chosen.report} == {"truncation", "pca", "random"}  # no prefix is left to fit
+
+
+def test_an_mlp_can_be_the_fitted_map(vectors, tmp_path):
+    config = AdaptConfig(kind="mlp", hidden_dim=8, steps=10, batch_size=64, pool_size=256)
+    chosen = Compressor.fit(vectors, 4, config=config)
+    short = compressor.PrefixMap("mlp", torch.eye(4)[:, :2], torch.zeros(4, 3), torch.zeros(3), torch.zeros(3, 2))
+    rows = np.random.default_rng(0).normal(size=(40, 4))
+    made = Compressor(short, ScalarQuantizer(2, 16), chosen.report)
+    made.save(tmp_path)
+    assert np.array_equal(Compressor.load(tmp_path).transform(rows), made.transform(rows))
+
+
+def test_few_rows_and_copies(vectors):
+    assert Compressor.fit(vectors[:100], 4, config=FAST).width == WIDTH
+    for few in (vectors[:99], np.tile(vectors[:50], (4, 1))):
+        with pytest.raises(ValueError, match="distinct vectors are too few to choose a code: give at least 100"):
+            Compressor.fit(few, 4, config=FAST)
+
+
+def test_what_is_refused(fitted, vectors):
+    spoiled = vectors.copy()
+    spoiled[1100] = np.nan
+    for call, message in (
+        (lambda: Compressor.fit(spoiled, 4), "row 1100 holds NaN"),
+        (lambda: fitted.transform(spoiled), "row 1100 holds NaN"),
+        (lambda: fitted.transform(np.zeros((2, WIDTH))), "row 0 is zero"),
+        (lambda: fitted.transform(vectors[:, :4]), r"must have shape \(N, 48\)"),
+        (lambda: fitted.transform(vectors.astype(int)), "got int64"),
+        (lambda: fitted.scores(vectors[:1], vectors), "must be uint8 of shape"),
+        (lambda: fitted.transform_to("codes.npy", vectors[:0]), "number of vectors=0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_saved_and_loaded(fitted, vectors, tmp_path):
+    fitted.save(tmp_path / "c")
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == [
+        "compressor.json",
+        "map.safetensors",
+        "quantizer.safetensors",
+    ]
+    loaded = Compressor.load(tmp_path / "c")
+    codes = fitted.transform(vectors)
+    assert np.array_equal(loaded.transform(vectors), codes)
+    assert np.array_equal(loaded.scores(vectors[:3], codes), fitted.scores(vectors[:3], codes))
+    assert loaded.report == fitted.report
+    code = "import sys; from hf_mic import Compressor; Compressor.load(sys.argv[1]); print('hf_mic.frozen.fit' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "c"], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_folders_that_are_refused(fitted, vectors, tmp_path):
+    fitted.save(tmp_path)
+    settings = json.loads((tmp_path / "compressor.json").read_text())
+    Compressor(PrefixMap("orthogonal", torch.eye(WIDTH)[:, : fitted.dims]), fitted.quantizer).prefix_map.save(
+        tmp_path / "map.safetensors"
+    )
+    with pytest.raises(ValueError, match="files of different compressors"):
+        Compressor.load(tmp_path)
+    (tmp_path / "compressor.json").write_text(json.dumps(settings | {"format_version": 2}))
+    with pytest.raises(ValueError, match="format version 2, this release reads 1"):
+        Compressor.load(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        Compressor.load(tmp_path / "absent")
+
+
+def test_codes_of_a_file_are_written_whole(fitted, vectors, tmp_path, monkeypatch):
+    monkeypatch.setattr(compressor, "ROWS", 100)
+    target = fitted.transform_to(tmp_path / "new" / "codes.npy", vectors, progress=False)
+    assert os.listdir(tmp_path / "new") == ["codes.npy"]
+    assert np.array_equal(open_codes(target), fitted.transform(vectors))
+
+
+RUN = """
+import sys, time
+import numpy as np
+from hf_mic.frozen import compressor
+compressor.ROWS = 100
+fitted, coded = compressor.Compressor.load(sys.argv[1]), compressor.Compressor._coded
+def slowly(self, rows, start):
+    time.sleep(0.2)
+    return coded(self, rows, start)
+compressor.Compressor._coded = slowly
+fitted.transform_to(sys.argv[3], np.load(sys.argv[2], mmap_mode="r"), progress=False)
+"""
+
+
+def test_a_killed_run_goes_on(fitted, vectors, tmp_path, monkeypatch):
+    fitted.save(tmp_path / "c")
+    np.save(tmp_path / "vectors.npy", vectors)
+    target, journal = tmp_path / "codes.npy", tmp_path / ".codes.npy.journal.json"
+    words = [sys.executable, "-c", RUN, tmp_path / "c", tmp_path / "vectors.npy", target]
+    with subprocess.Popen(words) as process:
+        until = time.monotonic() + 60
+        while not journal.exists() or json.loads(journal.read_text())["rows"] < 200:
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        process.kill()
+    done = json.loads(journal.read_text())["rows"]
+    assert 200 <= done < 1200
+    assert not target.exists()
+    started = []
+    coded = Compressor._coded
+
+    def counted(self, rows, start):
+        started.append(start)
+        return coded(self, rows, start)
+
+    monkeypatch.setattr(compressor, "ROWS", 100)
+    monkeypatch.setattr(Compressor, "_coded", counted)
+    others = tmp_path / "others.npy"
+    for kind in (".partial", ".journal.json"):  # what is left of other vectors is not used
+        (tmp_path / f".others.npy{kind}").write_bytes((tmp_path / f".codes.npy{kind}").read_bytes())
+    fitted.transform_to(others, vectors[::-1], progress=False)
+    assert started == list(range(0, 1200, 100))
+    assert np.array_equal(open_codes(others), fitted.transform(vectors[::-1]))
+    started.clear()
+    fitted.transform_to(target, np.load(tmp_path / "vectors.npy", mmap_mode="r"), progress=False)
+    assert started == list(range(done, 1200, 100))
+    assert np.array_equal(open_codes(target), fitted.transform(vectors))
+    assert not [path for path in os.listdir(tmp_path) if path.startswith(".")]
+
+
+def test_refused_rows_leave_no_file(fitted, vectors, tmp_path, monkeypatch):
+    monkeypatch.setattr(compressor, "ROWS", 100)
+    spoiled = vectors.copy()
+    spoiled[250] = np.nan
+    with pytest.raises(ValueError, match="row 250"):
+        fitted.transform_to(tmp_path / "codes.npy", spoiled, progress=False)
+    assert not (tmp_path / "codes.npy").exists()
