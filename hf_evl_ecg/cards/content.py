@@ -13,7 +13,7 @@ from hf_evl_ecg.scores.lines import Row, Run, headline_lines, main_lines, side_b
 from hf_evl_ecg.scores.names import find_source, method_name, split_task
 from hf_evl_ecg.scores.tables import MIN_ITEMS
 
-from .scores import above_chance, class_lines, intervals_apart
+from .scores import above_chance, class_lines, intervals_apart, with_unparsed
 from .spec import CardSpec
 
 __all__ = ["compared_runs", "score_content", "study_content"]
@@ -49,8 +49,8 @@ def score_content(rows: Sequence[Row], compared: Mapping[Run, str]) -> dict[str,
         "rows": rows,
         "runs": runs,
         "names": list(compared.values()),
-        "main": main,
-        "single": single,
+        "main": with_unparsed(main, rows, runs),
+        "single": with_unparsed(single, rows, runs),
         "small_left_out": len(main) < len(lines) and not single,
         "min_items": MIN_ITEMS,
         "seeds": {method: len({row["seed"] for row in rows if row["method"] == method}) for method, _ in runs},

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hf_evl_ecg.scores.lines import ERROR, SIMULATED, TOGETHER, Line, Row, Run, side_by_side
 from hf_evl_ecg.scores.names import task_text
 
-__all__ = ["above_chance", "class_lines", "intervals_apart"]
+__all__ = ["above_chance", "class_lines", "intervals_apart", "with_unparsed"]
 
 
 def class_lines(rows: Sequence[Row], runs: Sequence[Run]) -> list[Line]:
@@ -44,3 +44,19 @@ def intervals_apart(lines: Sequence[Line], own: Run, other: Run) -> tuple[list[s
         better += [f"{line.task}, {line.metric_text}"] * (lower if line.metric == ERROR else higher)
         worse += [f"{line.task}, {line.metric_text}"] * (higher if line.metric == ERROR else lower)
     return better, worse
+
+
+def with_unparsed(lines: Sequence[Line], rows: Sequence[Row], runs: Sequence[Run]) -> list[Line]:
+    """The lines, and behind those of each task the share of answers that could not be read, where there were texts to read."""
+    unread = {
+        (line.source, line.name): line
+        for line in side_by_side(rows, runs)
+        if line.label is None and line.metric == "unparsed"
+    }
+    found: list[Line] = []
+    for line, after in zip(lines, [*lines[1:], None], strict=False):
+        found.append(line)
+        task = line.source, line.name
+        if task in unread and (after is None or (after.source, after.name) != task):
+            found.append(unread[task])
+    return found

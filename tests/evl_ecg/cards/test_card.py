@@ -176,6 +176,9 @@ def test_the_text_says_what_is_right():
     assert "L = (1 − α) CE + α (1 MHCA + 1 OT + 1 REL),   α = 0.6" in text
     assert "0.3 of the cost that decides the plan" in text
     assert "Not a medical device" in text
+    table = text.split("## Results")[1].split("Values ×")[0]
+    assert table.count("answers that could not be read") == 1, "once for the task that was answered in words"
+    assert "| ludb: rhythm (yes/no) | answers that could not be read | 120 | – | 1.7 [" in table
     assert "| ludb: rhythm (yes/no) | balanced accuracy | 70.7 ± 2.4 (2/2) | 81.0 (1/1) | 63.0 ± 2.8 (2/2) |" in text
     assert (
         "On real records it is above chance in ludb: rhythm (yes/no), by balanced accuracy and AUC; ludb: heart rate (fill in), by within tolerance."
