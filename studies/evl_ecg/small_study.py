@@ -25,6 +25,7 @@ Each student answers the questions of validation and test as soon as it is train
 method may say, beside options of distil:
 
     budgets: [NAME]         the budgets that it is trained with, where not with all
+    in_budget: {NAME: ...}  options of distil with this budget, such as another number of steps
     answers: taught         it learns from the teacher's answers; of a budget with labelled_share, only where no answer was given
     start: random_tower     it starts with a vision tower that was never taught
 """
@@ -53,6 +54,7 @@ from hf_evl_ecg.scores.report import write_report
 
 SPLITS = ("validation", "test")
 NO_IMAGE = "_no_image"
+OWN = ("budgets", "answers", "start", "in_budget")  # what a method says beside options of distil
 SCORED = ("n_bootstrap", "min_per_class")  # options of evaluate that concern scores; the others, answers
 SMOKE: dict[str, dict[str, Any]] = {
     **study.SMOKE,
@@ -114,7 +116,7 @@ class SmallStudy(Study):
         """Training runs, once for each budget of a method."""
         for student in super().students(methods):
             own = dict(student.options)
-            wanted, taught, start = (own.pop(name, None) for name in ("budgets", "answers", "start"))
+            wanted, taught, start, special = (own.pop(name, None) for name in OWN)
             if start is not None:
                 own["student"] = self.path(f"student_{start}")
             if PRESETS.get(own.get("method", ""), {}).get("alpha") == 0.0:
@@ -124,6 +126,7 @@ class SmallStudy(Study):
             for budget in self.budgets() if wanted is None else wanted:
                 suffix = f"_{self.answered(budget)}" if taught else f"_{budget}"
                 options = {**own, "data": self.path(suffix[1:] if taught else f"questions{suffix}")}
+                options |= (special or {}).get(budget, {})
                 if "teacher_cache" in own:
                     options["teacher_cache"] = self.path(f"cache{suffix}")
                 method = f"{student.method}-{budget}"

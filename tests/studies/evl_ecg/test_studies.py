@@ -309,3 +309,6 @@ def test_students_of_a_budget_learn_from_what_their_method_says(tmp_path, monkey
     assert blind == {"teacher_no_image": "teacher_no_image"} | {
         f"sft-all_{s}_no_image": "sft-all_no_image" for s in range(5)
     }
+    config["methods"] = {"sft": {"method": "sft", "in_budget": {"tenth": {"max_steps": 7}}, "seeds": [0]}}
+    students = small_study.SmallStudy(config, tmp_path, "").students()
+    assert [student.options.get("max_steps") for student in students] == [None, 7]
