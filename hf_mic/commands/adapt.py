@@ -7,6 +7,13 @@ Vectors that are already in a file, from any encoder or an API, no text and no l
 
 Queries go through the same map, hf_mic.frozen.PrefixMap.load("outputs/mic_adapt/map.safetensors").apply(query_vectors, dim=32).
 
+In 8 bytes per vector instead of 4 per coordinate; of all maps, dimensions and bits that fill them, the one that keeps most neighbours of
+vectors held out is taken, and the table of all is printed:
+
+    hf-mic adapt index.npy --bytes 8 --output_dir outputs/index8
+
+writes the codes (codes.npy) and what reads them: hf_mic.Compressor.load("outputs/index8").search(query_vectors, codes).
+
 A sentence-transformers model and texts like those it will see; the result is a model that loads with
 SentenceTransformer("outputs/mic_adapt/model", truncate_dim=32), without this package:
 
@@ -29,6 +36,9 @@ from hf_mic.options import check_at_least, check_between
 from .options import parse_options
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from hf_mic.frozen.compressor import Compressor
     from hf_mic.frozen.prefix_map import PrefixMap
 
 
@@ -37,7 +47,11 @@ class AdaptArguments:
     """Where vectors or texts come from and what is written."""
 
     embeddings: str | None = field(
-        default=None, metadata={"help": "Vectors to fit on: a .npy file of shape (N, D), read as a memory map."}
+        default=None,
+        metadata={
+            "help": "Vectors to fit on, of shape (N, D): .npy, read as a memory map, .npz, .safetensors, .csv or .parquet. The word "
+            "--embeddings may be left out."
+        },
     )
     model: str | None = field(
         default=None,
@@ -59,6 +73,13 @@ class AdaptArguments:
     output_dim: int | None = field(
         default=None, metadata={"help": "Coordinates kept in the written index, renormalised; default all."}
     )
+    bytes: int | None = field(
+        default=None,
+        metadata={
+            "help": "Write codes of so many bytes per vector instead of a mapped index; map, dimensions and bits are chosen. --dims is "
+            "not used then."
+        },
+    )
     legacy_modules: bool = field(
         default=False,
         metadata={
@@ -67,7 +88,9 @@ class AdaptArguments:
     )
     output_dir: str = field(
         default="outputs/mic_adapt",
-        metadata={"help": "Folder of map.safetensors, index.npy (with vectors), model (with --model)."},
+        metadata={
+            "help": "Folder of map.safetensors, index.npy (with vectors), model (with --model); with --bytes of the compressor and codes.npy."
+        },
     )
 
     def __post_init__(self) -> None:
@@ -77,7 +100,7 @@ class AdaptArguments:
         for fits, needed in (
             (
                 (self.embeddings is None) != (self.texts is None),
-                "Give either --embeddings (a .npy file) or --texts to fit on.",
+                "Give either --embeddings (a file of vectors) or --texts to fit on.",
             ),
             (self.texts is None or self.model is not None, "--texts needs --model to embed them."),
             (
@@ -88,6 +111,10 @@ class AdaptArguments:
                 self.output_dim is None or to_write,
                 "--output_dim is the width of the index: give --index or --embeddings too.",
             ),
+            (
+                self.bytes is None or (self.model is None and self.output_dim is None),
+                "--bytes makes codes of vectors: leave out --model, --texts and --output_dim (embed texts first).",
+            ),
         ):
             if not fits:
                 raise ValueError(needed)
@@ -95,15 +122,17 @@ class AdaptArguments:
 
 def parse(words: Sequence[str]) -> tuple[AdaptArguments, AdaptConfig]:
     """Read the words after the verb."""
-    args, config = parse_options((AdaptArguments, AdaptConfig), words, __doc__, prog="hf-mic adapt")
+    args, config = parse_options(
+        (AdaptArguments, AdaptConfig), words, __doc__, prog="hf-mic adapt", positional="embeddings"
+    )
     return args, config
 
 
-def main(args: AdaptArguments, config: AdaptConfig) -> PrefixMap:
+def main(args: AdaptArguments, config: AdaptConfig) -> PrefixMap | Compressor:
     """Fit the map and write what was asked for.
 
     Returns:
-        The map.
+        The map, or with ``--bytes`` the compressor.
 
     Raises:
         ValueError: If vectors, texts or widths do not fit together.
@@ -124,6 +153,8 @@ def main(args: AdaptArguments, config: AdaptConfig) -> PrefixMap:
         raise ValueError(f"{index} must hold vectors of the width {width} that the map is fitted on.")
     if args.output_dim is not None:
         check_between("output_dim", args.output_dim, 1, width)  # before the fit
+    if args.bytes is not None:
+        return _compress(args, config, vectors)
     if model is not None and args.legacy_modules:
         check_legacy(model)
     fitted = fit_map(vectors, config)
@@ -144,6 +175,31 @@ def main(args: AdaptArguments, config: AdaptConfig) -> PrefixMap:
         written.append(output / "model")
     print("Written:", ", ".join(map(str, written)))
     return fitted
+
+
+def _compress(args: AdaptArguments, config: AdaptConfig, vectors: NDArray) -> Compressor:
+    """Choose a code, write it and the codes, and say what it keeps."""
+    from hf_mic.frozen.compressor import Compressor
+    from hf_mic.frozen.index import open_vectors
+
+    chosen = Compressor.fit(vectors, args.bytes or 0, seed=config.seed, config=config, progress=True)
+    output = Path(args.output_dir)
+    chosen.save(output)
+    index = open_vectors(args.index) if args.index else vectors
+    written = chosen.transform_to(output / "codes.npy", index)
+    print("\n| map | rotated | dims | bits | neighbours kept | Spearman |\n| --- | --- | --: | --: | --: | --: |")
+    for row in chosen.report:
+        turned = "yes" if row.rotation else "no"
+        print(
+            f"| {row.map} | {turned} | {row.dims} | {row.bits} | {100 * row.neighbours_kept:.1f} | {100 * row.spearman:.1f} |"
+        )
+    size, whole = chosen.bytes_per_vector, vectors.shape[1] * vectors.dtype.itemsize
+    print(
+        f"\nIn % of the ten nearest neighbours at full width, of vectors held out. Taken: the first row, {size} of {whole} bytes per vector. "
+        "As the best of many, it may keep a little less of other vectors."
+    )
+    print(f"Written: {len(index):,} codes in {written}; the compressor in {output}")
+    return chosen
 
 
 def _read_texts(args: AdaptArguments) -> list[str]:

@@ -1,29 +1,94 @@
-"""Vectors in a .npy file: read as a memory map, and mapped into another file without holding either in memory."""
+"""Vectors in a file: read, a .npy file as a memory map, and mapped into another file without holding either in memory."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from hf_mic.files import replaced_file
 
 from .prefix_map import PrefixMap
 
-__all__ = ["open_vectors", "write_mapped_index"]
+__all__ = ["READERS", "open_vectors", "write_mapped_index"]
 
 
 def open_vectors(path: str | Path) -> NDArray:
-    """A .npy file as a memory map.
+    """Vectors of a file: .npy as a memory map; .npz, .safetensors, .csv and .parquet read whole.
+
+    An .npz or .safetensors file holds one array. A .csv file has a number per field, a first line of names is left out. A .parquet
+    file has one column of lists, or a column of numbers per coordinate.
 
     Raises:
-        ValueError: If it does not exist or is no .npy file of numbers.
+        ValueError: If it does not exist, cannot be read, or holds no single matrix of numbers.
+
+    Example:
+        >>> np.savez("vectors.npz", np.eye(2))
+        >>> open_vectors("vectors.npz").shape
+        (2, 2)
     """
+    kind = Path(path).suffix.lower()
+    read = READERS.get(kind, _read_npy)
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read as a .npy file: {error}") from error
+        return read(path)
+    except (OSError, ValueError, EOFError, SafetensorError, BadZipFile) as error:
+        name = kind if kind in READERS else ".npy"
+        raise ValueError(f"{path} cannot be read as a {name} file: {error}") from error
+
+
+def _read_npy(path: str | Path) -> NDArray:
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _read_npz(path: str | Path) -> NDArray:
+    with np.load(path, allow_pickle=False) as file:
+        return _only(dict(file))
+
+
+def _read_safetensors(path: str | Path) -> NDArray:
+    return _only(load_file(path))
+
+
+def _read_csv(path: str | Path) -> NDArray:
+    with Path(path).open(encoding="utf-8") as file:
+        fields = file.readline().strip().split(",")
+    try:
+        named = not [float(field) for field in fields]
+    except ValueError:
+        named = True
+    return np.loadtxt(path, delimiter=",", skiprows=int(named), dtype=np.float32, ndmin=2)
+
+
+def _read_parquet(path: str | Path) -> NDArray:
+    from pyarrow import ArrowInvalid  # comes with datasets
+    from pyarrow.parquet import read_table
+
+    try:
+        table = read_table(path)
+    except ArrowInvalid as error:
+        raise ValueError(str(error)) from error
+    columns = [column.to_numpy() for column in table.columns]
+    return np.stack(columns[0]) if len(columns) == 1 and columns[0].dtype == object else np.stack(columns, axis=1)
+
+
+def _only(arrays: dict[str, NDArray]) -> NDArray:
+    """The one array of a file."""
+    if len(arrays) != 1:
+        raise ValueError(f"it holds {len(arrays)} arrays ({', '.join(arrays)}), one is needed")
+    return next(iter(arrays.values()))
+
+
+READERS = {
+    ".npy": _read_npy,
+    ".npz": _read_npz,
+    ".safetensors": _read_safetensors,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}
 
 
 def write_mapped_index(fitted: PrefixMap, source: str | Path, target: str | Path, dim: int | None = None) -> None:

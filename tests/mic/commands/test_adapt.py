@@ -3,11 +3,15 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
+from pyarrow import parquet as pq
+from safetensors.numpy import save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import BoW
 
+from hf_mic import Compressor
 from hf_mic.commands.adapt import main, parse
 from hf_mic.frozen.index import open_vectors, write_mapped_index
 from hf_mic.frozen.prefix_map import PrefixMap
@@ -91,6 +95,50 @@ def test_adapts_a_model_for_servers(make_model, make_sentences, tmp_path):
     with pytest.raises(ValueError, match="kind orthogonal or linear"):
         main(*parse([*arguments, "--kind", "mlp", "--output_dir", str(tmp_path / "none")]))
     assert not (tmp_path / "none").exists()
+
+
+def test_compresses_an_index(vectors, tmp_path, capsys):
+    np.save(tmp_path / "index.npy", vectors)
+    chosen = main(*parse([str(tmp_path / "index.npy"), "--bytes", "2", *FAST, "--output_dir", str(tmp_path / "out")]))
+    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == [
+        "codes.npy",
+        "compressor.json",
+        "map.safetensors",
+        "quantizer.safetensors",
+    ]
+    codes = np.load(tmp_path / "out" / "codes.npy")
+    assert np.array_equal(codes, Compressor.load(tmp_path / "out").transform(vectors))
+    assert codes.shape == (1000, 2)
+    said = capsys.readouterr().out
+    best = chosen.report[0]
+    assert f"| {best.dims} | {best.bits} | {100 * best.neighbours_kept:.1f} |" in said
+    assert said.count("\n| ") == 2 + len(chosen.report)
+    assert "2 of 96 bytes per vector" in said
+    with pytest.raises(ValueError, match="--bytes makes codes of vectors"):
+        parse(["--embeddings", "a.npy", "--bytes", "2", "--output_dim", "3"])
+
+
+def test_vectors_are_read_from_all_formats(vectors, tmp_path):
+    rows = vectors[:20]
+    np.save(tmp_path / "a.npy", rows)
+    np.savez(tmp_path / "a.npz", rows)
+    save_file({"vectors": rows}, tmp_path / "a.safetensors")
+    np.savetxt(tmp_path / "plain.csv", rows, delimiter=",", fmt="%.9g")
+    np.savetxt(tmp_path / "named.csv", rows, delimiter=",", fmt="%.9g", header=",".join(map(str, WORDS)), comments="")
+    pq.write_table(pa.table({"vector": list(rows)}), tmp_path / "lists.parquet")
+    pq.write_table(pa.table({f"x{i}": rows[:, i] for i in range(WIDTH)}), tmp_path / "columns.parquet")
+    for path in sorted(tmp_path.iterdir()):
+        read = open_vectors(path)
+        assert np.array_equal(read, rows), path
+        assert read.dtype == np.float32
+    assert isinstance(open_vectors(tmp_path / "a.npy"), np.memmap)
+    np.savez(tmp_path / "two.npz", a=rows, b=rows)
+    (tmp_path / "words.csv").write_text("a,b\n1,x\n")
+    for name in ("no.npz", "no.safetensors", "no.csv", "no.parquet"):
+        (tmp_path / name).write_text("nothing")
+    for name in ("two.npz", "words.csv", "no.npz", "no.safetensors", "no.parquet", "absent.npy", "absent.csv"):
+        with pytest.raises(ValueError, match=f"{name} cannot be read as a {name[name.index('.') :]} file"):
+            open_vectors(tmp_path / name)
 
 
 def test_refuses_and_leaves_no_half_index(vectors, tmp_path):
