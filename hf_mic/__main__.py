@@ -19,6 +19,7 @@ VERBS = {
     "study": "train methods from one encoder with several seeds, score and compare them",
     "card": "render a model card from the results of a study",
     "publish": "send an encoder with its card to the Hub, and check what the Hub returns",
+    "export": "write an encoder as one ONNX graph, token ids to mapped and truncated embedding",
     "serve-check": "ask a running server whether its vectors are those of a folder, at each prefix",
     "report": "fill a section of a markdown file with the tables of a results json",
 }
@@ -63,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         missing = (error.name or "").partition(".")[0]
         if missing in ("", "hf_mic"):  # a fault of ours, not of the installation
             raise
-        print(f"error: {missing} is not installed (pip install 'hf-mic-evl-ecg[mic]')", file=sys.stderr)
+        extra = "onnx" if missing.startswith("onnx") else "mic"
+        print(f"error: {missing} is not installed (pip install 'hf-mic-evl-ecg[{extra}]')", file=sys.stderr)
         return 2
     except (ValueError, RuntimeError, OSError) as error:
         if not isinstance(error, OSError) and not _raised_here(error):

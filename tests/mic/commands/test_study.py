@@ -16,8 +16,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from hf_mic.__main__ import main as command
-from hf_mic.commands.study import is_done, parse
-from hf_mic.commands.study_plan import completed, read_plan, settings_of
+from hf_mic.commands.study import completed, is_done, parse, read_plan, settings_of
 from hf_mic.commands.study_runs import GEOMETRY, training_data
 
 WORDS = [f"w{i}" for i in range(40)]

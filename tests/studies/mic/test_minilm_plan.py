@@ -2,7 +2,7 @@
 
 import json
 
-from hf_mic.commands.study_plan import read_plan
+from hf_mic.commands.study import read_plan
 
 
 def test_the_reported_plan_is_that_of_the_reported_results(repo_root):
