@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,18 @@ if TYPE_CHECKING:  # --help of a verb must not wait for torch
     from hf_evl_ecg.drawing.config import RenderConfig
 
 __all__ = ["ImageOptions", "LoraOptions", "PageOptions"]
+
+
+_FIELDS = {"image_width": "width_px", "image_height": "height_px", "layout": "layout", "grid": "grid", "paper": "palette",
+           "footer": "footer", "overflow": "overflow"}  # fmt: skip
+"""Option → field of RenderConfig."""
+
+
+def _shown(value: Any) -> str:
+    """A layout and a palette by their names."""
+    from hf_evl_ecg.drawing.palettes import PALETTES
+
+    return next((name for name, palette in PALETTES.items() if palette == value), str(getattr(value, "name", value)))
 
 
 @dataclass
@@ -26,8 +39,41 @@ class PageOptions:
     footer: bool = field(default=True, metadata={"help": "Write speed and gain (and 'simulated') below the leads."})
     overflow: str = field(default="overlap", metadata={"help": "overlap or clamp, where traces leave their row."})
 
-    def config(self) -> RenderConfig:
-        """How a page is drawn, without artefacts."""
+    def config(self, model: str | None = None) -> RenderConfig:
+        """How a page is drawn, without artefacts.
+
+        Args:
+            model: Folder or Hub name of a model that is to read the page. Where no option was given, the page is drawn as those it
+                was trained on, if it says how.
+
+        Raises:
+            PagesError: The options differ from those pages: the model would be asked about pictures unlike any it has seen.
+        """
+        from hf_evl_ecg.drawing.trained_pages import PagesError, read_pages
+
+        given, trained = self._given(), None if model is None else read_pages(model)
+        if trained is None:
+            return given
+        name = str(model)
+        wanted = {option: (getattr(given, field), getattr(trained, field)) for option, field in _FIELDS.items()}
+        other = {option: pair for option, pair in wanted.items() if pair[0] != pair[1]}
+        if other and given != PageOptions()._given():
+            differences = ", ".join(
+                f"{option} {_shown(mine)} against {_shown(its)}" for option, (mine, its) in other.items()
+            )
+            raise PagesError(
+                f"{name}: was trained on other pages than are asked for: {differences} (leave the options of pages out, and its own are "
+                "taken)"
+            )
+        return trained
+
+    def described(self, models: Iterable[str]) -> dict[str, Any]:
+        """How the pages of an evaluation were drawn, for its results: of the first model, and of each where they differ."""
+        pages = {model: self.config(model).to_dict() for model in models}
+        first, *rest = pages.values()
+        return {"images": first} | ({"images_of": pages} if any(other != first for other in rest) else {})
+
+    def _given(self) -> RenderConfig:
         from hf_evl_ecg.drawing.config import RenderConfig
 
         return RenderConfig(
@@ -40,11 +86,18 @@ class PageOptions:
             overflow=self.overflow,
         )
 
-    def renderer(self) -> RenderedECG:
-        """The image loader, of clean pages."""
+    def renderer(self, model: str | None = None) -> RenderedECG:
+        """The image loader, of clean pages; ``model`` as in `config`."""
         from hf_evl_ecg.data.rendered import RenderedECG
 
-        return RenderedECG(self.config())
+        return RenderedECG(self._said(model))
+
+    def _said(self, model: str | None) -> RenderConfig:
+        """As `config`, and a line on the terminal where the model's own pages were taken."""
+        config = self.config(model)
+        if config != self._given():
+            print(f"{model}: ECGs are drawn as in its training, {config.width_px} x {config.height_px} px.", flush=True)
+        return config
 
 
 @dataclass
@@ -59,13 +112,13 @@ class ImageOptions(PageOptions):
         metadata={"help": "Artefacts follow from this seed and the record's name; -1 draws new ones each time."},
     )
 
-    def training_renderer(self) -> RenderedECG:
-        """The image loader of training: with artefacts if ``augment`` is positive."""
+    def training_renderer(self, model: str | None = None) -> RenderedECG:
+        """The image loader of training: with artefacts if ``augment`` is positive; ``model`` as in `config`."""
         from hf_evl_ecg.data.rendered import RenderedECG
         from hf_evl_ecg.drawing.artefacts import AugmentConfig
 
         augment = AugmentConfig(probability=self.augment) if self.augment > 0 else None
-        return RenderedECG(self.config(), augment, None if self.image_seed == -1 else self.image_seed)
+        return RenderedECG(self._said(model), augment, None if self.image_seed == -1 else self.image_seed)
 
 
 @dataclass

@@ -75,7 +75,7 @@ def main(args: AnswerArguments, images: ImageOptions) -> TaughtQuestions:
     from hf_evl_ecg.models.loading import load_model
 
     output = Path(args.output_dir)
-    draw = images.training_renderer()  # with the artefacts that the student will see
+    draw = images.training_renderer(args.teacher)  # with the artefacts that the student will see
     draw.fingerprint()  # pages that are drawn anew each time have none: the student would see others
     questions = load_questions(args.data, args.split, args.train_records)
     model, processor = load_model(args.teacher, args.teacher_dtype, args.device)

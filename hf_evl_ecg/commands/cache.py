@@ -113,7 +113,7 @@ def main(args: CacheArguments, images: ImageOptions) -> int:
         top_k=args.top_k,
         dtype=args.dtype,
     )
-    draw = images.training_renderer()  # with the artefacts that the student will see
+    draw = images.training_renderer(args.teacher)  # with the artefacts that the student will see
     draw.fingerprint()
     questions = load_questions(args.data, args.split, args.train_records)
     state = PartialState()

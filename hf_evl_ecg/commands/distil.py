@@ -118,7 +118,7 @@ def main(script: DistillArguments, images: ImageOptions, lora: LoraOptions, trai
     # The Trainer would push checkpoints with all that lies beside them; the finished student is published below instead.
     hub = take_hub_arguments(training)
     card = check_card_file(script.card) if hub else ""
-    draw = images.training_renderer()
+    draw = images.training_renderer(script.teacher)
     evaluated = training.eval_strategy != "no"
     train_questions = load_questions(script.data, "train", script.train_records)
     eval_questions = load_questions(script.data, "validation", script.eval_records) if evaluated else None
@@ -142,15 +142,15 @@ def main(script: DistillArguments, images: ImageOptions, lora: LoraOptions, trai
         compute_metrics=answer_metrics(processor, training),
     )
     trainer.train(training.resume_from_checkpoint)
-    save_student(trainer, processor)
+    save_student(trainer, processor, draw.config)
     if hub and trainer.is_world_process_zero():
-        publish_trained(trainer, processor, hub, card, _provenance(script, images, training, trainer))
+        publish_trained(trainer, processor, hub, card, _provenance(script, draw, training, trainer))
     trainer.accelerator.end_training()
     return trainer
 
 
 def _provenance(
-    script: DistillArguments, images: ImageOptions, training: EVLECGConfig, trainer: EVLECGTrainer
+    script: DistillArguments, draw: RenderedECG, training: EVLECGConfig, trainer: EVLECGTrainer
 ) -> dict[str, Any]:
     """Where the student comes from, for its config.json; of folders only the names."""
     from hf_evl_ecg.results import current_commit
@@ -164,7 +164,7 @@ def _provenance(
         "teacher": name(script.teacher),
         "student": name(script.student),
         "data": sorted(set(trainer.train_dataset["source"])),
-        "images": images.config().to_dict(),
+        "images": draw.config.to_dict(),
         "steps": trainer.state.global_step,
         "alpha": training.alpha,
         "commit": current_commit(),

@@ -13,8 +13,8 @@ Several GPUs: one process per model, then all of them once more, which only read
 Answers are generated greedily and read strictly; an answer that cannot be read is wrong. Where a question has a known set of answers,
 their likelihoods are scored too (AUC, calibration). Every answer is written to OUTPUT_DIR/answers_METHOD_SPLIT.jsonl as it comes, so
 an interrupted run goes on where it stopped; a file of another model, of other pictures, prompts or settings is refused. Results:
-OUTPUT_DIR/STUDY.json, .md and .png, each value with a 95 % bootstrap interval over records and the level of chance. Image options
-must be those of training. --compare sft adds what every other method gains over sft, each resample with the same records for both.
+OUTPUT_DIR/STUDY.json, .md and .png, each value with a 95 % bootstrap interval over records and the level of chance. A model that says
+how the ECGs of its training were drawn is asked about such pages; options that differ are refused. --compare sft adds what every other method gains over sft, each resample with the same records for both.
 
 Tasks of ECGBench, from its folder or hub:OWNER/NAME, with strict scores beside those of the released scorers (OUTPUT_DIR/ecgbench.json,
 .md). Reports and the arena need a judge behind a URL that speaks OpenAI's chat completions; without one they are answered, not scored:
@@ -172,7 +172,6 @@ def score_reasoning(
     from hf_evl_ecg.models.loading import load_model
     from hf_evl_ecg.reasoning import TASKS, build_chains, load_released, run_reasoning, write_reasoning
 
-    draw = images.renderer()
     tasks = {}
     for name in benchmark.benchmarks:
         check_choice("benchmark", name, TASKS)
@@ -191,15 +190,19 @@ def score_reasoning(
             args.output_dir,
             method=method,
             seed=args.seed,
-            load_image=draw,
+            load_image=images.renderer(path),
             history=benchmark.history,
             **_answering(args),
         )
     study = args.study or "ecg_reasoning"
-    config = {"evaluate": asdict(args), "benchmark": asdict(benchmark), "images": asdict(images)}
+    config = {"evaluate": asdict(args), "benchmark": asdict(benchmark)} | images.described(_paths(args))
     text = write_reasoning(args.output_dir, study, config, rows)
     print(f"\n{text}\nWritten: {Path(args.output_dir) / study}.json, .md")
     return rows
+
+
+def _paths(args: EvaluateArguments) -> list[str]:
+    return [model.partition("=")[2] for model in args.models]
 
 
 def _answering(args: EvaluateArguments) -> dict[str, Any]:
@@ -223,7 +226,7 @@ def main(args: EvaluateArguments, images: PageOptions) -> list[dict[str, Any]]:
     options = {name: value for name, value in asdict(args).items() if name not in own}
     rows = score_models(models, images, output, **options)
     study = args.study or "ecg_scores"
-    text = write_report(output, study, {"evaluate": asdict(args), "images": asdict(images)}, rows)
+    text = write_report(output, study, {"evaluate": asdict(args)} | images.described(_paths(args)), rows)
     print(f"\n{text}\nWritten: {output / study}.json, .md, .png")
     return rows
 
@@ -271,7 +274,7 @@ def score_models(
     methods = {method for method, _, _ in models.values()}
     if compare and (set(compare) - methods or n_bootstrap < 1):
         raise ValueError(f"compare={compare}, n_bootstrap={n_bootstrap}: allowed are {sorted(methods)} and at least 1")
-    draw = images.renderer()  # clean pages: artefacts are for training
+    drawn = {path: images.renderer(path) for _, _, path in models.values()}  # clean pages: artefacts are for training
     questions = load_questions(data, split, records)
     rows: list[dict[str, Any]] = []
     answered: dict[str, list[Any]] = {}
@@ -281,7 +284,7 @@ def score_models(
             model.eval(),
             processor,
             questions,
-            draw,
+            drawn[path],
             method=method,
             seed=seed,
             answers=output / f"answers_{name}_{split}.jsonl",

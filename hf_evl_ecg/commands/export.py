@@ -48,7 +48,7 @@ def main(args: ExportArguments, images: PageOptions) -> ExportReport:
     from hf_evl_ecg.hub.export import export_student
     from hf_evl_ecg.results import current_commit
 
-    drawn = images.config().to_dict()
+    drawn = images.config(args.model).to_dict()
     provenance = {"method": args.method, "images": drawn, "commit": current_commit()}
     report = export_student(args.model, args.output_dir, provenance=provenance)
     print(

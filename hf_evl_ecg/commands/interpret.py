@@ -98,6 +98,8 @@ def main(args: InterpretArguments) -> ECGReport:
             done = interpreter(source, args.question, labels=labels, max_new_tokens=args.max_new_tokens)
             done = replace(done, seconds=done.seconds | {"read": read})
             opinions.append(Opinion(describe_model(interpreter), done))
+            if ecg is not None:  # a picture is shown as it was given
+                warned += [f"{opinions[-1].model['name']}: {notice}" for notice in interpreter.notices]
     report = ECGReport(args.record, opinions, ecg, warned, args.layout)
     print(_summary(report))
     if args.json:

@@ -75,7 +75,7 @@ def main(script: TeacherArguments, images: ImageOptions, lora: LoraOptions, trai
         compute_metrics=answer_metrics(processor, training),
     )
     trainer.train(training.resume_from_checkpoint)
-    save_student(trainer, processor)
+    save_student(trainer, processor, draw.config)
     trainer.accelerator.end_training()
     return trainer
 

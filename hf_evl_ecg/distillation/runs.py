@@ -10,6 +10,8 @@ import numpy as np
 from transformers import EvalPrediction
 
 from hf_evl_ecg.config import EVLECGConfig
+from hf_evl_ecg.drawing.config import RenderConfig
+from hf_evl_ecg.drawing.trained_pages import write_pages
 
 from .trainer import EVLECGTrainer
 
@@ -32,14 +34,16 @@ class TeacherConfig(EVLECGConfig):
             )
 
 
-def save_student(trainer: EVLECGTrainer, processor: Any) -> None:
-    """Write model, processor and the training log, without anything pickled."""
+def save_student(trainer: EVLECGTrainer, processor: Any, pages: RenderConfig | None = None) -> None:
+    """Write model, processor, how its ECGs were drawn and the training log, without anything pickled."""
     trainer.save_state()
     if trainer.is_world_process_zero():
         output = trainer.args.output_dir
         student: Any = trainer.student
         student.save_pretrained(output)
         processor.save_pretrained(output)
+        if pages is not None:
+            write_pages(str(output), pages)
         print(f"Written: {output}")
     # The last collective must carry no tensor: a gloo thread that frees one while Python finishes aborts the process (torch 2.13).
     trainer.accelerator.wait_for_everyone()

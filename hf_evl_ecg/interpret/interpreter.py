@@ -17,6 +17,7 @@ from hf_evl_ecg.arguments import check_at_least
 from hf_evl_ecg.chat.collator import EVLECGCollator
 from hf_evl_ecg.chat.examples import UnreadableImageError
 from hf_evl_ecg.drawing.config import RenderConfig
+from hf_evl_ecg.drawing.trained_pages import read_pages, stored_pages
 from hf_evl_ecg.inference.generation import generate_answers
 from hf_evl_ecg.inference.label_scores import LabelScorer, check_labels
 from hf_evl_ecg.inference.streaming import stream_answer
@@ -27,12 +28,14 @@ from hf_evl_ecg.qa.prompts import REPORT_QUESTION
 from hf_evl_ecg.records.header import ECGRecordError
 from hf_evl_ecg.signals.ecg import ECG
 
-from .pictures import ECGPicture, load_picture, training_render_config
+from .pictures import ECGPicture, load_picture
 
 __all__ = ["ECGInterpreter", "Interpretation"]
 
 
 logger = logging.getLogger(__name__)
+
+UNKNOWN_PAGES = "the model does not say how its ECGs were drawn, so recordings are drawn as by default: it may never have seen such a page"
 
 ECGInput = str | Path | ECG | Image.Image
 
@@ -66,8 +69,8 @@ class ECGInterpreter:
     Args:
         model: The model, on the device it runs on.
         processor: Its processor.
-        render: How recordings are drawn; None: as the model's config says its training pictures were
-            (see `hf_evl_ecg.interpret.pictures.training_render_config`).
+        render: How recordings are drawn; None: as the model's folder or config says its training pictures were
+            (see `hf_evl_ecg.drawing.trained_pages.read_pages`), else the default, with a notice.
         labels: Labels to score unless a call says otherwise; None: the config's ``"labels"``, or the nine CPSC-2018 classes.
         system_prompt: System message of the chat; None: the config's ``"system_prompt"``, or none.
         temperatures: Task → temperature of the label scores; None: the config's ``"temperatures"``, or 1.
@@ -98,11 +101,11 @@ class ECGInterpreter:
         self.model = model.eval()
         self.processor = processor
         self.provenance: dict[str, Any] = dict(getattr(base_model(model).config, PROVENANCE_KEY, None) or {})
-        self.render = render or training_render_config(self.provenance)
-        if render is None and not self.provenance.get("images"):
-            logger.warning(
-                "the model's config does not say how its ECGs were drawn, so recordings are drawn as by default"
-            )
+        render = render or stored_pages(self.provenance)
+        self.notices = () if render else (UNKNOWN_PAGES,)
+        self.render = render or RenderConfig()
+        for notice in self.notices:
+            logger.warning(notice)
         self.labels = check_labels(self.provenance.get("labels", CPSC_CLASSES) if labels is None else labels)
         system = self.provenance.get("system_prompt") if system_prompt is None else system_prompt
         stored = self.provenance.get("temperatures") if temperatures is None else temperatures
@@ -146,6 +149,7 @@ class ECGInterpreter:
         network, processor = load_vlm(
             model, device=device, dtype=dtype, quantization=quantization, revision=revision, **hub_options
         )
+        render = render or read_pages(model, **({"revision": revision} if revision else {}), **hub_options)
         return cls(
             network, processor, render=render, labels=labels, system_prompt=system_prompt, temperatures=temperatures
         )

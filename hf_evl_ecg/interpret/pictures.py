@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from hf_evl_ecg.chat.examples import UnreadableImageError
-from hf_evl_ecg.drawing.config import RenderConfig, read_stored_config
+from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.drawing.fit import cut_leads
 from hf_evl_ecg.drawing.image_file import upright_rgb
 from hf_evl_ecg.drawing.layouts import Layout
@@ -19,7 +17,7 @@ from hf_evl_ecg.drawing.rendering import render
 from hf_evl_ecg.records.reader import read_record
 from hf_evl_ecg.signals.ecg import ECG, STANDARD_LEADS
 
-__all__ = ["IMAGE_SUFFIXES", "ECGPicture", "is_image_file", "load_picture", "training_render_config"]
+__all__ = ["IMAGE_SUFFIXES", "ECGPicture", "is_image_file", "load_picture"]
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
@@ -86,28 +84,6 @@ def load_picture(source: str | Path | ECG | Image.Image, config: RenderConfig | 
     assert isinstance(config.layout, Layout)
     unseen = {*cut_leads(ecg, config), *config.layout.blank_leads(ecg.duration_s)}
     return ECGPicture(name, image, ecg, seconds, tuple(lead for lead in STANDARD_LEADS if lead in unseen))
-
-
-def training_render_config(provenance: Mapping[str, Any]) -> RenderConfig:
-    """How a model's training pictures were drawn, from ``"images"`` in the provenance that its export carries.
-
-    Without ``"images"``: the default `RenderConfig`. Exports of earlier versions are understood, see `read_stored_config`.
-
-    Raises:
-        ValueError: An unknown field, or a value that is not allowed.
-
-    Example:
-        >>> training_render_config({"images": RenderConfig(width_px=640, height_px=480).to_dict()}).width_px
-        640
-    """
-    images = provenance.get("images") or {}
-    if not isinstance(images, Mapping):
-        raise ValueError(f"images={images!r} in the model's config: a mapping is needed (give render=RenderConfig(…))")
-    try:
-        return read_stored_config(images)
-    except ValueError as error:
-        message = f"the model's config says how its ECGs were drawn, but: {error} (give render=RenderConfig(…))"
-        raise ValueError(message) from error
 
 
 def _open(path: Path) -> Image.Image:

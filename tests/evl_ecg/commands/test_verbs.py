@@ -14,6 +14,7 @@ from hf_evl_ecg.commands.distil import DistillArguments
 from hf_evl_ecg.data.questions import load_questions
 from hf_evl_ecg.distillation.cache_files import CacheMismatchError
 from hf_evl_ecg.distillation.runs import TeacherConfig
+from hf_evl_ecg.drawing.trained_pages import PagesError, read_pages
 from hf_evl_ecg.models.loading import load_model
 from hf_evl_ecg.records.header import ECGRecordError
 from hf_evl_ecg.results import read_results
@@ -150,7 +151,7 @@ def test_student_learns_from_teacher_cache_and_answers(work, tmp_path):
     assert names == weights(work / "student_init").keys()
     with pytest.raises(CacheMismatchError, match="teacher"):
         distil(work, tmp_path / "x", "--teacher", work / "teacher_init", "--teacher_cache", tmp_path / "cache")
-    other = ["--teacher_cache", tmp_path / "cache", "--paper", "blue"]
+    other = ["--teacher_cache", tmp_path / "cache", "--augment", 0.5]
     with pytest.raises(CacheMismatchError, match="images"):
         distil(work, tmp_path / "x", *teacher, *other)
     alone = distil(work, tmp_path / "sft", "--sft_only", "--max_steps", 1)
@@ -230,6 +231,36 @@ def test_evaluation_writes_valid_results_and_asks_once(work, tmp_path, monkeypat
     assert "| task | metric | n | teacher − start |" in text
     with pytest.raises(ValueError, match=r"compare=\['sft'\].*allowed are \['start', 'teacher'\]"):
         run("evaluate", *given, "--output_dir", tmp_path, "--compare", "sft")
+
+
+def test_every_verb_draws_as_the_model_was_trained(work, tmp_path, capsys):
+    """Without options a model is asked about pages of its training; other pages are refused before anything is asked."""
+    assert read_pages(work / "teacher").width_px == 448
+    asked = [
+        "--models",
+        f"teacher={work / 'teacher'}",
+        "--data",
+        work / "questions",
+        "--max_new_tokens",
+        2,
+        "--n_bootstrap",
+        0,
+    ]
+    run("evaluate", *asked, "--output_dir", tmp_path / "scores")
+    results = read_results(tmp_path / "scores" / "ecg_scores.json")
+    assert (results["config"]["images"]["width_px"], results["config"]["images"]["grid"]) == (448, "thick")
+    assert "drawn as in its training, 448 x 224 px" in capsys.readouterr().out
+    for verb, more in (
+        ("evaluate", asked),
+        ("cache", ["--teacher", work / "teacher", "--data", work / "questions"]),
+        ("answer", ["--teacher", work / "teacher", "--data", work / "questions"]),
+        ("export", ["--model", work / "teacher"]),
+    ):
+        with pytest.raises(PagesError, match="image_width 640 against 448"):
+            run(verb, *more, "--image_width", 640, "--output_dir", tmp_path / verb)
+        assert not (tmp_path / verb).exists() or not any((tmp_path / verb).iterdir())
+    distil(work, tmp_path / "student", "--teacher", work / "teacher", "--max_steps", 1)
+    assert read_pages(tmp_path / "student") == read_pages(work / "teacher")
 
 
 def test_a_teacher_is_not_pushed_with_its_pickles(tmp_path):

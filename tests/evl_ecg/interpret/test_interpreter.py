@@ -19,7 +19,7 @@ from hf_evl_ecg.drawing.image_file import ImageFile, upright_rgb
 from hf_evl_ecg.inference.generation import generate_answers
 from hf_evl_ecg.inference.streaming import stream_answer
 from hf_evl_ecg.interpret.interpreter import Interpretation
-from hf_evl_ecg.interpret.pictures import load_picture, training_render_config
+from hf_evl_ecg.interpret.pictures import load_picture
 from hf_evl_ecg.models.loading import ModelLoadError, load_vlm
 from hf_evl_ecg.models.native import UnsupportedModelError
 from hf_evl_ecg.qa.prompts import REPORT_QUESTION
@@ -93,12 +93,6 @@ def test_settings_come_from_the_exported_config(ecg_student, ecg_records):
     assert (own.render, own.labels, own.temperatures) == (SMALL, ("NORM",), {})
     assert own.model.dtype == torch.bfloat16
     assert set(own(ecg_records[0], max_new_tokens=2).label_scores) == {"NORM"}
-    assert training_render_config({}) == RenderConfig()
-    assert training_render_config({"images": grey.to_dict()}) == grey
-    with pytest.raises(ValueError, match=r"field='colour': allowed are"):
-        training_render_config({"images": {"colour": "red"}})
-    with pytest.raises(ValueError, match=r"images=\['red'\] in the model's config: a mapping is needed"):
-        training_render_config({"images": ["red"]})
 
 
 def test_a_system_prompt_changes_what_is_asked(ecg_student, ecg_records):
