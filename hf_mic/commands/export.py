@@ -5,7 +5,7 @@ r"""Write an encoder as one ONNX graph: token ids to the final embedding, mapped
     hf-mic export outputs/mic_adapt/model --dim 64 --output outputs/mic64_int8.onnx --int8
 
 The graph is compared with sentence-transformers before it is put in place; with --int8 the least cosine to the float embeddings is
-printed. It needs a tokenizer and onnxruntime, neither torch nor sentence-transformers: examples/mic/embed_onnx.py.
+printed. It needs a tokenizer and onnxruntime, neither torch nor sentence-transformers: examples/serving/embed_onnx.py.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ def export_onnx(
         ValueError: ``dim`` is out of range, or there is no Transformer.
         ModuleNotFoundError: The packages of the extra ``onnx`` are not installed.
 
-    See examples/mic/embed_onnx.py for its use.
+    See examples/serving/embed_onnx.py for its use.
     """
     if not isinstance(model[0], Transformer):
         raise ValueError(

@@ -1,7 +1,7 @@
 r"""Embed lines of text with an exported graph: onnxruntime and tokenizers, without torch.
 
     hf-mic export outputs/mic_adapt/model --dim 64 --output outputs/mic64.onnx
-    printf 'Sinus rhythm.\nAtrial fibrillation.\n' | python examples/mic/embed_onnx.py outputs/mic64.onnx outputs/mic_adapt/model/tokenizer.json
+    printf 'Sinus rhythm.\nAtrial fibrillation.\n' | python examples/serving/embed_onnx.py outputs/mic64.onnx outputs/mic_adapt/model/tokenizer.json
 
 prints a line of numbers for each, of length 1.
 """
