@@ -1,10 +1,12 @@
 """PhysioNet/CinC Challenge 2020 and 2021 folders (Perez Alday et al. 2020, Reyna et al. 2021; doi 10.13026/34va-7q14).
 
 Records are `.mat` + `.hea` with SNOMED CT codes in the `#Dx:` comment. The headers name no patient and there is no public
-test set, so records are split one by one.
+test set, so records are split one by one. Sources are recognised by the names of records and of folders in any spelling.
 """
 
+import hashlib
 import os
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +17,7 @@ from datasets import Dataset
 from hf_evl_ecg.qa.labels import CPSC_CLASSES, main_axis, main_rhythm
 from hf_evl_ecg.records.comments import read_comments
 
+from .cinc_sources import PTBXL, Recognised, SourceCount, known_labels, recognise, same_source
 from .csv_fields import read_table
 from .table import LoadReport, collect_rows, make_row, split_by_group
 from .wfdb_records import check_wfdb
@@ -47,9 +50,6 @@ SNOMED_LABELS = {
     **{SINUS_RHYTHM: "SR", "426177001": "SBRAD", "427084000": "STACH", "427393009": "SARRH", "164890007": "AFLT"},
     **{"426761007": "SVTAC", "10370003": "PACE", "39732003": "LAD", "47665007": "RAD", "164865005": "MI"},
 }
-# What each source's annotators labelled at all; elsewhere the absence of a code says nothing.
-CPSC_SOURCES = ("cpsc_2018",)
-COMMON_KNOWN = ("AF", "I-AVB", "LBBB", "RBBB", "SBRAD", "STACH", "SR")
 NOTES = (
     "no patients in the headers and no public test set: split by record, so a patient may be in two splits",
     "NORM means that sinus rhythm is the only code; it is the class 'normal' of CPSC-2018 and an approximation elsewhere",
@@ -69,15 +69,19 @@ def load_cinc(
     """Read Challenge folders into rows: labels from SNOMED codes, among them the nine CPSC-2018 classes.
 
     Args:
-        root: Folder that holds one folder per source (`cpsc_2018`, `georgia` …), at any depth; the 2021 layout with
-            groups `g1`, `g2` … below a source is read too.
-        sources: Names of sources to read; None reads all but `ptb-xl`, whose records are PTB-XL's under other names and
-            belong to its folds.
+        root: Folder that holds one folder per source (`cpsc_2018`, `WFDB_Ga` …), at any depth, or one source; the 2021
+            layout with groups `g1`, `g2` … below a source is read too.
+        sources: Names of sources to read, in any spelling; None reads all but PTB-XL, whose records stand there under other
+            names and belong to its folds.
         dx_mapping: The Challenge's `dx_mapping.csv`; with it `diagnoses` holds names, else SNOMED codes.
         fractions: Shares of train, validation and test.
         seed: Seed of the split.
         on_bad: As in `collect_rows`.
         check: As in `collect_rows`.
+
+    Returns:
+        The rows, and a report that says of each source how it was recognised and what became of its codes. Of records that lie there
+        twice, the first is kept.
 
     Raises:
         ValueError: No record is there, a source is absent, or the mapping lacks a column.
@@ -85,23 +89,58 @@ def load_cinc(
     """
     root = Path(root).resolve()
     names = read_dx_mapping(dx_mapping) if dx_mapping is not None else {}
-    found: dict[str, list[str]] = {}
-    for path in sorted(root.rglob("*.hea")):
-        folder = path.parent
-        while folder.name.startswith("g") and folder.name[1:].isdigit():
-            folder = folder.parent
-        found.setdefault(folder.name, []).append(str(path.relative_to(root).with_suffix("")))
-    wanted = [name for name in found if name != "ptb-xl"] if sources is None else list(sources)
-    absent = [name for name in wanted if name not in found]
-    if absent or not wanted:
-        raise ValueError(f"{root}: no records of {absent or 'any source'}, it has {sorted(found)}")
-    records = [(source, record) for source in wanted for record in found[source]]
-    splits = split_by_group([record for _, record in records], fractions=fractions, seed=seed)
+    found, copies = _find(root)
+    present = {where.source for where, _ in found.values()}
+    wanted = present - {PTBXL} if sources is None else {same_source(name) for name in sources}
+    if not wanted or wanted - present:
+        absent = sorted(wanted - present) or "any source but PTB-XL"
+        raise ValueError(f"{root}: no records of {absent}, it has {sorted(present)}")
+    # Records of one source and name share a split, wherever they lie.
+    records = [(record, where, first) for record, (where, first) in found.items() if where.source in wanted]
+    splits = split_by_group([first for _, _, first in records], fractions=fractions, seed=seed)
+    counts = {source: SourceCount(Counter()) for source in sorted(present)}
+    for where, _ in found.values():
+        counts[where.source].rules[where.rule] += 1
     makers = [
-        (record, partial(_row, root, source, record, split, names, check))
-        for (source, record), split in zip(records, splits, strict=True)
+        (record, partial(_row, root, where.source, record, split, names, check, counts[where.source]))
+        for (record, where, _), split in zip(records, splits, strict=True)
     ]
-    return collect_rows(makers, "cinc", on_bad=on_bad, notes=NOTES)
+    rows, report = collect_rows(makers, "cinc", on_bad=on_bad, notes=NOTES)
+    report.notes += [f"{source}: {count}" for source, count in counts.items() if source in wanted]
+    if PTBXL in wanted:
+        report.notes.append(f"{PTBXL}: split at random, not by PTB-XL's folds: never beside PTB-XL itself")
+    elif PTBXL in counts:
+        left = f"{sum(counts[PTBXL].rules.values())} records left out, as they belong to PTB-XL's folds (give PTB-XL itself)"
+        report.notes.append(f"{PTBXL}: {left}; {str(counts[PTBXL]).split(';')[0]}")
+    report.skipped += [(record, f"the record {kept} again") for record, kept in copies.items()]
+    return rows, report
+
+
+def _find(root: Path) -> tuple[dict[str, tuple[Recognised, str]], dict[str, str]]:
+    """Where each record below `root` comes from and the first record of its source and name; which are others again."""
+    found: dict[str, tuple[Recognised, str]] = {}
+    copies: dict[str, str] = {}
+    headers: dict[Any, str] = {}
+    named: dict[tuple[str, str], str] = {}
+    for path in sorted(root.rglob("*.[hH][eE][aA]")):
+        record = str(path.relative_to(root).with_suffix(""))
+        where = recognise([root.name, *path.relative_to(root).parts[:-1]], path.stem)
+        # A header holds the checksums of its samples: the same text is the same recording.
+        kept = headers.setdefault(_digest(path), record)
+        if kept != record:
+            copies[record] = kept
+        else:
+            telling = where.rule in ("record name", "both")
+            found[record] = (where, named.setdefault((where.source, path.stem.lower()), record) if telling else record)
+    return found, copies
+
+
+def _digest(path: Path) -> bytes | str:
+    """Of a header; its path where it cannot be read, for the check that follows to say why."""
+    try:
+        return hashlib.sha256(path.read_bytes()).digest()
+    except OSError:
+        return str(path)
 
 
 def cpsc_labels(codes: Sequence[str]) -> list[str]:
@@ -134,13 +173,15 @@ def _row(
     split: str,
     names: dict[str, str],
     check: Literal["header", "signal", "none"],
+    count: SourceCount,
 ) -> dict[str, Any]:
     notes = read_comments(check_wfdb(record, root, check).comments)
     codes = notes.diagnoses
     labels = list(
         dict.fromkeys([*cpsc_labels(codes), *(SNOMED_LABELS[code] for code in codes if code in SNOMED_LABELS)])
     )
-    known = CPSC_CLASSES if source in CPSC_SOURCES else COMMON_KNOWN
+    known = known_labels(source, labels, codes)
+    count.add(codes, SNOMED_LABELS, known)
     return make_row(
         record,
         f"cinc/{source}",
@@ -149,7 +190,7 @@ def _row(
         age=notes.age,
         sex=notes.sex,
         labels=labels,
-        known_labels=list(known),
+        known_labels=known,
         rhythm=main_rhythm(labels),
         axis=main_axis(labels),
         diagnoses=[names.get(code, code) for code in codes],
