@@ -4,11 +4,12 @@ from .instructions import load_instructions
 from .labelled import keep_answers
 from .load import load_ecg
 from .ludb import load_ludb
-from .ptbxl import load_ptbxl, load_ptbxl_filtered
+from .ptbxl import load_ptbxl
 from .questions import conversation_dataset, question_dataset
 from .rendered import RenderedECG
 from .simulated import load_simulated
 from .table import LoadReport
+from .zscored import load_ptbxl_filtered
 
 __all__ = [
     "LoadReport",

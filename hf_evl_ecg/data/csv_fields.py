@@ -4,7 +4,9 @@ import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-__all__ = ["number", "read_table", "whole_number"]
+from hf_evl_ecg.records.header import ECGRecordError
+
+__all__ = ["flag", "number", "read_table", "row_error", "whole_number"]
 
 
 def read_table(path: Path, needed: Sequence[str]) -> Iterator[dict[str, str]]:
@@ -24,6 +26,36 @@ def read_table(path: Path, needed: Sequence[str]) -> Iterator[dict[str, str]]:
             yield from reader
         except (csv.Error, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: not a CSV file in UTF-8, {error}") from error
+
+
+def row_error(path: Path, row: int, field: str, value: str | None, allowed: str) -> ECGRecordError:
+    """The error of one row of a table, the first below the header being row 1; loaders skip such rows where they may.
+
+    Example:
+        >>> print(row_error(Path("t.csv"), 3, "strat_fold", "", "1 to 10"))
+        t.csv, row 3: strat_fold is ''; allowed: 1 to 10
+    """
+    return ECGRecordError(f"{path}, row {row}", field, value or "", allowed)
+
+
+def flag(text: str | None) -> bool | None:
+    """Return what a yes/no field says in any usual spelling, None where it is empty.
+
+    Raises:
+        ValueError: Anything else, which must not be read as "no".
+
+    Example:
+        >>> flag("1"), flag("0.0"), flag("True"), flag("")
+        (True, False, True, None)
+    """
+    word = (text or "").strip().lower()
+    if word in ("", "nan", "none"):
+        return None
+    if word in ("true", "yes", "false", "no"):
+        return word in ("true", "yes")
+    if (value := number(word)) is None:
+        raise ValueError(f"{text!r}: allowed are 1 and 0, true and false, or an empty field")
+    return value > 0
 
 
 def number(text: str | None) -> float | None:

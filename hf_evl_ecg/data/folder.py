@@ -65,15 +65,22 @@ def load_folder(
     entries = list(read_table(root / table, ("record",)))
     if not entries:
         raise ValueError(f"{root / table}: no rows")
+    if empty := [i for i, entry in enumerate(entries, 1) if not entry["record"].strip()]:
+        raise ValueError(f"{root / table}, row {empty[0]}: record='': must be the record's path relative to the folder")
     labels = [_labels(entry) for entry in entries]
-    known = list(dict.fromkeys(label for found in labels for label in found)) if known_labels is None else known_labels
+    known = known_labels if known_labels is not None else []
     splits, note = _splits(entries, fractions, seed)
 
     # All rows before the first file: a fault of the table should not show after minutes of reading headers.
-    rows = [
-        _row(root, entry, found, split, known, gain_per_mv)
-        for entry, found, split in zip(entries, labels, splits, strict=True)
-    ]
+    rows = []
+    for i, (entry, found, split) in enumerate(zip(entries, labels, splits, strict=True), 1):
+        try:
+            rows.append(_row(root, entry, found, split, known, gain_per_mv))
+        except ValueError as error:
+            raise ValueError(f"{root / table}, row {i}: {error}") from error
+    if known_labels is None:
+        known = list(dict.fromkeys(label for found in labels for label in found))
+        rows = [row | {"known_labels": known} for row in rows]
     makers = ((row["record"], partial(_checked, row, check)) for row in rows)
     return collect_rows(makers, root.name, on_bad=on_bad, notes=(note,))
 

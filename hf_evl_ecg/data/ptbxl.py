@@ -1,10 +1,11 @@
-"""PTB-XL (Wagner et al., Sci Data 7:154, 2020; doi 10.13026/kfzx-aw45) and its filtered, z-scored subset.
+"""PTB-XL (Wagner et al., Sci Data 7:154, 2020; doi 10.13026/kfzx-aw45).
 
 Folds 1-8 train, 9 validation, 10 test, by patient, as its authors recommend.
 """
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -13,14 +14,13 @@ from typing import Any, Literal
 from datasets import Dataset
 
 from hf_evl_ecg.arguments import check_choice
-from hf_evl_ecg.qa.labels import AXIS_LABELS, PTBXL_SUPERCLASSES, main_axis, main_rhythm
+from hf_evl_ecg.qa.labels import AXIS_LABELS, PTBXL_SUPERCLASSES, main_rhythm
 
-from .csv_fields import number, read_table, whole_number
-from .table import LoadReport, collect_rows, make_row, split_by_group
+from .csv_fields import number, read_table, row_error, whole_number
+from .table import LoadReport, collect_rows, make_row
 from .wfdb_records import check_wfdb
-from .zscored import read_zscored
 
-__all__ = ["SCP_LABELS", "load_ptbxl", "load_ptbxl_filtered", "parse_scp_codes", "ptbxl_superclasses"]
+__all__ = ["SCP_LABELS", "fold_split", "load_ptbxl", "parse_scp_codes", "ptbxl_superclasses", "scp_codes_of_row"]
 
 SCP_LABELS = {
     **{
@@ -39,19 +39,13 @@ SCP_LABELS = {
     "PACE": "PACE",
 }
 AXES = {"MID": "AXN", "LAD": "LAD", "ALAD": "LAD", "RAD": "RAD", "ARAD": "RAD"}
-FILTERED_COLUMNS = {
-    **{"sinus_rhythm": "SR", "sinus_bradycardia": "SBRAD", "sinus_tachycardia": "STACH", "sinus_arrhythmia": "SARRH"},
-    **{"atrial_fibrillation": "AF", "atrial_flutter": "AFLT", "premature_atrial_contraction": "PAC"},
-    **{"first_degree_av_block": "I-AVB", "left_bundle_branch_block": "LBBB", "incomplete_rbbb": "IRBBB"},
-    **{"left_anterior_fascicular_block": "LAFB", "left_axis_deviation": "LAD", "right_axis_deviation": "RAD"},
-    **{"t_wave_abnormal": "TAB", "t_wave_inversion": "TINV"},
-}
-FILTERED_NOTES = (
-    "voltages are estimated (the source is z-scored per lead): no question on hypertrophy or low voltage can be asked",
-    "patients are kept together where they are known, other records are split by record: a patient may be in two splits",
+# One statement as Python, JSON or numpy write it; a likelihood that is not stated counts as 0.
+_QUOTED = r"""(?:'([^'"]{1,20})'|"([^'"]{1,20})")"""
+_LIKELIHOOD = r"""["']?((?:\d{1,3}(?:\.\d*)?)(?:[eE][-+]?\d{1,2})?|None|null|nan|NaN)["']?"""
+_STATEMENT = re.compile(
+    rf"\s*{_QUOTED}\s*:\s*(?:(?:np|numpy)\.\w{{1,20}}\(\s*{_LIKELIHOOD}\s*\)|{_LIKELIHOOD})\s*(?:,|$)"
 )
-
-_SCP = re.compile(r"'([^']{1,20})':\s*([0-9]+(?:\.[0-9]+)?)")
+_SCP_ALLOWED = "codes with likelihoods of 0 to 100, such as {'NORM': 100.0, 'SR': 0.0}"
 
 
 def load_ptbxl(
@@ -78,69 +72,46 @@ def load_ptbxl(
     """
     check_choice("sampling_rate", sampling_rate, (500, 100))
     root = Path(root).resolve()
-    classes = _diagnostic_classes(root / "scp_statements.csv")
+    statements = _statements(root / "scp_statements.csv")
+    path = root / "ptbxl_database.csv"
     column = "filename_hr" if sampling_rate == 500 else "filename_lr"
-    row = partial(_row, root, classes=classes, min_likelihood=min_likelihood, column=column, check=check)
-    table = read_table(root / "ptbxl_database.csv", ("ecg_id", "scp_codes", "strat_fold", "filename_hr"))
-    makers = ((entry[column], partial(row, entry)) for entry in table)
+    unknown: Counter[str] = Counter()
+    row = partial(_row, root, path, statements=statements, min_likelihood=min_likelihood, column=column, check=check)
+    table = enumerate(read_table(path, ("ecg_id", "scp_codes", "strat_fold", column)), 1)
+    makers = ((entry[column] or f"row {i}", partial(row, i, entry, unknown=unknown)) for i, entry in table)
     notes = ("official folds: 1-8 train, 9 validation, 10 test, by patient",)
-    return collect_rows(makers, "ptb-xl", on_bad=on_bad, notes=notes)
-
-
-def load_ptbxl_filtered(
-    root: str | os.PathLike[str],
-    *,
-    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
-    seed: int = 0,
-    on_bad: Literal["skip", "raise"] = "skip",
-    check: Literal["signal", "none"] = "none",
-) -> tuple[Dataset, LoadReport]:
-    """Read the filtered PTB-XL subset: `x100hz_int16.npy` (z × 1000) with `labels.csv`.
-
-    It holds PTB-XL's folds 1-8 but for a record or two, which keep their official split. Patients are kept together where they are known;
-    other records are split by record, and the report says so. Records whose limb leads contradict each other
-    (`qc_flag`) are skipped.
-
-    Args:
-        root: Folder of the subset.
-        fractions: Shares of train, validation and test.
-        seed: Seed of the split.
-        on_bad: As in `collect_rows`.
-        check: "signal" reads every record, "none" trusts the array.
-
-    Raises:
-        ValueError: A table or column is missing.
-    """
-    root = Path(root).resolve()
-    entries = list(read_table(root / "labels.csv", ("row", "ecg_id", "labels18_known", *FILTERED_COLUMNS)))
-    flagged = [entry for entry in entries if entry.get("qc_flag")]
-    entries = [entry for entry in entries if not entry.get("qc_flag")]
-    groups = [
-        f"patient {p}" if (p := whole_number(entry.get("patient_id"))) else f"record {entry['ecg_id']}"
-        for entry in entries
-    ]
-    splits = split_by_group(groups, fractions=fractions, seed=seed)
-    folds = [number(entry.get("strat_fold")) for entry in entries]
-    # Folds 9 and 10 keep their official split: what is tested on PTB-XL must not have been trained on here.
-    splits = [_fold_split(f"{fold}") if (fold or 0) > 8 else split for fold, split in zip(folds, splits, strict=True)]
-
-    makers = [
-        (_array_record(entry), partial(_filtered_row, root, entry, split, check))
-        for entry, split in zip(entries, splits, strict=True)
-    ]
-    dataset, report = collect_rows(makers, "ptb-xl-filtered", on_bad=on_bad, notes=FILTERED_NOTES)
-    report.skipped += [(_array_record(entry), entry["qc_flag"]) for entry in flagged]
-    return dataset, report
+    rows, report = collect_rows(makers, "ptb-xl", on_bad=on_bad, notes=notes)
+    if unknown:
+        counts = ", ".join(f"{code} {n}" for code, n in unknown.most_common())
+        report.notes.append(f"codes that stand in no row of scp_statements.csv, and are no labels: {counts}")
+    return rows, report
 
 
 def parse_scp_codes(text: str) -> dict[str, float]:
     """Parse PTB-XL's `scp_codes` column, code → likelihood in percent (0: not stated), without evaluating it.
 
+    Tables that were saved again hold the same dictionary as JSON or with numpy's numbers; a field that is not understood as a whole is
+    refused, as what was lost from it would read as a finding that is not there.
+
+    Raises:
+        ValueError: The field is not empty and no dictionary of codes and likelihoods.
+
     Example:
-        >>> parse_scp_codes("{'NORM': 100.0, 'SR': 0.0}")
-        {'NORM': 100.0, 'SR': 0.0}
+        >>> parse_scp_codes("{'NORM': 100.0, 'SR': np.float64(0.0)}"), parse_scp_codes('{"LAO/LAE": 50}'), parse_scp_codes("")
+        ({'NORM': 100.0, 'SR': 0.0}, {'LAO/LAE': 50.0}, {})
     """
-    return {code: float(value) for code, value in _SCP.findall(text)}
+    text = text.strip()
+    if not text or text.lower() == "nan":
+        return {}
+    codes: dict[str, float] = {}
+    body, at = text[1:-1].strip(), 0
+    while text[0] + text[-1] == "{}" and at < len(body) and (match := _STATEMENT.match(body, at)):
+        value = match[3] or match[4]
+        codes[(match[1] or match[2]).strip()] = float(value) if value[0].isdigit() else 0.0
+        at = match.end()
+    if not codes or at < len(body) or max(codes.values()) > 100:
+        raise ValueError(f"scp_codes={text[:200]!r}: allowed are {_SCP_ALLOWED}")
+    return codes
 
 
 def ptbxl_superclasses(codes: Mapping[str, float], classes: Mapping[str, str]) -> list[str]:
@@ -160,30 +131,44 @@ def ptbxl_superclasses(codes: Mapping[str, float], classes: Mapping[str, str]) -
 
 def _row(
     root: Path,
+    path: Path,
+    row: int,
     entry: Mapping[str, str],
     *,
-    classes: Mapping[str, str],
+    statements: Mapping[str, str],
     min_likelihood: float,
     column: str,
     check: Literal["header", "signal", "none"],
+    unknown: Counter[str],
 ) -> dict[str, Any]:
-    record = entry[column]
+    record = entry[column].strip()
+    if not record:
+        raise row_error(path, row, column, record, "the record's path relative to the folder")
+    split = fold_split(entry["strat_fold"])
+    if split is None:
+        raise row_error(path, row, "strat_fold", entry["strat_fold"], "1 to 10")
+    codes = scp_codes_of_row(path, row, entry["scp_codes"])
     if check != "none":  # the tables say all there is to know
         check_wfdb(record, root, check)
-    codes = parse_scp_codes(entry["scp_codes"])
+    classes = {code: name for code, name in statements.items() if name}
+    strange = [code for code in codes if code not in statements and code not in SCP_LABELS]
+    unknown.update(strange)
     kept = {code: p for code, p in codes.items() if code not in classes or p >= min_likelihood}
     labels = [*ptbxl_superclasses(kept, classes), *(SCP_LABELS[code] for code in kept if code in SCP_LABELS)]
     labels = list(dict.fromkeys(labels))
-    known = list(dict.fromkeys((*PTBXL_SUPERCLASSES, *SCP_LABELS.values())))
+    # Of a record without a single statement nothing is known, least of all that nothing is there.
+    known = list(dict.fromkeys((*PTBXL_SUPERCLASSES, *SCP_LABELS.values()))) if codes else []
+    if strange:  # it may be of any class
+        known = [label for label in known if label in labels or label not in PTBXL_SUPERCLASSES]
     axis = AXES.get(entry.get("heart_axis", ""))
     return make_row(
         record,
         "ptb-xl",
         root,
-        _fold_split(entry["strat_fold"]),
+        split,
         patient=whole_number(entry.get("patient_id")),
         age=number(entry.get("age")),
-        sex={"0": "male", "1": "female"}.get(entry.get("sex", "")),
+        sex={"0": "male", "1": "female"}.get(whole_number(entry.get("sex")) or ""),
         labels=[*labels, axis] if axis else labels,
         known_labels=[*known, *AXIS_LABELS] if axis else known,
         rhythm=main_rhythm(labels),
@@ -193,46 +178,35 @@ def _row(
     )
 
 
-def _filtered_row(root: Path, entry: Mapping[str, str], split: str, check: Literal["signal", "none"]) -> dict[str, Any]:
-    known = entry["labels18_known"] == "1"
-    found = [label for column, label in FILTERED_COLUMNS.items() if known and (number(entry[column]) or 0) > 0]
-    superclasses = [c for c in (entry.get("superclass") or "").split("|") if c in PTBXL_SUPERCLASSES]
-    labels_known = [*FILTERED_COLUMNS.values()] if known else []
-    row = make_row(
-        _array_record(entry),
-        "ptb-xl-filtered",
-        root,
-        split,
-        storage="zscored_npy",
-        patient=whole_number(entry.get("patient_id")),
-        age=number(entry.get("age")),
-        sex=(entry.get("sex") or "").lower() or None,
-        labels=[*superclasses, *found],
-        known_labels=[*(PTBXL_SUPERCLASSES if superclasses else ()), *labels_known],
-        rhythm=main_rhythm(found),
-        axis=main_axis(found),
-        diagnoses=list(parse_scp_codes(entry.get("scp_codes") or "")),
-        report=entry.get("report") or None,
-    )
-    if check == "signal":
-        read_zscored(row, root)
-    return row
+def scp_codes_of_row(path: Path, row: int, text: str) -> dict[str, float]:
+    """`parse_scp_codes` of one row of a table.
+
+    Raises:
+        ECGRecordError: It names file, row and text.
+    """
+    try:
+        return parse_scp_codes(text)
+    except ValueError as error:
+        raise row_error(path, row, "scp_codes", text, _SCP_ALLOWED) from error
 
 
-def _array_record(entry: Mapping[str, str]) -> str:
-    return f"x100hz_int16.npy#{entry['row']}"
-
-
-def _diagnostic_classes(path: Path) -> dict[str, str]:
+def _statements(path: Path) -> dict[str, str]:
+    """Every statement with its superclass, empty where it has none."""
     entries = list(read_table(path, ("diagnostic_class",)))
-    if not entries:
-        raise ValueError(f"{path}: no rows")
-    code = next(iter(entries[0]))  # the first column has no name in the published file
-    return {entry[code]: entry["diagnostic_class"] for entry in entries if entry["diagnostic_class"]}
+    # The column of codes has no name in the published file, and another place in one that was saved again.
+    columns = [name for name in (entries[0] if entries else ()) if any(entry[name] == "NORM" for entry in entries)]
+    columns = [name for name in columns if name not in ("diagnostic_class", "diagnostic_subclass")]
+    if not columns:
+        raise ValueError(f"{path}: no column holds the statements, such as NORM")
+    found = {entry[columns[0]].strip(): entry["diagnostic_class"].strip() for entry in entries}
+    if other := sorted({name for name in found.values() if name and name not in PTBXL_SUPERCLASSES}):
+        raise ValueError(f"{path}: diagnostic_class {other}: allowed are {', '.join(PTBXL_SUPERCLASSES)}")
+    return found
 
 
-def _fold_split(text: str) -> str:
+def fold_split(text: str) -> str | None:
+    """The split of a fold; None where it is none of the ten."""
     fold = number(text)
-    if fold is None or not 1 <= fold <= 10:
-        raise ValueError(f"strat_fold={text!r}: allowed are 1 to 10")
+    if fold is None or fold not in range(1, 11):
+        return None
     return "train" if fold <= 8 else ("validation" if fold == 9 else "test")

@@ -43,6 +43,10 @@ def test_own_folder_refuses(folder):
 
     with pytest.raises(ValueError, match="record 'r0': label='XX': allowed are"):
         load_folder(table("record,labels\nr0,XX\n"))
+    with pytest.raises(ValueError, match=r"records\.csv, row 2: record 'r1': label='XX'"):
+        load_folder(table("record,labels\nr0,AF\nr1,XX\n"))
+    with pytest.raises(ValueError, match=r"records\.csv, row 2: record=''"):
+        load_folder(table("record,labels\nr0,AF\n,AF\n"))
     with pytest.raises(ValueError, match="no columns"):
         load_folder(table("name\nr0\n"))
     with pytest.raises(ValueError, match="split='dev': allowed are"):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.signal import butter, sosfiltfilt
 
-from hf_evl_ecg.data.zscored import restore_millivolts
+from hf_evl_ecg.data import load_ptbxl_filtered
+from hf_evl_ecg.data.zscored import FILTERED_COLUMNS, restore_millivolts
 from hf_evl_ecg.qa.labels import CPSC_CLASSES
 from hf_evl_ecg.signals.simulation import simulate
 
@@ -21,3 +22,23 @@ def test_limb_ratios_come_back_from_z_scores():
     assert not restore_millivolts(noise)[1]
     with pytest.raises(ValueError, match="shape"):
         restore_millivolts(noise[:, :8])
+
+
+def test_labels_of_a_table_saved_again_are_not_lost_and_one_bad_row_is_skipped(tmp_path):
+    """`1`, `1.0` and `True` are the same; what is none of these is no "not there"."""
+    given = [("1", "1", "{'AFIB': 0.0}"), ("1.0", "1.0", ""), ("True", "True", '{"AFIB": 0}'), ("1", "perhaps", "")]
+    given += [("1", "1", "['AFIB']"), ("", "1", "")]
+    lines = ["row,ecg_id,labels18_known,scp_codes," + ",".join(FILTERED_COLUMNS)]
+    for i, (known, found, codes) in enumerate(given):
+        quoted = '"' + codes.replace('"', '""') + '"'
+        lines.append(
+            f"{i},{i},{known},{quoted}," + ",".join(found if c == "AF" else "0" for c in FILTERED_COLUMNS.values())
+        )
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    rows, report = load_ptbxl_filtered(tmp_path)
+    assert rows["labels"][:] == [["AF"], ["AF"], ["AF"], []]
+    assert [bool(known) for known in rows["known_labels"]] == [True, True, True, False]
+    assert rows["diagnoses"][:] == [["AFIB"], [], ["AFIB"], []]
+    assert [name for name, _ in report.skipped] == ["x100hz_int16.npy#3", "x100hz_int16.npy#4"]
+    assert "labels.csv, row 4: a label is \"'perhaps'" in report.skipped[0][1]
+    assert "labels.csv, row 5: scp_codes is" in report.skipped[1][1]
