@@ -131,18 +131,20 @@ def main(args: PrepareArguments) -> DatasetDict:
         The questions by split; splits without any are left out.
 
     Raises:
-        ValueError: No source is named, or one of them cannot be read.
+        ValueError: No source is named, one of them cannot be read, or a recording or patient is in two splits.
         ECGRecordError: A bad record, with ``stop_on_bad``.
     """
     from datasets import DatasetDict, concatenate_datasets
 
     from hf_evl_ecg.data.labelled import check_share, keep_answers, training_conversations
-    from hf_evl_ecg.data.table import SPLITS
+    from hf_evl_ecg.data.table import SPLITS, SplitCheck
     from hf_evl_ecg.files import write_text
 
     check_share(args.labelled_share)  # before hours of reading
-    parts, reports = [], []
+    parts, reports, one_split = [], [], SplitCheck()
     for rows, report in _load_sources(args):
+        for row in rows.select_columns(["record", "recording", "source", "storage", "root", "split", "patient"]):
+            one_split.add(row)  # tables of two sources may name the same recording
         short = f"{report.source}: {report.n_rows} records, {len(report.skipped)} skipped"
         print(report if len(report.skipped) <= MOST_PRINTED else short)
         parts.append(_make_questions(args, rows, report.source))

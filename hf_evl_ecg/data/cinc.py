@@ -4,10 +4,9 @@ Records are `.mat` + `.hea` with SNOMED CT codes in the `#Dx:` comment. The head
 test set, so records are split one by one. Sources are recognised by the names of records and of folders in any spelling.
 """
 
-import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +19,7 @@ from hf_evl_ecg.records.comments import read_comments
 from .cinc_sources import PTBXL, Recognised, SourceCount, known_labels, recognise, same_source
 from .csv_fields import read_table
 from .table import LoadReport, collect_rows, make_row, split_by_group
-from .wfdb_records import check_wfdb
+from .wfdb_records import check_wfdb, recording_keys
 
 __all__ = ["SNOMED_LABELS", "cpsc_labels", "load_cinc", "read_dx_mapping"]
 
@@ -120,27 +119,20 @@ def _find(root: Path) -> tuple[dict[str, tuple[Recognised, str]], dict[str, str]
     """Where each record below `root` comes from and the first record of its source and name; which are others again."""
     found: dict[str, tuple[Recognised, str]] = {}
     copies: dict[str, str] = {}
-    headers: dict[Any, str] = {}
+    headers: dict[Hashable, str] = {}
     named: dict[tuple[str, str], str] = {}
     for path in sorted(root.rglob("*.[hH][eE][aA]")):
         record = str(path.relative_to(root).with_suffix(""))
         where = recognise([root.name, *path.relative_to(root).parts[:-1]], path.stem)
-        # A header holds the checksums of its samples: the same text is the same recording.
-        kept = headers.setdefault(_digest(path), record)
+        keys = recording_keys(record, root)
+        kept = next((headers[key] for key in keys if key in headers), record)
+        headers.update(dict.fromkeys(keys, kept))
         if kept != record:
             copies[record] = kept
         else:
             telling = where.rule in ("record name", "both")
             found[record] = (where, named.setdefault((where.source, path.stem.lower()), record) if telling else record)
     return found, copies
-
-
-def _digest(path: Path) -> bytes | str:
-    """Of a header; its path where it cannot be read, for the check that follows to say why."""
-    try:
-        return hashlib.sha256(path.read_bytes()).digest()
-    except OSError:
-        return str(path)
 
 
 def cpsc_labels(codes: Sequence[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """My own folder: WFDB records and a CSV that says what they show."""
 
 import os
+from collections.abc import Hashable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from hf_evl_ecg.qa.prompts import MEASUREMENTS
 
 from .csv_fields import number, read_table
 from .table import LoadReport, collect_rows, make_row, split_by_group
-from .wfdb_records import check_wfdb
+from .wfdb_records import check_wfdb, recording_keys
 
 __all__ = ["load_folder"]
 
@@ -36,7 +37,7 @@ def load_folder(
     (train, validation, test), `labels` (codes of `hf_evl_ecg.qa.labels.LABELS`, separated by `;` or `|`), `report`, `age`,
     `sex`, and the measurements `heart_rate` (beats per minute), `pr_interval`, `qrs_duration`, `qt_interval` (ms). Where
     no split is given, patients are kept together; where no patient is given either, records are split one by one and
-    the report says so.
+    the report says so. Rows that name one recording in several spellings (`a`, `./a.hea`, a link, a copy) share its split.
 
     Args:
         root: The data folder; nothing outside it is read for a record.
@@ -49,7 +50,8 @@ def load_folder(
         check: As in `collect_rows`.
 
     Raises:
-        ValueError: The table is missing, names an unknown label or split, or gives splits for some records only.
+        ValueError: The table is missing, names an unknown label or split, or gives splits for some records only; a patient or
+            recording is in two splits, or a recording has two patients.
         ECGRecordError: A bad record, with `on_bad="raise"`.
 
     Example:
@@ -69,7 +71,7 @@ def load_folder(
         raise ValueError(f"{root / table}, row {empty[0]}: record='': must be the record's path relative to the folder")
     labels = [_labels(entry) for entry in entries]
     known = known_labels if known_labels is not None else []
-    splits, note = _splits(entries, fractions, seed)
+    splits, notes = _splits(root, entries, fractions, seed)
 
     # All rows before the first file: a fault of the table should not show after minutes of reading headers.
     rows = []
@@ -82,7 +84,7 @@ def load_folder(
         known = list(dict.fromkeys(label for found in labels for label in found))
         rows = [row | {"known_labels": known} for row in rows]
     makers = ((row["record"], partial(_checked, row, check)) for row in rows)
-    return collect_rows(makers, root.name, on_bad=on_bad, notes=(note,))
+    return collect_rows(makers, root.name, on_bad=on_bad, notes=notes)
 
 
 def _checked(row: dict[str, Any], check: Literal["header", "signal", "none"]) -> dict[str, Any]:
@@ -124,16 +126,50 @@ def _labels(entry: dict[str, str]) -> list[str]:
     return list(dict.fromkeys(part.strip() for part in text.split(SEPARATORS[0]) if part.strip()))
 
 
-def _splits(entries: list[dict[str, str]], fractions: tuple[float, float, float], seed: int) -> tuple[list[str], str]:
+def _splits(
+    root: Path, entries: list[dict[str, str]], fractions: tuple[float, float, float], seed: int
+) -> tuple[list[str], list[str]]:
     given = [(entry.get("split") or "").strip() for entry in entries]
     if all(given):
-        return given, "splits as the table gives them"
+        return given, ["splits as the table gives them", *_same_recordings(root, entries)[1]]
     if any(given):
         raise ValueError(f"{sum(map(bool, given))} of {len(given)} records have a split: all must have one, or none")
-    patients = [(entry.get("patient") or "").strip() for entry in entries]
-    groups = [f"patient {p}" if p else f"record {entry['record']}" for p, entry in zip(patients, entries, strict=True)]
+    same, notes = _same_recordings(root, entries)
+    patients = _patients(entries, same)
+    groups = [f"patient {p}" if p else f"record {entries[i]['record']}" for p, i in zip(patients, same, strict=True)]
     unknown = patients.count("")
     note = "split by patient"
     if unknown:
         note += f"; {unknown} of {len(entries)} records name no patient and are split by record"
-    return split_by_group(groups, fractions=fractions, seed=seed), note
+    return split_by_group(groups, fractions=fractions, seed=seed), [note, *notes]
+
+
+def _same_recordings(root: Path, entries: list[dict[str, str]]) -> tuple[list[int], list[str]]:
+    """For each row the first one that names the same recording, under any spelling; and a note where that is another."""
+    first: dict[Hashable, int] = {}
+    same = []
+    for i, entry in enumerate(entries):
+        keys = recording_keys(entry["record"].strip(), root)
+        same.append(next((first[key] for key in keys if key in first), i))
+        first.update(dict.fromkeys(keys, same[-1]))
+    again = [
+        f"{entries[i]['record']} (row {i + 1}) is {entries[s]['record']} (row {s + 1})"
+        for i, s in enumerate(same)
+        if s < i
+    ]
+    shown = "; ".join(again[:5]) + ("; …" if len(again) > 5 else "")
+    return same, [f"{len(again)} rows name a recording again: {shown}"] if again else []
+
+
+def _patients(entries: list[dict[str, str]], same: list[int]) -> list[str]:
+    """The patient of each row; one that is named in any row of a recording is that of all its rows."""
+    named: dict[int, tuple[str, int]] = {}
+    for i, entry in enumerate(entries):
+        if patient := (entry.get("patient") or "").strip():
+            before, row = named.setdefault(same[i], (patient, i + 1))
+            if before != patient:
+                where = f"row {i + 1}: record {entry['record']!r} is that of row {row}"
+                raise ValueError(
+                    f"{where}, with patient {patient!r} instead of {before!r}: a recording has one patient"
+                )
+    return [named[first][0] if first in named else "" for first in same]

@@ -6,7 +6,8 @@ Rows hold no samples, so a dataset of any size is a small table; loader workers 
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,7 +18,9 @@ from hf_evl_ecg.arguments import check_choice
 from hf_evl_ecg.qa.labels import LABELS
 from hf_evl_ecg.records.header import ECGRecordError
 
-__all__ = ["FEATURES", "SPLITS", "LoadReport", "collect_rows", "make_row", "split_by_group"]
+from .wfdb_records import recording_keys
+
+__all__ = ["FEATURES", "SPLITS", "LoadReport", "SplitCheck", "collect_rows", "make_row", "split_by_group"]
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +29,7 @@ SPLITS = ("train", "validation", "test")
 FEATURES = Features(
     {
         "record": Value("string"),
+        "recording": Value("string"),
         "source": Value("string"),
         "storage": Value("string"),
         "root": Value("string"),
@@ -46,6 +50,9 @@ FEATURES = Features(
         "qt_interval": Value("float32"),
     }
 )
+
+# PTB-XL's records under its own names and the Challenge's.
+_PTBXL_NAME = re.compile(r"(?:^|/)(?:HR(\d{5})|(\d{5})_[hl]r)(?:\.\w+)?$", re.IGNORECASE)
 
 
 @dataclass
@@ -69,8 +76,52 @@ class LoadReport:
         return "\n  ".join(lines + [f"skipped {record}: {reason}" for record, reason in self.skipped])
 
 
+class SplitCheck:
+    """Refuses a patient, or a recording under any spelling of its name, that is in two splits.
+
+    Example:
+        >>> check = SplitCheck()
+        >>> check.add(make_row("af", "mine", "records", "train"))
+        >>> check.add(make_row("./af.hea", "others", "records", "test"))
+        Traceback (most recent call last):
+        ValueError: others: record ./af.hea is in test and, as af of mine, in train: a recording belongs to one split
+    """
+
+    def __init__(self) -> None:
+        self._patients: dict[tuple[str, str], str] = {}
+        self._records: dict[Hashable, Mapping[str, Any]] = {}
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Take one more row.
+
+        Raises:
+            ValueError: Its patient or recording is in another split.
+        """
+        source, split = row["source"], row["split"]
+        if row["patient"] is not None:
+            # Patients' numbers are those of the database, which a subset of it shares.
+            before = self._patients.setdefault((source.removesuffix("-filtered"), row["patient"]), split)
+            if before != split:
+                text = f"{source}: patient {row['patient']} is in {before} and {split}: a patient belongs to one split"
+                raise ValueError(text)
+        wfdb = row["storage"] == "wfdb"
+        keys = recording_keys(row["record"], row["root"]) if wfdb else [(row["root"], row["record"])]
+        if row["recording"] is not None:
+            keys.append(row["recording"])
+        for key in keys:
+            first = self._records.setdefault(key, row)
+            if first["split"] != split:
+                other = f"as {first['record']} of {first['source']}, in {first['split']}"
+                raise ValueError(
+                    f"{source}: record {row['record']} is in {split} and, {other}: a recording belongs to one split"
+                )
+
+
 def make_row(record: str, source: str, root: str | os.PathLike[str], split: str, **known: Any) -> dict[str, Any]:
     """Assemble a row; what is not given is None or empty, `storage` is "wfdb".
+
+    `recording` is what a record is called in its database where other data sets hold it under other names: that of PTB-XL is known from
+    its files' names.
 
     Args:
         record: Path of the record relative to `root`, without suffix; for `.npy` files `name.npy#index`.
@@ -95,6 +146,8 @@ def make_row(record: str, source: str, root: str | os.PathLike[str], split: str,
         check_choice(f"record {record!r}: label", label, LABELS)
     row: dict[str, Any] = dict.fromkeys(FEATURES)
     row.update(storage="wfdb", labels=[], known_labels=[], diagnoses=[])
+    if match := _PTBXL_NAME.search(record):
+        row["recording"] = f"ptb-xl {int(match[1] or match[2])}"
     return row | known | {"record": record, "source": source, "root": os.fspath(root), "split": split}
 
 
@@ -118,12 +171,12 @@ def collect_rows(
 
     Raises:
         ECGRecordError: A bad record, with `on_bad="raise"`.
-        ValueError: An unknown option, no good record at all, or a patient in two splits.
+        ValueError: An unknown option, no good record at all, or a patient or recording in two splits.
     """
     check_choice("on_bad", on_bad, ("skip", "raise"))
     report = LoadReport(source, notes=list(notes))
     good: list[dict[str, Any]] = []
-    splits: dict[str, str] = {}
+    check = SplitCheck()
     for record, make in tqdm(makers, desc=source, unit=" records", delay=BAR_AFTER_S, leave=False):
         try:
             row = make()
@@ -132,9 +185,7 @@ def collect_rows(
                 raise
             report.skipped.append((record, str(error)))
             continue
-        if row["patient"] is not None and splits.setdefault(row["patient"], row["split"]) != row["split"]:
-            both = f"{splits[row['patient']]} and {row['split']}"
-            raise ValueError(f"{source}: patient {row['patient']} is in {both}: a patient belongs to one split")
+        check.add(row)
         good.append(row)
     if report.skipped:
         names = ", ".join(record for record, _ in report.skipped[:10])

@@ -1,15 +1,21 @@
-"""Rows whose ECG is a WFDB record: how a loader checks one, and how it is read when its row is used."""
+"""Rows whose ECG is a WFDB record: how a loader checks one, how it is read when its row is used, and which rows name the same."""
 
+import hashlib
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Hashable, Mapping
 from typing import Any, Literal
 
 from hf_evl_ecg.arguments import check_choice
-from hf_evl_ecg.records.header import Header
+from hf_evl_ecg.records.header import MAX_HEADER_BYTES, ECGRecordError, Header
+from hf_evl_ecg.records.paths import find_header
 from hf_evl_ecg.records.reader import check_record, read_header, read_record
 from hf_evl_ecg.signals.ecg import ECG
 
-__all__ = ["check_wfdb", "read_wfdb"]
+__all__ = ["check_wfdb", "read_wfdb", "recording_keys"]
+
+# A signal line with a checksum that is not 0: such a header is of one recording only.
+_SUMMED = re.compile(rb"^\S+ +\S+ +\S+ +\S+ +\S+ +[-+]?\d+ +[-+]?0*[1-9]", re.MULTILINE)
 
 
 def check_wfdb(
@@ -47,3 +53,27 @@ def read_wfdb(
         ECGRecordError: As `read_record`.
     """
     return read_record(row["record"], root=root, nan=nan, gain_per_mv=row.get("gain_per_mv"))
+
+
+def recording_keys(record: str, root: str | os.PathLike[str]) -> list[Hashable]:
+    """What two names of one recording have in common, whatever their spelling: `a`, `./a`, `a.hea`, a link, a copy of its files.
+
+    Args:
+        record: Path relative to `root`, with or without suffix.
+        root: The data folder.
+
+    Returns:
+        Keys of the header file and of its text (where that holds checksums); of the path alone where there is no such file.
+
+    Example:
+        >>> recording_keys("af", "records") == recording_keys("./af.hea", "records")
+        True
+    """
+    try:
+        header = find_header(record, root)
+        status = os.stat(header)
+        text = header.read_bytes() if status.st_size < MAX_HEADER_BYTES else b""
+    except (ECGRecordError, OSError, ValueError):
+        return [os.path.normpath(os.path.join(root, record))]
+    keys: list[Hashable] = [(status.st_dev, status.st_ino)]
+    return [*keys, hashlib.sha256(text).hexdigest()] if _SUMMED.search(text) else keys

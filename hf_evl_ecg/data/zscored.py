@@ -185,6 +185,7 @@ def _row(
         root,
         split,
         storage="zscored_npy",
+        recording=f"ptb-xl {whole_number(entry['ecg_id'])}",
         patient=whole_number(entry.get("patient_id")),
         age=number(entry.get("age")),
         sex=(entry.get("sex") or "").lower() or None,

@@ -69,6 +69,9 @@ def signal_files(header: Header, root: str | os.PathLike[str] | None) -> dict[st
 
 
 def _header_path(path: Path) -> Path:
+    if path.suffix.lower() == ".hea":
+        spelt = [path, path.with_suffix(".hea"), path.with_suffix(".HEA")]
+        return next(filter(os.path.exists, spelt), path)
     if ".hea" in (suffix.lower() for suffix in path.suffixes):
         return path
     bare = path.parent / path.stem if path.suffix.lower() in (".dat", ".mat") else path

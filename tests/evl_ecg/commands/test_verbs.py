@@ -23,6 +23,7 @@ from hf_evl_ecg.signals.simulation import simulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from ecg_work import PAGE, TRAIN, distance, distil, make_work, run, study_module, weights
+from written_records import write_normal
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +112,18 @@ def test_prepare_data_writes_splits_and_reports_what_it_skips(tmp_path):
     assert f"| train | rhythm_closed | {len(asked)} | yes {asked.count('yes')}, no {asked.count('no')} |" in text
     with pytest.raises(ECGRecordError, match="r3"):
         run("prepare", *given, "--stop_on_bad")
+
+
+def test_prepare_refuses_one_recording_of_two_sources_in_two_splits(tmp_path):
+    """The Challenge splits at random what the folder's table calls test records."""
+    root = tmp_path / "georgia"
+    for i in range(4):
+        write_normal(root / f"E0000{i}", seed=i, comments=["Dx: 426783006"])
+    (root / "records.csv").write_text("record,split,labels\n" + "".join(f"E0000{i},test,SR\n" for i in range(4)))
+    given = ["--folder", root, "--output_dir", tmp_path / "questions"]
+    run("prepare", *given, "--formats", "fill")
+    with pytest.raises(ValueError, match="a recording belongs to one split"):
+        run("prepare", *given, "--cinc", tmp_path)
 
 
 @pytest.mark.real_data

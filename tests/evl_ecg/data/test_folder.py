@@ -73,3 +73,41 @@ def test_no_row_leads_out_of_the_folder(folder, name):
     unchecked, _ = load_folder(folder, check="none")
     with pytest.raises(ECGRecordError, match="a path inside"):
         load_ecg(unchecked[0])
+
+
+def spellings(folder):
+    """Names of the recording r0: plain, with suffixes in both cases, by detours, links and copies."""
+    (folder / "sub").mkdir()
+    (folder / "link.hea").symlink_to("r0.hea")
+    (folder / "link.dat").symlink_to("r0.dat")
+    (folder / "hard.hea").hardlink_to(folder / "r0.hea")
+    for suffix in (".hea", ".dat"):
+        (folder / "sub" / f"r0{suffix}").write_bytes((folder / f"r0{suffix}").read_bytes())
+    return ["r0.hea", "r0.HEA", "r0.dat", "./r0", "sub/../r0", str(folder / "r0"), "link", "hard", "sub/r0"]
+
+
+def test_one_recording_under_two_names_is_in_one_split(folder):
+    for name in spellings(folder):
+        (folder / "records.csv").write_text(f"record,split\nr0,train\n{name},test\n")
+        with pytest.raises(ValueError, match=r"is in test and, as r0 of mine, in train: a recording belongs to one"):
+            load_folder(folder)
+        (folder / "records.csv").write_text(f"record,split\nr0,train\n{name},train\nr1,test\n")
+        rows, report = load_folder(folder)
+        assert len(rows) == 3
+        assert report.notes[1] == f"1 rows name a recording again: {name} (row 2) is r0 (row 1)"
+
+
+def test_names_of_one_recording_share_the_split_that_is_drawn(folder):
+    """With and without a patient; drawn one by one, 10 names of a record would be in one split by chance once in thousands."""
+    names = ["r0", *spellings(folder)]
+    for patients in (("",) * len(names), ("", "p", *("",) * (len(names) - 2))):
+        lines = [f"{name},{patient}" for name, patient in zip(names, patients, strict=True)]
+        (folder / "records.csv").write_text("\n".join(["record,patient", *lines, "r1,", "r2,", "r4,", "r5,"]))
+        for seed in range(5):
+            rows, report = load_folder(folder, seed=seed, fractions=(0.4, 0.2, 0.4))
+            assert len(rows) == len(names) + 4
+            assert len(set(rows["split"][: len(names)])) == 1
+    assert report.notes[0] == "split by patient; 4 of 14 records name no patient and are split by record"
+    (folder / "records.csv").write_text("record,patient\nr0,p\nr0.hea,q\n")
+    with pytest.raises(ValueError, match=r"row 2: record 'r0\.hea' is that of row 1, with patient 'q' instead of 'p'"):
+        load_folder(folder)

@@ -10,7 +10,7 @@ from hf_evl_ecg.data import (
     load_ecg,
     load_folder,
 )
-from hf_evl_ecg.data.table import collect_rows, make_row, split_by_group
+from hf_evl_ecg.data.table import SplitCheck, collect_rows, make_row, split_by_group
 from hf_evl_ecg.records.header import ECGRecordError
 
 
@@ -52,3 +52,25 @@ def test_split_by_group():
     assert split_by_group(groups, seed=5) != splits
     with pytest.raises(ValueError, match="summing to 1"):
         split_by_group(groups, fractions=(0.7, 0.1, 0.1))
+
+
+def test_one_recording_of_two_sources_is_in_one_split(folder, tmp_path):
+    """PTB-XL's own files, the Challenge's, a subset's rows and a folder elsewhere may hold the same recording."""
+    names = ["records500/00000/00599_hr", "g1/HR00599.hea", "./00599_lr", "hr00599"]
+    for name in names:
+        check = SplitCheck()
+        check.add(make_row("a.npy#3", "subset", tmp_path, "train", storage="zscored_npy", recording="ptb-xl 599"))
+        check.add(make_row("records500/00000/00600_hr", "x", tmp_path, "test"))
+        check.add(make_row(name, "same split", tmp_path, "train"))
+        with pytest.raises(ValueError, match=r"in train: a recording belongs to one split"):
+            check.add(make_row(name, "x", tmp_path, "test"))
+    check = SplitCheck()
+    check.add(make_row("r0", "x", folder, "train"))
+    link = tmp_path / "link"
+    link.symlink_to(folder)
+    with pytest.raises(ValueError, match="as r0 of x, in train"):
+        check.add(make_row("r0.hea", "y", link, "test"))
+    check.add(make_row("r", "ptb-xl", tmp_path, "train", patient="7"))
+    check.add(make_row("s", "folder", tmp_path, "test", patient="7"))  # another database's numbers
+    with pytest.raises(ValueError, match="patient 7 is in train and test"):
+        check.add(make_row("t", "ptb-xl-filtered", tmp_path, "test", patient="7"))
