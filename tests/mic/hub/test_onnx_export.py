@@ -71,7 +71,7 @@ def test_a_client_needs_no_torch(mapped, exported, make_sentences, repo_root):
     texts = make_sentences(3, 5)
     block = "import sys; sys.modules.update(torch=None, transformers=None, sentence_transformers=None)\n"
     code = block + f"import runpy; sys.argv[1:] = {[str(report.path), str(folder / 'encoder' / 'tokenizer.json')]!r}\n"
-    code += f"runpy.run_path({str(repo_root / 'examples' / 'mic' / 'embed_onnx.py')!r}, run_name='__main__')"
+    code += f"runpy.run_path({str(repo_root / 'examples' / 'serving' / 'embed_onnx.py')!r}, run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", code], input="\n".join(texts), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = np.array([line.split() for line in done.stdout.splitlines()], dtype=np.float32)
