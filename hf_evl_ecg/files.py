@@ -5,7 +5,8 @@ import hashlib
 import json
 import os
 import re
-import shutil
+import secrets
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +27,7 @@ _WHOLE_BYTES, _WINDOWS, _WINDOW_BYTES = 4 << 20, 16, 64 << 10
 def new_file(path: str | Path) -> Iterator[Path]:
     """Give a temporary file beside ``path`` to write to, and move it there when all is written.
 
-    An error removes what was written and leaves a file of before as it was.
+    An error removes what was written and leaves a file of before as it was. Who may read it is as the user's umask says.
 
     Args:
         path: Where the file will lie; its folder is made.
@@ -40,12 +41,14 @@ def new_file(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    # Not mkstemp, whose files nobody else may read: the umask acts here, and cannot be asked for safely.
+    handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    mode = stat.S_IMODE(os.fstat(handle).st_mode)
     os.close(handle)
-    temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o644)  # mkstemp lets nobody else read it
+        temporary.chmod(mode)  # some writers put a file of their own in its place
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -68,14 +71,11 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    try:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", ignore_cleanup_errors=True) as outer:
+        temporary = Path(outer, path.name)
+        temporary.mkdir()  # one inside, as nobody else may open the outer folder
         yield temporary
-        temporary.chmod(0o755)  # mkdtemp lets nobody else open it
         temporary.replace(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
 def write_text(path: str | Path, text: str) -> None:

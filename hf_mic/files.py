@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
+import secrets
+import stat
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -19,7 +21,8 @@ __all__ = ["did_you_mean", "read_mapping", "replaced_file", "replaced_files", "w
 def replaced_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary file beside ``path`` to write to, moved there when the block ends without an error.
 
-    Readers never see half a file, and an error leaves what was there before. Folders are created.
+    Readers never see half a file, and an error leaves what was there before. Folders are created; who may read the file is as the
+    user's umask says.
 
     Args:
         path: The file to write.
@@ -37,16 +40,24 @@ def replaced_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target: a rename is atomic only within one file system.
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    mode = _create(temporary)
     try:
         yield temporary
-        temporary.chmod(0o644)  # mkstemp lets only its owner read
+        temporary.chmod(mode)  # some writers put a file of their own in its place
         os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _create(path: Path) -> int:
+    """Make an empty file that was not there, and return its mode: what the umask leaves, which cannot be asked for safely."""
+    handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(handle).st_mode)
+    finally:
+        os.close(handle)
 
 
 @contextmanager
@@ -64,8 +75,10 @@ def replaced_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target, prefix=".incomplete.") as made:
         yield Path(made)
+        mode = _create(probe := Path(made, ".mode"))
+        probe.unlink()
         for path in sorted(Path(made).iterdir(), key=lambda path: (path.suffix == ".json", path.name)):
-            path.chmod(0o644)
+            path.chmod(mode)
             os.replace(path, target / path.name)
 
 

@@ -16,8 +16,24 @@ def test_a_file_appears_when_it_is_complete(tmp_path):
         assert not path.exists()
         assert temporary.parent == path.parent, "a rename is atomic within one file system only"
     assert path.read_text() == "first"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
+def test_who_may_read_is_as_the_umask_says(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        write_text(tmp_path / "a.txt", "new")
+        with new_file(tmp_path / "b.txt") as temporary:  # as by a writer that puts a file of its own in place
+            temporary.unlink()
+            temporary.touch(mode=0o600)
+        with new_folder(tmp_path / "model") as folder:
+            (folder / "c").touch()
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    file = 0o666 & ~umask
+    assert modes == {"a.txt": file, "b.txt": file, "c": file, "model": 0o777 & ~umask}
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -41,7 +57,6 @@ def test_a_folder_appears_when_it_is_complete(tmp_path):
         (temporary / "a").write_text("x")
         assert not path.exists()
     assert [file.name for file in path.iterdir()] == ["a"]
-    assert stat.S_IMODE(path.stat().st_mode) == 0o755
 
     def fail():
         with new_folder(tmp_path / "made" / "other") as temporary:

@@ -29,11 +29,29 @@ def test_interrupted_write_leaves_the_old_file_and_no_rest(tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_written_file_is_utf8_readable_by_all_and_its_folder_is_made(tmp_path):
+@pytest.fixture(params=[0o022, 0o002, 0o077])
+def umask(request):
+    """A user's umask, for one test."""
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def test_who_may_read_is_as_the_umask_says(tmp_path, umask):
+    write_text(tmp_path / "one", "new")
+    with replaced_file(tmp_path / "other") as temporary:  # as by a writer that puts a file of its own in place
+        temporary.unlink()
+        temporary.touch(mode=0o600)
+    with replaced_files(tmp_path) as folder:
+        (folder / "two.json").touch(mode=0o600)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == dict.fromkeys(("one", "other", "two.json"), 0o666 & ~umask)
+
+
+def test_written_file_is_utf8_and_its_folder_is_made(tmp_path):
     path = tmp_path / "new" / "file.txt"
     write_text(str(path), "µ–\n")
     assert path.read_bytes() == "µ–\n".encode()
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert os.listdir(path.parent) == ["file.txt"]
 
 
