@@ -3,8 +3,8 @@
     hf-evl-ecg convert PULSE-ECG/PULSE-7B outputs/pulse_native
 
 Weights are read and written tensor by tensor, so memory stays at about one shard; their type is kept. DESTINATION appears only when it
-is complete, and loads with from_pretrained; hf_evl_ecg.llava.flat_tiles.load_llava_next loads it with the packing of image tokens
-that the source was trained with.
+is complete. Every command, and load_model of hf_evl_ecg.models, loads it with the packing of image tokens that the source was trained
+with; Auto classes of transformers always pack "spatial_unpad", so a model that was trained "flat" would see other tokens.
 """
 
 from __future__ import annotations

@@ -185,12 +185,10 @@ def _load_teacher(script: DistillArguments, training: EVLECGConfig, draw: Render
     Raises:
         CacheMismatchError: The cache was made from other weights, with another processor, pages or prompt.
     """
-    from transformers import AutoProcessor
-
     from hf_evl_ecg.distillation.cache import CachedTeacher
     from hf_evl_ecg.models.answer_attention import attend_eagerly
     from hf_evl_ecg.models.fingerprints import model_fingerprint
-    from hf_evl_ecg.models.loading import load_model
+    from hf_evl_ecg.models.loading import load_model, load_processor
 
     if script.teacher is None:
         return None, None
@@ -199,7 +197,7 @@ def _load_teacher(script: DistillArguments, training: EVLECGConfig, draw: Render
         if training.visual_weights == "teacher_attention":
             attend_eagerly(model)
         return model, processor
-    processor = AutoProcessor.from_pretrained(script.teacher)
+    processor = load_processor(script.teacher)
     expected = fingerprint(processor, draw, training.teacher_system_prompt, training.teacher_max_length)
     if not script.trust_cache:
         model, _ = load_model(script.teacher, script.teacher_dtype)

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_evl_ecg.chat.conversations import Turn, chat_messages, special_tokens
 from hf_evl_ecg.files import new_folder
 from hf_evl_ecg.inference.likelihood import answer_token_ids
-from hf_evl_ecg.models.loading import PROVENANCE_KEY, check_folder, check_model
+from hf_evl_ecg.models.flat_tiles import is_flat
+from hf_evl_ecg.models.loading import PROVENANCE_KEY, check_folder, check_model, load_network, load_processor
 from hf_evl_ecg.models.native import UnsupportedModelError, base_model, eval_mode, move_batch
 from hf_evl_ecg.qa.prompts import RHYTHM_QUESTION
 
@@ -77,7 +78,7 @@ def export_student(
 
     Raises:
         ReloadError: The export does not load, or computes something else.
-        UnsupportedModelError: The model is no native architecture of transformers.
+        UnsupportedModelError: The model is no native architecture of transformers, or packs its image tokens otherwise.
         ValueError: The folder exists, there is no processor or chat template, or the provenance is no json.
 
     See docs/distil.md for a run.
@@ -88,7 +89,7 @@ def export_student(
     text = _provenance_text(provenance or {})
     if not isinstance(model, nn.Module):
         folder, model = model, load_student(model)
-        processor = AutoProcessor.from_pretrained(folder) if processor is None else processor
+        processor = load_processor(folder) if processor is None else processor
     _check_processor(processor, check_inputs)
     tensors, question = _check_input(processor, check_inputs)
     student = _native_copy(model)
@@ -132,18 +133,23 @@ def load_student(folder: str | Path) -> nn.Module:
             raise ValueError(
                 f"folder={folder}: its adapter_config.json names no base model; load the model and give it itself"
             )
-        return PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(base), str(folder))
+        return PeftModel.from_pretrained(load_network(base), str(folder))
     if not (folder / "config.json").is_file():
         raise ValueError(
             f"folder={folder}: it holds neither config.json nor adapter_config.json; give a checkpoint folder"
         )
     check_model(folder)
-    return AutoModelForImageTextToText.from_pretrained(folder)
+    return load_network(folder)
 
 
 def _native_copy(model: nn.Module) -> PreTrainedModel:
     """The student without adapters, as a copy in its own type, in eval mode."""
     inner = base_model(model)
+    if is_flat(inner.config):
+        raise UnsupportedModelError(
+            "mm_patch_merge_type='flat': from_pretrained packs image tokens as 'spatial_unpad' and knows no other way, so the "
+            "exported student would see other tokens than it was trained on; distil into another student (Qwen2-VL, SmolVLM …)"
+        )
     if not type(inner).__module__.startswith("transformers."):
         raise UnsupportedModelError(
             f"{type(inner).__module__}.{type(inner).__name__} is no class of transformers, so it would not load without "

@@ -1,8 +1,8 @@
 r"""LLaVA-layout checkpoints (``llava_llama``, such as PULSE-7B) → `LlavaNextForConditionalGeneration`.
 
 ``hf-evl-ecg convert SOURCE DESTINATION`` does it on the command line. Weights are read and written tensor by tensor, so memory
-stays at about one shard; their type is kept. `hf_evl_ecg.llava.flat_tiles.load_llava_next` loads the result with the packing of
-image tokens that the source was trained with.
+stays at about one shard; their type is kept. `hf_evl_ecg.models.load_model` loads the result with the packing of image tokens that
+the source was trained with.
 """
 
 from __future__ import annotations

@@ -9,9 +9,8 @@ from typing import Any
 
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaNextConfig
 
+from hf_evl_ecg.models.flat_tiles import PACKINGS
 from hf_evl_ecg.qa.prompts import PULSE_SYSTEM
-
-from .flat_tiles import PACKINGS
 
 __all__ = [
     "COMPUTED_BUFFERS",
@@ -127,7 +126,7 @@ def native_config(settings: Mapping[str, Any], vision: CLIPVisionConfig, tokeniz
         vision_feature_select_strategy="default" if settings["mm_vision_select_feature"] == "patch" else "full",
         tie_word_embeddings=bool(settings.get("tie_word_embeddings", False)),
     )
-    config.mm_patch_merge_type = settings["mm_patch_merge_type"]  # read by hf_evl_ecg.llava.flat_tiles
+    config.mm_patch_merge_type = settings["mm_patch_merge_type"]  # read by hf_evl_ecg.models.loading
     config.architectures = ["LlavaNextForConditionalGeneration"]
     config.dtype = str(settings.get("torch_dtype") or settings.get("dtype") or "float32")
     return config

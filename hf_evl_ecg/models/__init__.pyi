@@ -1,6 +1,6 @@
 from .features import FeatureRequest, extract_features, extract_layers
 from .fingerprints import model_fingerprint, processor_fingerprint
-from .loading import PROVENANCE_KEY, ModelLoadError, load_model, load_vlm
+from .loading import PROVENANCE_KEY, ModelLoadError, load_model, load_processor, load_vlm
 from .native import UnsupportedModelError, base_model
 from .patch_positions import UnknownLayoutError
 
@@ -14,6 +14,7 @@ __all__ = [
     "extract_features",
     "extract_layers",
     "load_model",
+    "load_processor",
     "load_vlm",
     "model_fingerprint",
     "processor_fingerprint",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,20 @@ from transformers import (
     BitsAndBytesConfig,
 )
 
+from .flat_tiles import FlatLlavaNextForConditionalGeneration, FlatLlavaNextProcessor, is_flat
 from .native import UnsupportedModelError
 
-__all__ = ["PROVENANCE_KEY", "QUANTIZATIONS", "ModelLoadError", "check_folder", "check_model", "load_model", "load_vlm"]
+__all__ = [
+    "PROVENANCE_KEY",
+    "QUANTIZATIONS",
+    "ModelLoadError",
+    "check_folder",
+    "check_model",
+    "load_model",
+    "load_network",
+    "load_processor",
+    "load_vlm",
+]
 
 PROVENANCE_KEY = "evl_ecg"  # of config.json: where an exported student says what it was made from
 
@@ -68,11 +80,10 @@ def load_vlm(
     found = {"revision": revision or "main", **hub_options}
     check_model(model, **found)
     try:
-        processor = AutoProcessor.from_pretrained(model, **found)
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(model, output_loading_info=True, **options, **found)
+        processor = load_processor(model, **found)
+        network, weights = load_network(model, output_loading_info=True, **options, **found)
     except _LOAD_FAILURES as error:
         raise _load_error(model, error) from error
-    network, weights = loaded
     if missing := sorted(weights["missing_keys"]):  # transformers would draw them at random
         raise ModelLoadError(
             f"{model} lacks {len(missing)} weights of its architecture: {missing[:3]}; it is incomplete"
@@ -102,10 +113,52 @@ def load_model(model: str, dtype: str = "auto", device: str = "cpu") -> tuple[An
     if not (Path(model) / "adapter_config.json").is_file():
         check_model(model)
     try:
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype)
-        return loaded.to(place), AutoProcessor.from_pretrained(model)
+        return load_network(model, dtype=dtype).to(place), load_processor(model)
     except _LOAD_FAILURES as error:
         raise _load_error(model, error) from error
+
+
+def load_network(model: str | Path, **options: Any) -> Any:
+    """``AutoModelForImageTextToText.from_pretrained``, with the packing of image tokens that the configuration names.
+
+    Args:
+        model: Folder of a native model or of its adapters, or a name on the Hub.
+        options: Options of ``from_pretrained``, such as dtype and revision.
+
+    Example:
+        >>> type(load_network("ecg-student")).__name__
+        'Idefics3ForConditionalGeneration'
+    """
+    flat = is_flat(_read_config(model, **options))
+    # Auto classes choose by the type of the configuration alone, which is the same for both packings.
+    chosen: Any = FlatLlavaNextForConditionalGeneration if flat else AutoModelForImageTextToText
+    return chosen.from_pretrained(model, **options)
+
+
+def load_processor(model: str | Path, **options: Any) -> Any:
+    """``AutoProcessor.from_pretrained``, with as many image tokens in the prompt as `load_network` packs.
+
+    Args:
+        model: Folder of a native model or of its adapters, or a name on the Hub; it holds a processor.
+        options: Options of ``from_pretrained``, such as revision.
+
+    Example:
+        >>> type(load_processor("ecg-student")).__name__
+        'Idefics3Processor'
+    """
+    flat = is_flat(_read_config(model, **options))
+    return (FlatLlavaNextProcessor if flat else AutoProcessor).from_pretrained(model, **options)
+
+
+_OF_FILES = ("revision", "token", "cache_dir", "subfolder", "local_files_only", "force_download", "proxies")
+
+
+def _read_config(model: str | Path, **options: Any) -> Any:
+    """Configuration of a model, or of the one below adapters."""
+    adapters = Path(model, "adapter_config.json")
+    if adapters.is_file():
+        return AutoConfig.from_pretrained(json.loads(adapters.read_text("utf-8"))["base_model_name_or_path"])
+    return AutoConfig.from_pretrained(model, **{name: options[name] for name in _OF_FILES if name in options})
 
 
 def _check_dtype(dtype: str | torch.dtype) -> None:

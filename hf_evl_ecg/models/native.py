@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from .flat_tiles import FlatLlavaNextForConditionalGeneration, is_flat
+
 __all__ = ["UnsupportedModelError", "base_model", "eval_mode", "image_token_id", "move_batch"]
 
 
@@ -20,7 +22,8 @@ def base_model(model: nn.Module) -> PreTrainedModel:
     """The transformers model inside a PEFT wrapper, or the model itself.
 
     Raises:
-        UnsupportedModelError: If there is no transformers model inside.
+        UnsupportedModelError: If there is no transformers model inside, or one that packs its image tokens otherwise than
+            its configuration says.
     """
     # get_base_model is PEFT's; what has neither it nor a transformers model inside is refused below
     inner: Any = model if isinstance(model, PreTrainedModel) else getattr(model, "get_base_model", lambda: model)()
@@ -28,6 +31,11 @@ def base_model(model: nn.Module) -> PreTrainedModel:
         raise UnsupportedModelError(
             f"{type(model).__name__} is neither a transformers model nor a PEFT model around one; load it with "
             "AutoModelForImageTextToText.from_pretrained."
+        )
+    if is_flat(inner.config) and not isinstance(inner, FlatLlavaNextForConditionalGeneration):
+        raise UnsupportedModelError(
+            f"{type(inner).__name__} packs image tokens as 'spatial_unpad', but was trained with mm_patch_merge_type='flat'; load "
+            "it and its processor with hf_evl_ecg.models.load_model, not with Auto classes."
         )
     return inner
 

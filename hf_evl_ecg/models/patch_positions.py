@@ -1,7 +1,7 @@
 """Where on the image each image token lies, and how much of it it covers, for the ways in which native models lay out their patches.
 
 Models cut an image into patches in four ways: one grid of any shape (Qwen-VL), a coarse tile and a fine grid with a
-newline token after each row (LLaVA-NeXT), tiles separated by text with a coarse tile last (Idefics3, SmolVLM), or one
+newline token after each row, or tile after tile (LLaVA-NeXT), tiles separated by text with a coarse tile last (Idefics3, SmolVLM), or one
 square grid (LLaVA, single-tile InternVL). A layout that cannot be told from the inputs is refused, never guessed.
 """
 
@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
-from transformers.image_processing_utils import select_best_resolution
+from transformers.image_processing_utils import get_patch_output_size, select_best_resolution
+from transformers.image_utils import ChannelDimension
 
 __all__ = ["UnknownLayoutError", "patch_boxes", "patch_positions"]
 
@@ -52,7 +54,8 @@ def patch_boxes(model: PreTrainedModel, inputs: Mapping[str, Any], image_mask: T
 
     Returns:
         From the upper left corner, front-aligned and padded with zeros, in the order of the tokens. A newline token lies at
-        the end of its row and has no size. Shape: (B, N, 4), float32.
+        the end of its row and has no size. What lies outside of [0, 1] is padding around the image, not a part of it.
+        Shape: (B, N, 4), float32.
 
     Raises:
         UnknownLayoutError: If the layout cannot be told from the inputs.
@@ -92,29 +95,38 @@ def _grid(height: int, width: int) -> Tensor:
 
 
 def _coarse_and_fine(model: Any, size: Tensor) -> Tensor:
-    """LLaVA-NeXT: let the model pack coordinates as it packs features, then scale them to the part that is image."""
+    """LLaVA-NeXT: let the model pack coordinates as it packs features, and measure them from the page on its canvas.
+
+    The overview is the page stretched to one tile. The tiles are a canvas on which the page, as large as it fits, lies in the
+    middle of padding; tokens of the padding alone lie outside of [0, 1].
+    """
     vision = model.config.vision_config
     side = vision.image_size // vision.patch_size
-    height, width = select_best_resolution(tuple(size.tolist()), model.config.image_grid_pinpoints)
-    down, across = height // vision.image_size, width // vision.image_size
-    tile = _grid(side, side)
+    rows = (
+        torch.arange(side) + 0.5
+    ) * vision.patch_size  # in pixels: patches need not fill a tile (SigLIP: 27 · 14 of 384)
+    tile = torch.stack([rows.repeat(side), rows.repeat_interleave(side)], 1)
+    canvas = select_best_resolution(tuple(size.tolist()), model.config.image_grid_pinpoints)
+    down, across = (edge // vision.image_size for edge in canvas)
     corners = torch.tensor([[column, row] for row in range(down) for column in range(across)])
-    fine = (tile[:, :2] + corners.unsqueeze(1)) * side  # in patches of the padded canvas
     packed, _ = model.pack_image_features(
-        [torch.cat([tile[None, :, :2], fine])],
+        [torch.cat([tile[None], tile + corners.unsqueeze(1) * vision.image_size])],
         [size],
         vision_feature_select_strategy=model.config.vision_feature_select_strategy,
         image_newline=torch.full((2,), math.nan),  # marks where the model puts its newline tokens
     )
-    fine = packed[0][side * side :]
+    height, width = size.tolist()
+    blank = np.broadcast_to(np.uint8(0), (1, height, width))
+    page = get_patch_output_size(blank, canvas, input_data_format=ChannelDimension.FIRST)
+    above, before = ((whole - part) // 2 for whole, part in zip(canvas, page, strict=True))
+    shown = torch.tensor([page[1], page[0]])
+    fine = (packed[0][side * side :] - torch.tensor([before, above])) / shown
     newline = fine.isnan().any(1)
-    # The model has dropped the padding of the canvas: what is left spans the image, half a patch beyond its centres.
-    low, high = fine[~newline].amin(0) - 0.5, fine[~newline].amax(0) + 0.5
-    scaled = (fine - low) / (high - low)
     at = newline.nonzero().flatten()
-    scaled[at] = torch.stack([torch.ones(len(at)), scaled[at - 1, 1]], 1)
-    size = (1 / (high - low)) * ~newline.unsqueeze(1)
-    return torch.cat([tile, torch.cat([scaled, size], 1)])
+    fine[at] = torch.stack([torch.ones(len(at)), fine[at - 1, 1]], 1)
+    sizes = vision.patch_size / shown * ~newline.unsqueeze(1)
+    coarse = torch.tensor(vision.patch_size / vision.image_size).expand(side * side, 2)
+    return torch.cat([torch.cat([tile / vision.image_size, coarse], 1), torch.cat([fine, sizes], 1)])
 
 
 def _tiles(tokens: list[int], whole: int | None) -> Tensor:

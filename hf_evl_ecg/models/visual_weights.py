@@ -42,7 +42,8 @@ def read_map(density: Tensor, boxes: Tensor) -> Tensor:
         boxes: Centre and size (x, y, width, height), as fractions of the image. Shape: (B, N, 4).
 
     Returns:
-        0 for a box without size (a newline token, padding). Shape: (B, N), float32.
+        0 for a box without size (a newline token, padding); what of a box lies outside of the image holds nothing.
+        Shape: (B, N), float32.
 
     Example:
         >>> left = torch.tensor([[[1.0, 0.0], [1.0, 0.0]]])
@@ -50,8 +51,9 @@ def read_map(density: Tensor, boxes: Tensor) -> Tensor:
         tensor([[1.0000, 0.5000, 0.0000]])
     """
     density, boxes = promote(density), promote(boxes)
-    columns = F.normalize(_overlaps(boxes[..., 0::2], density.shape[2]), p=1, dim=2)
-    rows = F.normalize(_overlaps(boxes[..., 1::2], density.shape[1]), p=1, dim=2)
+    columns, rows = (_overlaps(boxes[..., i::2], cells) for i, cells in ((0, density.shape[2]), (1, density.shape[1])))
+    tiny = torch.finfo(boxes.dtype).tiny
+    columns, rows = columns / boxes[..., 2:3].clamp(min=tiny), rows / boxes[..., 3:4].clamp(min=tiny)
     with torch.autocast(density.device.type, enabled=False):
         return (torch.bmm(rows, density) * columns).sum(2)
 
@@ -128,7 +130,8 @@ def token_weights(
             )
         ink = ink.to(boxes.device)
         return read_map(ink, boxes), ink
-    shown = mask & (boxes[..., 2:] > 0).all(2)  # a newline shows nothing of the image
+    half = boxes[..., 2:] / 2  # a newline has no size, and padding around the image lies outside of it
+    shown = mask & ((boxes[..., :2] + half).clamp(max=1) > (boxes[..., :2] - half).clamp(min=0)).all(2)
     weights = contrast_weights(tokens, shown) if attention is None else attention.masked_fill(~shown, 0)
     return weights, draw_map(weights, boxes)
 

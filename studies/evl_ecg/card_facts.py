@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from safetensors import safe_open
-from transformers import AutoConfig, AutoProcessor
+from transformers import AutoConfig
 
 from hf_evl_ecg.chat.conversations import Turn, chat_messages
 from hf_evl_ecg.chat.examples import example_key
 from hf_evl_ecg.inference.answer_file import read_answers as read_answer_file
+from hf_evl_ecg.models.loading import load_processor
 from hf_evl_ecg.models.weights import checkpoint_shards
 from hf_evl_ecg.qa.calibration import option_probabilities, reliability_bins
 from hf_evl_ecg.qa.grading import candidate_answers, grade, item_kind, label_family, task_name
@@ -46,7 +47,7 @@ def describe_model(folder: str | Path, *, image_width: int, image_height: int) -
     """
     config = AutoConfig.from_pretrained(folder)
     text, vision = (getattr(config, part).to_dict() for part in ("text_config", "vision_config"))
-    processor = AutoProcessor.from_pretrained(folder)
+    processor = load_processor(folder)
     page = Image.new("RGB", (image_width, image_height), "white")
     prompt = processor.apply_chat_template(chat_messages([Turn(RHYTHM_QUESTION, "-")])[:1], add_generation_prompt=True)
     tokens = np.asarray(processor(text=[prompt], images=[[page]])["input_ids"][0])

@@ -13,7 +13,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from hf_evl_ecg.hub import export
 from hf_evl_ecg.hub.export import _check_input, _native_copy, export_student
 from hf_evl_ecg.hub.reload_check import _SCRIPT, ReloadError, relative_difference, reload_logits
-from hf_evl_ecg.llava.flat_tiles import FlatLlavaNextForConditionalGeneration
+from hf_evl_ecg.models.flat_tiles import FlatLlavaNextForConditionalGeneration
 from hf_evl_ecg.models.loading import PROVENANCE_KEY
 from hf_evl_ecg.models.native import UnsupportedModelError
 from hf_evl_ecg.qa.prompts import RHYTHM_QUESTION
@@ -140,8 +140,12 @@ def test_an_export_that_computes_something_else_is_refused(tmp_path, tiny_vlm, m
 def test_what_cannot_be_exported(tmp_path, tiny_vlm):
     tiny = tiny_vlm("llava_next")
     model = tiny.load()
+    flat = FlatLlavaNextForConditionalGeneration(model.config.__class__.from_dict(model.config.to_dict()))
+    with pytest.raises(UnsupportedModelError, match="mm_patch_merge_type='flat': from_pretrained packs"):
+        export_student(flat, tmp_path / "o", processor=tiny.processor)
+    own = type("OwnLlava", (type(model),), {})(model.config)
     with pytest.raises(UnsupportedModelError, match="no class of transformers"):
-        export_student(FlatLlavaNextForConditionalGeneration(model.config), tmp_path / "o", processor=tiny.processor)
+        export_student(own, tmp_path / "o", processor=tiny.processor)
     with pytest.raises(ValueError, match="give the student's processor"):
         export_student(model, tmp_path / "o")
     with pytest.raises(ValueError, match="no json"):

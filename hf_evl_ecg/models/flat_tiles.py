@@ -7,12 +7,11 @@ image of 2 × 2 tiles. The weights are the same; what differs is the packing and
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, LlavaNextForConditionalGeneration, LlavaNextModel, LlavaNextProcessor
+from transformers import LlavaNextForConditionalGeneration, LlavaNextModel, LlavaNextProcessor, PreTrainedConfig
 from transformers.image_processing_utils import select_best_resolution
 
 from hf_evl_ecg.arguments import check_choice
@@ -21,10 +20,28 @@ __all__ = [
     "PACKINGS",
     "FlatLlavaNextForConditionalGeneration",
     "FlatLlavaNextProcessor",
-    "load_llava_next",
+    "is_flat",
 ]
 
 PACKINGS = ("flat", "spatial_unpad")
+
+
+def is_flat(config: PreTrainedConfig) -> bool:
+    """Whether a configuration asks for flat packing (``mm_patch_merge_type``); one that says nothing does not.
+
+    Raises:
+        ValueError: It names a packing that is not known.
+
+    Example:
+        >>> from transformers import LlavaNextConfig
+        >>> is_flat(LlavaNextConfig()), is_flat(LlavaNextConfig(mm_patch_merge_type="flat"))
+        (False, True)
+    """
+    if config.model_type != "llava_next":
+        return False
+    packing = getattr(config, "mm_patch_merge_type", "spatial_unpad")
+    check_choice("mm_patch_merge_type", packing, PACKINGS)
+    return packing == "flat"
 
 
 class FlatLlavaNextModel(LlavaNextModel):
@@ -48,6 +65,7 @@ class FlatLlavaNextForConditionalGeneration(LlavaNextForConditionalGeneration):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
+        config.mm_patch_merge_type = "flat"  # what is saved says how it must be loaded
         self.model = FlatLlavaNextModel(config)
         self.post_init()
 
@@ -64,24 +82,3 @@ class FlatLlavaNextProcessor(LlavaNextProcessor):
         if self.vision_feature_select_strategy == "full":
             per_tile, strategy_offset = per_tile + self.num_additional_image_tokens, 0
         return tiles * per_tile + strategy_offset
-
-
-def load_llava_next(folder: str | Path, **options: Any) -> tuple[LlavaNextForConditionalGeneration, LlavaNextProcessor]:
-    """Load a converted checkpoint with the packing its source names; plain Auto classes always pack "spatial_unpad".
-
-    Args:
-        folder: Folder or Hub name of a checkpoint that `hf_evl_ecg.llava.convert` wrote.
-        options: Further arguments of ``from_pretrained`` of the model, such as ``dtype``.
-
-    Returns:
-        Model and processor.
-
-    Raises:
-        ValueError: The configuration names no known packing.
-    """
-    packing = getattr(AutoConfig.from_pretrained(folder), "mm_patch_merge_type", "spatial_unpad")
-    check_choice(f"{folder}: mm_patch_merge_type", packing, PACKINGS)
-    flat = packing == "flat"
-    model_class = FlatLlavaNextForConditionalGeneration if flat else LlavaNextForConditionalGeneration
-    processor_class = FlatLlavaNextProcessor if flat else LlavaNextProcessor
-    return model_class.from_pretrained(folder, **options), processor_class.from_pretrained(folder)
