@@ -12,6 +12,7 @@ Everything that `hf-evl-ecg study --help` says holds here too. The YAML file has
     general:        options of general_start.py, and under teacher and student what differs; may be left out
     teacher_vision: of vision_pretraining.py, for the teacher, before it learns answers; may be left out
     student_vision: of vision_pretraining.py, for the student, before it is distilled; may be left out
+    teacher_first:  of teach, for the teacher, before it learns with the options of teacher; may be left out
     budgets:        name -> options of prepare: what the students learn from, where that is not what the teacher learns from
 
     answer:         options of the verb answer, with budget: NAME, the budget whose training questions the teacher answers
@@ -45,8 +46,8 @@ from PIL import Image
 
 from hf_evl_ecg.command_line.options import ImageOptions
 from hf_evl_ecg.command_line.parser import parse_arguments
-from hf_evl_ecg.commands import answer, prepare, study
-from hf_evl_ecg.commands.study import Student, Study, StudyArguments, Verb
+from hf_evl_ecg.commands import answer, prepare, study, teach
+from hf_evl_ecg.commands.study import Student, Study, StudyArguments, Verb, training_options
 from hf_evl_ecg.inference.evaluation import answer_items
 from hf_evl_ecg.models.loading import load_model
 from hf_evl_ecg.rivals.presets import PRESETS
@@ -60,6 +61,7 @@ SMOKE: dict[str, dict[str, Any]] = {
     **study.SMOKE,
     "general": {"tower_steps": 1, "stages": ["1:1"], "eval_pages": 8},
     "teacher_vision": {"steps": 1},
+    "teacher_first": study.SMOKE["teacher"],
     "student_vision": {"steps": 1},
 }
 
@@ -68,8 +70,8 @@ class SmallStudy(Study):
     """A study whose models are built and, where the file says so, given a start; whose students may have several budgets of labels."""
 
     sections = (
-        *(*Study.sections, "build", "general", "teacher_vision", "student_vision", "budgets", "answer"),
-        *("ready", "compare", "without_image"),
+        *(*Study.sections, "build", "general", "teacher_vision", "teacher_first", "student_vision"),
+        *("budgets", "answer", "ready", "compare", "without_image"),
     )
     needed = (*Study.needed, "build")
     small = SMOKE
@@ -106,7 +108,14 @@ class SmallStudy(Study):
 
     def teacher_start(self) -> str:
         """The built teacher, with its start; of no use where a trained teacher lies ready."""
-        return self._ready("teacher") or self._started("teacher")
+        if ready := self._ready("teacher"):
+            return ready
+        start = self._started("teacher")
+        if "teacher_first" not in self.config:
+            return start
+        options = {**training_options(self.config["teacher_first"]), "model": start}
+        self.stage("teacher_first", teach, {"data": self.path("questions"), **self.images, **options})
+        return self.path("teacher_first")
 
     def student_start(self) -> str:
         """The built student, with its start."""
