@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from hf_evl_ecg.arguments import check_choice
 from hf_evl_ecg.qa.labels import LABELS
+from hf_evl_ecg.records.comments import OVER_89, age_in_years
 from hf_evl_ecg.records.header import ECGRecordError
 
 from .wfdb_records import recording_keys
@@ -144,6 +145,8 @@ def make_row(record: str, source: str, root: str | os.PathLike[str], split: str,
         raise ValueError(f"unknown columns {surplus}: allowed are {list(FEATURES)}")
     for label in (*known.get("labels", ()), *known.get("known_labels", ())):
         check_choice(f"record {record!r}: label", label, LABELS)
+    if "age" in known:
+        known["age"] = age_in_years(known["age"])
     row: dict[str, Any] = dict.fromkeys(FEATURES)
     row.update(storage="wfdb", labels=[], known_labels=[], diagnoses=[])
     if match := _PTBXL_NAME.search(record):
@@ -193,6 +196,8 @@ def collect_rows(
     if not good:
         raise ValueError(f"{source}: no readable record, {report}")
     report.n_rows = len(good)
+    if old := sum(row["age"] == OVER_89 for row in good):
+        report.notes.append(f'{old} records of age {OVER_89:g}: so is "over 89" read, which PTB-XL writes as 300')
     return Dataset.from_list(good, features=FEATURES), report
 
 

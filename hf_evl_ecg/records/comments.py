@@ -4,7 +4,11 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["PatientNotes", "read_comments"]
+__all__ = ["OVER_89", "PatientNotes", "age_in_years", "read_comments"]
+
+OVER_89 = 90.0  # years; what an age that is only said to be over 89 is taken as
+_WRITTEN_OVER_89 = 300.0  # by PTB-XL, and so by the Challenge
+_OLDEST = 122.0
 
 _AGE_SEX = re.compile(r"^<?(age|sex)>?\s*:\s*(.*)$", re.IGNORECASE)
 _AGE = re.compile(r"[0-9]{1,3}(\.[0-9]+)?")
@@ -15,7 +19,7 @@ class PatientNotes(NamedTuple):
     """What a header's comments say of the patient.
 
     Attributes:
-        age: In years; None where it is unknown.
+        age: In years; None where it is unknown; `OVER_89` where it is said to be over 89.
         sex: "male", "female" or None.
         diagnoses: Diagnostic statements or codes, in their order, each once.
     """
@@ -23,6 +27,18 @@ class PatientNotes(NamedTuple):
     age: float | None
     sex: str | None
     diagnoses: tuple[str, ...]
+
+
+def age_in_years(age: float | None) -> float | None:
+    """An age as stated → in years: PTB-XL's 300 means "over 89" and is `OVER_89`; what no human reaches is unknown.
+
+    Example:
+        >>> age_in_years(56), age_in_years(300), age_in_years(999), age_in_years(-1)
+        (56, 90.0, None, None)
+    """
+    if age == _WRITTEN_OVER_89:
+        return OVER_89
+    return age if age is not None and 0 <= age <= _OLDEST else None
 
 
 def read_comments(comments: Sequence[str]) -> PatientNotes:
@@ -42,7 +58,7 @@ def read_comments(comments: Sequence[str]) -> PatientNotes:
             if match[1].lower() == "sex":
                 sex = {"m": "male", "f": "female"}.get(text[:1].lower())
             elif _AGE.fullmatch(text):
-                age = float(text)
+                age = age_in_years(float(text))
         if comment.lower().startswith("<diagnoses>"):
             listing = True
         elif listing and comment:

@@ -17,7 +17,7 @@ import numpy as np
 from hf_evl_ecg.arguments import check_choice
 from hf_evl_ecg.signals.ecg import DERIVED_LEADS, ECG, STANDARD_LEADS, canonical_leads, derive_limb_leads
 
-from .comments import read_comments
+from .comments import OVER_89, read_comments
 from .header import ECGRecordError, Header, parse_header
 from .paths import find_header
 from .plausibility import warn_about_scale
@@ -55,7 +55,8 @@ def read_record(
         gain_per_mv: Stored units per mV of every lead, for headers known to be wrong; replaces gain, baseline and units.
 
     Returns:
-        The ECG: `signal_mv` float32 (T, 12), `fs_hz`, comments, diagnoses; age in years and sex in `metadata`.
+        The ECG: `signal_mv` float32 (T, 12), `fs_hz`, comments, diagnoses; age in years (90 may mean "over 89": `age_note`) and sex in
+            `metadata`.
 
     Raises:
         ECGRecordError: The record is malformed or is no 12-lead ECG; it names file, field, value and what is allowed.
@@ -73,6 +74,8 @@ def read_record(
     header = read_header(path, root=root)
     notes = read_comments(header.comments)
     metadata: dict[str, Any] = {"age": notes.age, "sex": notes.sex}
+    if notes.age == OVER_89:
+        metadata["age_note"] = "over 89, or 90"
     try:
         leads, fs_hz = read_leads(header, root, gain_per_mv)
     except MemoryError as error:

@@ -111,3 +111,10 @@ def test_names_of_one_recording_share_the_split_that_is_drawn(folder):
     (folder / "records.csv").write_text("record,patient\nr0,p\nr0.hea,q\n")
     with pytest.raises(ValueError, match=r"row 2: record 'r0\.hea' is that of row 1, with patient 'q' instead of 'p'"):
         load_folder(folder)
+
+
+def test_ages_are_years_in_every_table(folder):
+    (folder / "records.csv").write_text("record,age\nr0,300\nr1,56.0\nr2,999\nr4,\nr5,-1\n")
+    rows, report = load_folder(folder)
+    assert rows["age"][:] == [90.0, 56.0, None, None, None]
+    assert report.notes[-1].startswith('1 records of age 90: so is "over 89" read')

@@ -19,3 +19,12 @@ def test_comments_diagnoses_and_person(tmp_path):
         None,
         ("Rhythm: Sinus rhythm.", "LVH."),
     )
+
+
+def test_an_age_over_89_is_no_300_years(tmp_path):
+    """PTB-XL writes 300 for "over 89", and the Challenge copies it; 999 and -1 are other ways to say unknown."""
+    ecg = read_record(write(tmp_path, comments=["Age: 300"]))
+    assert (ecg.metadata["age"], ecg.metadata["age_note"]) == (90.0, "over 89, or 90")
+    stated = {"89": 89.0, "90": 90.0, "300": 90.0, "300.0": 90.0, "299": None, "999": None, "122": 122.0, "123": None}
+    assert {text: read_comments([f"Age: {text}"]).age for text in stated} == stated
+    assert "age_note" not in read_record(write(tmp_path, comments=["Age: 89"])).metadata
