@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 
 from hf_evl_ecg.signals.ecg import FS_RANGE_HZ, canonical_lead
 
+from .header_text import decode_header
+
 __all__ = ["ECGRecordError", "ECGRecordWarning", "Header", "SignalLine", "parse_header", "parse_header_text"]
 
 UNITS_IN_MV = {  # in lower case; there are two characters for micro, U+00B5 and the Greek letter U+03BC
@@ -156,9 +158,9 @@ def parse_header(path: Path) -> Header:
         reason = "missing" if isinstance(error, FileNotFoundError) else getattr(error, "strerror", None) or str(error)
         raise ECGRecordError(path, "header file", reason, "an existing, readable file") from error
     try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = raw.decode("latin-1")  # headers of before UTF-8; every byte is a character there
+        text = decode_header(raw)
+    except ValueError as error:
+        raise ECGRecordError(path, "header file", str(error), "the text of a WFDB header") from error
     return parse_header_text(text, path)
 
 
@@ -172,14 +174,14 @@ def parse_header_text(text: str, path: Path) -> Header:
         >>> parse_header_text("r 1 500 10\nr.dat 16 1000/mV 16 0 0 0 0 II", Path("r.hea")).signals[0].gain
         1000.0
     """
-    lines = [line.strip() for line in text.split("\n")]
+    lines = [line.strip() for line in re.split(r"\r\n?|\n", text)]
     comments = tuple(line.lstrip("#").strip() for line in lines if line.startswith("#"))
     body = [line for line in lines if line and not line.startswith("#")]
     if not body:
         raise ECGRecordError(
             path, "record line", "missing (empty header)", "'name n_sig fs n_samples' on the first line"
         )
-    name, n_segments, n_sig, fs_hz, n_samples = _record_line(body[0], path)
+    folder, name, n_segments, n_sig, fs_hz, n_samples = _record_line(body[0], path)
     rest, kind, count = body[1:], "n_sig", n_sig
     if n_segments is not None:
         kind, count = "n_seg", n_segments
@@ -190,16 +192,16 @@ def parse_header_text(text: str, path: Path) -> Header:
     if n_segments is not None:
         segments = tuple(_segment_line(line, path) for line in rest)
     else:
-        signals = tuple(_signal_line(line, path) for line in rest)
+        signals = tuple(_signal_line(line, path, folder) for line in rest)
     return Header(path, name, fs_hz, n_samples, signals, segments, comments)
 
 
-def _record_line(line: str, path: Path) -> tuple[str, int | None, int, float, int | None]:
+def _record_line(line: str, path: Path) -> tuple[str, str, int | None, int, float, int | None]:
     fields = line.split()
-    name, slash, segments = fields[0].partition("/")
+    folder, name, segments = _split_name(fields[0], path)
     if not _NAME.fullmatch(name):
         raise ECGRecordError(path, "record name", name, "letters, digits, '_' and '-' (no extension, no folder)")
-    n_segments = _integer(path, "n_seg", segments, 1, MAX_HEADER_BYTES) if slash else None
+    n_segments = None if segments is None else _integer(path, "n_seg", segments, 1, MAX_HEADER_BYTES)
     if len(fields) < 3:
         allowed = f"'name n_sig fs n_samples', fs from {FS_RANGE_HZ[0]:g} to {FS_RANGE_HZ[1]:g} Hz"
         raise ECGRecordError(path, "record line", line, allowed)
@@ -209,7 +211,22 @@ def _record_line(line: str, path: Path) -> tuple[str, int | None, int, float, in
     if not FS_RANGE_HZ[0] <= fs_hz <= FS_RANGE_HZ[1]:
         raise ECGRecordError(path, "fs", fields[2], f"{FS_RANGE_HZ[0]:g} to {FS_RANGE_HZ[1]:g} Hz")
     n_samples = _integer(path, "n_samples", fields[3], 1, None) if len(fields) > 3 else None
-    return name, n_segments, n_sig, fs_hz, n_samples
+    return folder, name, n_segments, n_sig, fs_hz, n_samples
+
+
+def _split_name(text: str, path: Path) -> tuple[str, str, str | None]:
+    """Folder, name and number of segments of ``folder/name/n``: what follows the last slash is a name where the file is called so.
+
+    The standard knows no folder; wfdb writes one where a record was written with it, as PTB-XL+ has in its median beats.
+    """
+    folders, segments = text.replace("\\", "/").split("/"), None
+    # "a/00001" is 1 segment where the file is called a, and the record 00001 of a folder where that is the file's name.
+    if len(folders) > 1 and folders[-1].isdecimal() and (folders[-1] != path.stem or folders[-2] == path.stem):
+        segments = folders.pop()
+    name = folders.pop()
+    if not all(_NAME.fullmatch(folder) for folder in folders):
+        raise ECGRecordError(path, "record name", text, "letters, digits, '_' and '-' (no extension)")
+    return "".join(f"{folder}/" for folder in folders), name, segments
 
 
 def _segment_line(line: str, path: Path) -> tuple[str, int]:
@@ -219,11 +236,11 @@ def _segment_line(line: str, path: Path) -> tuple[str, int]:
     return fields[0], _integer(path, "segment length", fields[1], 0, None)
 
 
-def _signal_line(line: str, path: Path) -> SignalLine:
+def _signal_line(line: str, path: Path, folder: str) -> SignalLine:
     fields = line.split(maxsplit=8)
     if len(fields) < 2:
         raise ECGRecordError(path, "signal line", line, "'file format gain(baseline)/units ... description'")
-    file_name = fields[0]
+    file_name = fields[0].replace("\\", "/").removeprefix(folder)  # the record's own folder, where its line has one
     if not _SIGNAL_FILE.fullmatch(file_name) or ".." in file_name:
         raise ECGRecordError(path, "signal file name", file_name, "a bare file name in the header's own folder")
     match = _FORMAT.fullmatch(fields[1])

@@ -1,5 +1,6 @@
 """Headers: malformed ones are named field by field, those of other systems are read."""
 
+import gzip
 import pickle
 import shutil
 from pathlib import Path
@@ -105,3 +106,43 @@ def test_header_text_round_trip():
         512,
     )
     assert (line.gain, line.baseline, line.units, line.initial_value, line.name) == (12.5, -7, "uV", 995, "lead MLII x")
+
+
+def test_a_folder_in_the_record_line_is_no_number_of_segments(tmp_path):
+    """wfdb writes one where a record was written with it, as PTB-XL+ has in its median beats."""
+    line = "{} 12 500 1000\n" + "\n".join(f"{{}}r.dat 16 200/mV 16 0 0 0 0 {lead}" for lead in STANDARD_LEADS)
+    for folder in ("00001/", "median_beats/00000/", "a\\b\\"):
+        parsed = parse_header_text(line.replace("{}", folder, 13).replace(folder, f"{folder}r", 1), tmp_path / "r.hea")
+        assert (parsed.record_name, {signal.file_name for signal in parsed.signals}) == ("r", {"r.dat"})
+    parsed = parse_header_text("00000/00001 1 500 10\n00001.dat 16 200/mV 16 0 0 0 0 II", tmp_path / "00001.hea")
+    assert (parsed.record_name, parsed.segments) == ("00001", ())
+    parsed = parse_header_text("a/00001/2 1 500 20\nx 10\ny 10", tmp_path / "00001.hea")
+    assert (parsed.record_name, parsed.segments) == ("00001", (("x", 10), ("y", 10)))
+    assert parse_header_text("2/2 1 500 20\nx 10\ny 10", tmp_path / "2.hea").segments == (("x", 10), ("y", 10))
+    for name in ("../r", "/r", "a/../r", "a b/r", "a//r"):
+        with pytest.raises(ECGRecordError, match=r"record name|record line|n_sig"):
+            parse_header_text(f"{name} 1 500 10\nr.dat 16 200/mV 16 0 0 0 0 II", tmp_path / "r.hea")
+    with pytest.raises(ECGRecordError, match="signal file name"):
+        parse_header_text("a/r 1 500 10\nb/r.dat 16 200/mV 16 0 0 0 0 II", tmp_path / "r.hea")
+
+
+def test_header_bytes_of_other_systems_are_read_or_named(tmp_path):
+    record = write(tmp_path, comments=["Age: 74"])
+    raw = record.with_suffix(".hea").read_bytes()
+    text = raw.decode()
+    expected = read_record(record)
+    same = [raw + bytes(300), raw + b"\x1a", raw.replace(b"\n", b"\r"), raw.replace(b"\n", b"\r\n") + b"\x1a\x00"]
+    same += [b"\xef\xbb\xbf" + raw, text.encode("utf-16"), text.encode("utf-16-le"), text.encode("utf-16-be")]
+    same += ["\ufeff".encode("utf-16-be") + text.encode("utf-16-be")]
+    for written in same:
+        record.with_suffix(".hea").write_bytes(written)
+        ecg = read_record(record)
+        assert np.array_equal(ecg.signal_mv, expected.signal_mv)
+        assert (ecg.comments, ecg.record_name) == (expected.comments, "r")
+    odd = {"gzip data": gzip.compress(raw), "zip archive": b"PK\x03\x04" + raw, "Git LFS": b"version https://git-lfs.x"}
+    odd |= {"web page": b"<!DOCTYPE html><p>404", "NUL bytes": raw[:40] + b"\x00" + raw[40:], "UTF-16": b"\xff\xfea"}
+    for what, written in odd.items():
+        record.with_suffix(".hea").write_bytes(written)
+        with pytest.raises(ECGRecordError, match=what) as caught:
+            read_record(record)
+        assert caught.value.field == "header file"
