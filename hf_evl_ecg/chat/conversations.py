@@ -10,6 +10,8 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from hf_evl_ecg.qa.prompts import without_image_token
+
 __all__ = [
     "ChatTemplateError",
     "ChatText",
@@ -23,7 +25,6 @@ __all__ = [
     "special_tokens",
 ]
 
-IMAGE_TAG = "<image>"  # how LLaVA-style records mark the image inside the question
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _SLOTS = {
     "user": "QUESTION{}SLOT",
@@ -118,7 +119,7 @@ def read_turns(example: Mapping[str, Any], record: str, *, unanswered: str = "re
         pairs = [(str(m.get("role")), _plain(m.get("content"))) for m in example["messages"]]
     else:
         pairs = [("user", _plain(example.get("question"))), ("assistant", _plain(example.get("answer")))]
-    spoken = [(_ROLES.get(role, role), text.replace(IMAGE_TAG, "").strip()) for role, text in pairs]
+    spoken = [(_ROLES.get(role, role), without_image_token(text)) for role, text in pairs]
     spoken = [(role, text) for role, text in spoken if role != "system"]
     if unanswered == "use" and len(spoken) % 2 and spoken[-1][0] == "user":
         spoken.append(("assistant", ""))

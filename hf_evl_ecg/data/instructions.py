@@ -1,6 +1,7 @@
 """ECGInstruct and ECGBench json (PULSE, arXiv 2410.19008): images or waveforms with conversations.
 
-A record is `{"id": ..., "image": "ptb-xl/.../00001_hr-0.png", "conversations": [{"from": "human", "value": ...}, ...]}`.
+A record is `{"id": ..., "image": "ptb-xl/.../00001_hr-0.png", "conversations": [{"from": "human", "value": ...}, ...]}`; `"image": [one]`,
+`images`, `messages` with `role` and `content`, and the roles `user` and `assistant` are understood too.
 The million records of ECGInstruct are parsed one at a time, and an image can be drawn from the waveform it was drawn from.
 """
 
@@ -16,7 +17,7 @@ from typing import Any, Literal
 from datasets import Dataset, Features, IterableDataset, List, Value
 
 from hf_evl_ecg.arguments import check_choice
-from hf_evl_ecg.qa.prompts import IMAGE_TOKEN
+from hf_evl_ecg.qa.prompts import without_image_token
 from hf_evl_ecg.records.header import ECGRecordError
 from hf_evl_ecg.records.paths import resolve_inside
 from hf_evl_ecg.records.reader import check_record
@@ -46,6 +47,7 @@ INSTRUCT_FEATURES = Features(
 
 _GAP = re.compile(r"[\s,]*")
 _DRAWN_FROM = re.compile(r"-\d+$")
+_SPEAKERS = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt", "model": "gpt", "system": "system"}
 
 
 def load_instructions(
@@ -129,11 +131,25 @@ def _rows(
 def iterate_json(path: str | os.PathLike[str]) -> Iterator[Any]:
     """Yield the items of a json list, or of a file with one json value per line, holding one chunk in memory.
 
+    The text is UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
+
     Raises:
-        ValueError: The text is not json, or an item is longer than 16 million characters.
+        ValueError: The text is not json, is in another encoding, or an item is longer than 16 million characters.
     """
     decoder = json.JSONDecoder()
-    with Path(path).open(encoding="utf-8") as file:
+    with Path(path).open("rb") as opened:
+        first = opened.read(4)
+    if first[:2] in (b"\x1f\x8b", b"PK"):
+        raise ValueError(f"{path}: is compressed (unpack it first)")
+    encoding = json.detect_encoding(first) if first else "utf-8"
+    try:
+        yield from _items(path, "utf-8-sig" if encoding == "utf-8" else encoding, decoder)
+    except UnicodeError as error:
+        raise ValueError(f"{path}: is not the text in {encoding} that its first bytes promise: {error}") from error
+
+
+def _items(path: str | os.PathLike[str], encoding: str, decoder: json.JSONDecoder) -> Iterator[Any]:
+    with Path(path).open(encoding=encoding) as file:
         buffer = file.read(CHUNK)
         start = _GAP.match(buffer).end()  # type: ignore[union-attr]
         in_list = buffer.startswith("[", start)
@@ -165,13 +181,20 @@ def _check_item(
 ) -> tuple[list[dict[str, str]], dict[str, str | None]]:
     """Return the turns of a record, and the columns that say where its picture comes from."""
     where = f"{path}[{position}]"
-    if not isinstance(item, dict) or not isinstance(item.get("conversations"), list):
+    turns = _either(item, "conversations", "messages") if isinstance(item, dict) else None
+    if not isinstance(turns, list):
         raise ECGRecordError(where, "conversations", type(item).__name__, "an object with a list 'conversations'")
-    image = item.get("image")
+    image = _either(item, "image", "images")
+    if isinstance(image, list):
+        if len(image) != 1:
+            raise ECGRecordError(where, "image", f"a list of {len(image)}", "one image per record")
+        image = image[0]
+    if isinstance(image, dict):
+        image = image.get("path")
     if not isinstance(image, str) or not image:
         raise ECGRecordError(where, "image", image, "a path relative to the data folder")
     inside = resolve_inside(image, root)
-    turns = _turns(item["conversations"], where)
+    turns = _turns(turns, where)
     if not draw:
         if check and not inside.is_file():
             raise ECGRecordError(where, "image", image, f"an image file inside {root}")
@@ -182,16 +205,32 @@ def _check_item(
     return turns, {"image": None, "record": record, "storage": "wfdb"}
 
 
+def _either(item: dict[str, Any], *names: str) -> Any:
+    """The first of these fields that is there."""
+    return next((item[name] for name in names if item.get(name) is not None), None)
+
+
+def _text(turn: dict[str, Any]) -> str | None:
+    """What a turn says: `value` or `content`, the latter as a text or as a list of parts, of which pictures are left out."""
+    said = _either(turn, "value", "content")
+    if isinstance(said, list):
+        parts = [part.get("text") for part in said if isinstance(part, dict) and part.get("type") == "text"]
+        said = "\n".join(part for part in parts if isinstance(part, str))
+    return without_image_token(said) if isinstance(said, str) else None
+
+
 def _turns(conversation: list[Any], where: str) -> list[dict[str, str]]:
-    """Check that questions and answers alternate; the image mark is taken out, the collator puts its own in."""
-    speakers = [turn.get("from") if isinstance(turn, dict) else None for turn in conversation]
-    if not speakers or len(speakers) % 2 or speakers != ["human", "gpt"] * (len(speakers) // 2):
-        raise ECGRecordError(
-            where, "conversations", speakers, "'human' and 'gpt' in turns, each question with its answer"
-        )
-    texts = [turn.get("value") for turn in conversation]
-    if not all(isinstance(text, str) and text.replace(IMAGE_TOKEN, "").strip() for text in texts):
-        raise ECGRecordError(where, "conversations", "a message without text", "a text in every 'value'")
-    return [
-        {"from": who, "value": text.replace(IMAGE_TOKEN, "").strip()} for who, text in zip(speakers, texts, strict=True)
-    ]
+    """Check that questions and answers alternate; the image mark is taken out, the collator puts its own in.
+
+    A system prompt is left out: the chat template of a model has its own.
+    """
+    named = [_either(turn, "from", "role") if isinstance(turn, dict) else None for turn in conversation]
+    speakers = [_SPEAKERS.get(str(name).lower(), name) for name in named]
+    spoken = [i for i, who in enumerate(speakers) if who != "system"]
+    if not spoken or len(spoken) % 2 or [speakers[i] for i in spoken] != ["human", "gpt"] * (len(spoken) // 2):
+        allowed = "'human' and 'gpt' (or 'user' and 'assistant') in turns, each question with its answer"
+        raise ECGRecordError(where, "conversations", named, allowed)
+    texts = [_text(conversation[i]) for i in spoken]
+    if not all(texts):
+        raise ECGRecordError(where, "conversations", "a message without text", "a text in every 'value' or 'content'")
+    return [{"from": str(speakers[i]), "value": text} for i, text in zip(spoken, texts, strict=True) if text]

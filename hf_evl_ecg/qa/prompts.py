@@ -4,6 +4,7 @@ Formats: `open` (name what is there), `closed` (yes/no), `choice` (lettered opti
 `report` (describe the ECG).
 """
 
+import re
 import string
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ __all__ = [
     "YES",
     "Measurement",
     "pulse_prompt",
+    "without_image_token",
 ]
 
 FORMATS = ("open", "closed", "choice", "fill", "report")
@@ -103,6 +105,34 @@ MEASUREMENTS = {
     "qrs_duration": Measurement("QRS duration", "milliseconds", 20.0, 20.0, (100.0, 120.0), (30.0, 300.0)),
     "qt_interval": Measurement("QT interval", "milliseconds", 40.0, 40.0, (350.0, 440.0), (200.0, 700.0)),
 }
+
+# A mark that stands for a noun: behind one of these it is "the image", behind an article "image", else it is left out.
+_BEFORE = ("about", "at", "from", "in", "of", "on", "see", "to", "with")
+_ARTICLES = ("a", "an", "each", "every", "that", "the", "this")
+_INSIDE = re.compile(rf"(\w+)[ \t]+{IMAGE_TOKEN}(?=[ \t]+\w|[ \t]*[,.;:?!])")
+_AROUND = re.compile(rf"\n?[ \t]*{IMAGE_TOKEN}[ \t]*\n?")
+
+
+def without_image_token(text: str) -> str:
+    r"""A message without the mark of its image, which a chat template puts in by itself; a sentence around it stays one.
+
+    Example:
+        >>> without_image_token("<image>\nLook at <image> and say."), without_image_token("The ECG <image> shows")
+        ('Look at the image and say.', 'The ECG shows')
+    """
+
+    def noun(match: re.Match[str]) -> str:
+        word = match[1].lower()
+        return match[1] + (" the image" if word in _BEFORE else " image" if word in _ARTICLES else "")
+
+    return _AROUND.sub(_gap, _INSIDE.sub(noun, text)).strip()
+
+
+def _gap(match: re.Match[str]) -> str:
+    """What stays between the texts beside a mark."""
+    if "\n" in match[0]:
+        return "\n"
+    return " " if match[0][0].isspace() and match[0][-1].isspace() else ""
 
 
 def pulse_prompt(question: str) -> str:

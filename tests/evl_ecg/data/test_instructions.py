@@ -1,15 +1,18 @@
 """Instructions in LLaVA's form, with images or waveforms, read piece by piece."""
 
+import gzip
 import json
 
 import pytest
 from written_records import write_normal
 
+from hf_evl_ecg.chat.conversations import read_turns
 from hf_evl_ecg.data import (
     load_ecg,
     load_instructions,
 )
 from hf_evl_ecg.data.instructions import iterate_json
+from hf_evl_ecg.qa.prompts import without_image_token
 from hf_evl_ecg.records.header import ECGRecordError
 
 
@@ -59,3 +62,68 @@ def test_json_is_read_piece_by_piece(tmp_path, monkeypatch):
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(ValueError, match=r"bad\.json"):
             list(iterate_json(tmp_path / "bad.json"))
+
+
+def test_json_of_every_unicode_encoding_is_read(tmp_path):
+    items = [conversation(1, "ä.png"), conversation(2, "b.png")]
+    text = json.dumps(items, ensure_ascii=False)
+    lines = "\n".join(json.dumps(item, ensure_ascii=False) for item in items)
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"):
+        for written in (text, lines):
+            (tmp_path / "c.json").write_bytes(written.encode(encoding))
+            assert list(iterate_json(tmp_path / "c.json")) == items, encoding
+    for odd, match in ((text.encode("latin-1"), "is not the text in utf-8"), (gzip.compress(b"[]"), "compressed")):
+        (tmp_path / "c.json").write_bytes(odd)
+        with pytest.raises(ValueError, match=match):
+            list(iterate_json(tmp_path / "c.json"))
+
+
+def test_conversations_of_other_tools_say_the_same(tmp_path):
+    """One image in a list, user and assistant, role and content, parts, a system prompt."""
+    (tmp_path / "a.png").write_bytes(b"png")
+    parts = [{"type": "image"}, {"type": "text", "text": "Which rhythm?"}]
+    said = [("user", "<image>\nWhich rhythm?"), ("assistant", "Sinus rhythm.")]
+    roles = [{"role": role, "content": text} for role, text in said]
+    same = [
+        {"image": "a.png", "conversations": [{"from": role, "value": text} for role, text in said]},
+        {"image": ["a.png"], "conversations": roles},
+        {"images": ["a.png"], "messages": [{"role": "system", "content": "You are."}, *roles]},
+        {"images": [{"path": "a.png"}], "messages": [{"role": "User", "content": parts}, roles[1]]},
+    ]
+    bad = [
+        {"image": ["a.png", "b.png"], "conversations": roles},
+        {"image": [], "conversations": roles},
+        {"image": "a.png", "conversations": roles[::-1]},
+        {"image": "a.png", "conversations": [{"role": "user", "content": [{"type": "image"}]}, roles[1]]},
+    ]
+    (tmp_path / "c.json").write_text(json.dumps([*same, *bad]))
+    rows, report = load_instructions(tmp_path / "c.json", tmp_path)
+    assert rows["image"][:] == ["a.png"] * 4
+    said = [{"from": "human", "value": "Which rhythm?"}, {"from": "gpt", "value": "Sinus rhythm."}]
+    assert rows["conversations"][:] == [said] * 4
+    reasons = [reason for _, reason in report.skipped]
+    assert len(reasons) == 4
+    for reason, part in zip(reasons, ["a list of 2", "a list of 0", "in turns", "without text"], strict=True):
+        assert part in reason
+
+
+MARKED = {
+    "<image>\nWhich rhythm?": "Which rhythm?",
+    "Which rhythm? <image>": "Which rhythm?",
+    "Which\n<image>\nrhythm?": "Which\nrhythm?",
+    "Look at <image> and say": "Look at the image and say",
+    "What is seen in <image>?": "What is seen in the image?",
+    "This <image> shows what?": "This image shows what?",
+    "The ECG <image> shows what?": "The ECG shows what?",
+    "<image> <image> Compare  them.": "Compare  them.",
+    "ECG: <image> shows what?": "ECG: shows what?",
+    "<image>": "",
+}
+
+
+def test_a_sentence_around_the_image_mark_stays_one():
+    for text, expected in MARKED.items():
+        assert without_image_token(text) == expected
+        if expected:
+            turns = read_turns({"question": text, "answer": "x"}, "r")
+            assert turns[0].question == expected
