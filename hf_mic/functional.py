@@ -28,6 +28,7 @@ from hf_mic.statistics import (
     masked_mean,
     prefix_cosine,
     prefix_gram,
+    similarity_divergence,
     token_statistics,
 )
 
@@ -253,15 +254,9 @@ def similarity_distillation_loss(
         z = at_least_float32(embeddings)
         if z.size(0) < 3:  # with a single other member each softmax is 1, whatever the embeddings are
             return z.sum() * 0.0 + z.new_zeros(len(dims))
-        # Softmax over the others only: a sentence is always most similar to itself, which would teach nothing.
-        diagonal = torch.eye(z.size(0), dtype=torch.bool, device=z.device)
         # Detached: the full width is the target, else it would move towards its own prefixes.
         reference = prefix_cosine(at_least_float32(teacher.detach()), [teacher.size(1)], eps)[0]
-        target = (reference / teacher_temperature).masked_fill(diagonal, -torch.inf).log_softmax(dim=-1)
-        student = prefix_cosine(z, dims, eps) / student_temperature
-        log_ratio = target - student.masked_fill(diagonal, -torch.inf).log_softmax(dim=-1)
-        # The diagonal is -inf minus -inf, NaN, in value and gradient, unless it is replaced before the product.
-        return (target.exp() * log_ratio.masked_fill(diagonal, 0.0)).sum(dim=-1).mean(dim=-1)
+        return similarity_divergence(reference, prefix_cosine(z, dims, eps), teacher_temperature, student_temperature)
 
 
 def _diagonal_cv(z: Tensor, dims: Sequence[int], eps: float) -> Tensor:

@@ -24,6 +24,7 @@ __all__ = [
     "masked_mean",
     "prefix_cosine",
     "prefix_gram",
+    "similarity_divergence",
     "summed_statistics",
     "token_statistics",
 ]
@@ -256,3 +257,32 @@ def prefix_cosine(z: Tensor, dims: Sequence[int], eps: float) -> Tensor:
     gram = prefix_gram(z, dims)
     inverse_norm = (gram.diagonal(dim1=1, dim2=2) + eps).rsqrt()
     return gram * inverse_norm.unsqueeze(1) * inverse_norm.unsqueeze(2)
+
+
+def similarity_divergence(
+    teacher: Tensor, student: Tensor, teacher_temperature: float = 0.05, student_temperature: float = 0.05
+) -> Tensor:
+    """Divergence of similarity distributions over the other members of a batch.
+
+    Args:
+        teacher: Similarities of the teacher; row i is the distribution of member i. Shape: (B, B).
+        student: Similarities of K students, also of unlike sides, such as floats with codes. Shape: (K, B, B).
+        teacher_temperature: T_t.
+        student_temperature: T_s.
+
+    Returns:
+        The divergence in nats of each student, a mean over rows. Shape: (K,).
+
+    Example:
+        Of the two others, the teacher finds both alike and the student one e times as likely: log((1 + e) / 2) - 1/2:
+
+        >>> student = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+        >>> similarity_divergence(torch.zeros(3, 3), student[None], 1.0, 1.0)
+        tensor([0.1201])
+    """
+    # Softmax over the others only: a sentence is always most similar to itself, which would teach nothing.
+    diagonal = torch.eye(teacher.size(0), dtype=torch.bool, device=teacher.device)
+    target = (teacher / teacher_temperature).masked_fill(diagonal, -torch.inf).log_softmax(dim=-1)
+    log_ratio = target - (student / student_temperature).masked_fill(diagonal, -torch.inf).log_softmax(dim=-1)
+    # The diagonal is -inf minus -inf, NaN, in value and gradient, unless it is replaced before the product.
+    return (target.exp() * log_ratio.masked_fill(diagonal, 0.0)).sum(dim=-1).mean(dim=-1)

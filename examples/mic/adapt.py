@@ -1,6 +1,6 @@
 r"""Make existing embeddings truncatable: fit a map on the vectors, write the adapted index and the adapted model.
 
-Vectors in a file, from any encoder or an API (400 steps, 6 to 10 s on one CPU core for 384 dimensions; one process is enough, and a
+Vectors in a file, from any encoder or an API (400 steps, 10 to 15 s on one CPU core for 384 dimensions; one process is enough, and a
 GPU is not used):
 
     python examples/mic/adapt.py --embeddings index.npy --output_dim 32
@@ -13,7 +13,7 @@ CPU smoke run, 15 to 20 s on one core beside the download of the model:
 
     printf 'Sentence number %d.\n' $(seq 300) > sentences.txt
     CUDA_VISIBLE_DEVICES= python examples/mic/adapt.py --model sentence-transformers/all-MiniLM-L6-v2 --texts sentences.txt \
-        --steps 20 --pool_size 256
+        --steps 20 --batch_size 128 --pool_size 256
 
 The same as `hf-mic adapt`, see its --help. What to expect on all-MiniLM-L6-v2, against truncation and PCA:
 model_cards/results/mic_adapt.md.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -100,7 +101,9 @@ def _maps(
     if dims := [dims for dims, bits in pairs if bits <= 8 and 1 < dims < width]:
         batch_size = min(config.batch_size, len(learn))
         settings = replace(config, dims=sorted(dims), seed=seed, batch_size=batch_size)
-        maps["fitted"] = fit_map(learn, settings, progress=progress)
+        with warnings.catch_warnings():  # PCA is a candidate too: where it is ahead, it is chosen
+            warnings.filterwarnings("ignore", message="The map keeps fewer")
+            maps["fitted"] = fit_map(learn, settings, progress=progress)
     return maps
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,8 @@ class PrefixMap:
         output_weight: U, only for ``"mlp"``. Shape: (H, D).
         config: The settings of the fit.
         losses: Weighted terms of the loss, means over the last tenth of the steps.
+        held_out: ``{"dim", "map", "pca"}`` for each prefix length: the share of the ten nearest rows at full width that
+            the map's prefix and as many principal axes find, for rows the map was not fitted on; with ``bits``, in codes.
     """
 
     kind: str
@@ -51,6 +53,7 @@ class PrefixMap:
     output_weight: Tensor | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     losses: Mapping[str, float] = field(default_factory=dict)
+    held_out: Sequence[Mapping[str, float]] = ()
 
     @property
     def width(self) -> int:
@@ -142,7 +145,8 @@ class PrefixMap:
         Args:
             path: The file, ``*.safetensors``; its folder is created.
         """
-        header = {"kind": self.kind, "config": dict(self.config), "losses": dict(self.losses)}
+        header: dict[str, Any] = {"kind": self.kind, "config": dict(self.config), "losses": dict(self.losses)}
+        header["held_out"] = [dict(row) for row in self.held_out]
         tensors = {name: tensor.contiguous() for name, tensor in self.tensors()}
         with replaced_file(path) as temporary:
             save_file(tensors, temporary, metadata={"prefix_map": json.dumps(header)})

@@ -69,12 +69,13 @@ def checked_vectors(embeddings: NDArray | Tensor, dims: Sequence[int], batch_siz
     return embeddings
 
 
-def principal_axes(rows: NDArray, seed: int = 0) -> Tensor:
+def principal_axes(rows: NDArray, seed: int = 0, *, among: NDArray | None = None) -> Tensor:
     """Principal axes of the unit vectors as an orthogonal matrix, most variance first, largest entry positive.
 
     Args:
         rows: Embeddings; of more than 100,000 rows a random sample of that size is used. Shape: (N, D).
         seed: Seed of the sample.
+        among: Numbers of the rows to use, ascending; default all.
 
     Returns:
         The eigenvectors of the covariance matrix, as columns. Shape: (D, D).
@@ -84,10 +85,10 @@ def principal_axes(rows: NDArray, seed: int = 0) -> Tensor:
         tensor([[0., 1.],
                 [1., 0.]])
     """
-    count, width = rows.shape
-    used = np.arange(count)
-    if count > COVARIANCE_ROWS:
-        used = np.sort(np.random.default_rng(seed).choice(count, COVARIANCE_ROWS, replace=False, shuffle=False))
+    width = rows.shape[1]
+    used = np.arange(len(rows)) if among is None else among
+    if len(used) > COVARIANCE_ROWS:
+        used = np.sort(np.random.default_rng(seed).choice(used, COVARIANCE_ROWS, replace=False, shuffle=False))
     total, mean = torch.zeros(width, width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64)
     for start in range(0, len(used), SCAN_ROWS):
         unit = unit_rows(rows[used[start : start + SCAN_ROWS]])

@@ -239,9 +239,11 @@ def _previous_rows(path: Path, settings: Mapping[str, Any]) -> list[dict]:
     before, now = results["config"], json.loads(json.dumps(settings))
     if {**before, "methods": None} != {**now, "methods": None}:
         raise ValueError(f"{path} was made with other settings: name another --output_dir or remove it.")
-    for method in before["methods"].values():  # t was called uniformity_t
+    for method in before["methods"].values():  # t was called uniformity_t, and there was no bits
         if "uniformity_t" in (config := method.get("config", {})):
             config["t"] = config.pop("uniformity_t")
+        if config:
+            config.setdefault("bits", None)
     unchanged = {name for name, method in now["methods"].items() if before["methods"].get(name) == method}
     return [row for row in results["rows"] if row["method"] in unchanged]
 

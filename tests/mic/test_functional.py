@@ -18,7 +18,7 @@ from hf_mic.functional import (
     spectral_isotropy_loss,
     token_statistics,
 )
-from hf_mic.statistics import feature_gram
+from hf_mic.statistics import feature_gram, similarity_divergence
 
 WIDTH = 10
 DIMS = [7, 1, 4, 9, 4]  # neither sorted nor unique
@@ -590,3 +590,19 @@ def test_all_names_are_public():
         "token_statistics",
     }
     assert set(hf_mic.functional.__all__) <= set(dir(hf_mic.functional))
+
+
+def test_similarity_divergence_is_the_slow_sum_over_the_others():
+    generator = torch.Generator().manual_seed(0)
+    teacher, student = (torch.rand(shape, generator=generator, dtype=torch.float64) for shape in ((5, 5), (2, 5, 5)))
+    for number, value in enumerate(similarity_divergence(teacher, student, 0.3, 0.2)):
+        total = 0.0
+        for i in range(5):
+            others = [j for j in range(5) if j != i]
+            p, q = (
+                torch.tensor([row[j].item() / t for j in others]).exp()
+                for row, t in ((teacher[i], 0.3), (student[number, i], 0.2))
+            )
+            p, q = p / p.sum(), q / q.sum()
+            total += (p * (p / q).log()).sum().item() / 5
+        assert value.item() == pytest.approx(total, rel=1e-5)

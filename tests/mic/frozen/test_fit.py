@@ -162,6 +162,7 @@ BASE = dataclasses.replace(QUICK, kind="mlp", sir_weight=0.5, scr_weight=0.5, ta
 CHANGES = {
     "kind": "linear",
     "dims": [2, 4, 9],
+    "bits": 1,
     "distill_weight": 0.5,
     "sir_weight": 0.1,
     "scr_weight": 0.1,
@@ -174,7 +175,7 @@ CHANGES = {
     "hidden_dim": 9,
     "neighbours": 2,
     "pool_size": 128,
-    "batch_size": 66,
+    "batch_size": 72,
     "steps": 16,
     "learning_rate": 0.002,
     "lr_scheduler_type": "linear",
@@ -275,6 +276,8 @@ def test_divergence_is_reported(vectors):
     ("setting", "message"),
     [
         ({"kind": "affine"}, "kind=.*: must be one of"),
+        ({"bits": 4}, "bits=4: must be one of None, 1, 2"),
+        ({"bits": 1, "distill_weight": 0, "sir_weight": 1}, "bits=1: only distillation sees the code"),
         ({"cv_mode": "rank"}, "cv_mode=.*: must be one of"),
         ({"init": "random"}, "init=.*: must be one of"),
         ({"lr_scheduler_type": "step"}, "lr_scheduler_type=.*: must be one of"),
@@ -286,13 +289,13 @@ def test_divergence_is_reported(vectors):
         ({"distill_weight": 0, "sir_weight": 0, "scr_weight": 0}, "nothing is optimised"),
         ({"dims": []}, r"dims=\[\]: must be distinct"),
         ({"dims": [8, 8]}, "must be distinct"),
-        ({"batch_size": 2}, "batch_size=2: must be at least 6"),
+        ({"batch_size": 2}, "neighbours=7, batch_size=2: must be at least 24"),
         ({"steps": 0}, "steps=.*: must be at least 1"),
         ({"seed": -1}, "seed=.*: must be at least 0"),
         ({"warmup_ratio": 1.0}, "warmup_ratio"),
-        ({"neighbours": 256}, "neighbours=256, batch_size=256: must be at least 771"),
+        ({"neighbours": 256}, "neighbours=256, batch_size=512: must be at least 771"),
         ({"neighbours": 1, "batch_size": 5}, "batch_size=5: must be at least 6"),
-        ({"pool_size": 100}, "pool_size=100: must be at least 256"),
+        ({"pool_size": 100}, "pool_size=100: must be at least 512"),
     ],
 )
 def test_impossible_settings_are_refused(setting, message):
@@ -330,6 +333,7 @@ def test_save_and_load(vectors, kind, tmp_path):
     assert [entry.name for entry in path.parent.iterdir()] == ["map.safetensors"]
     loaded = PrefixMap.load(path)
     assert (loaded.kind, loaded.config, loaded.losses) == (fitted.kind, fitted.config, fitted.losses)
+    assert list(loaded.held_out) == list(fitted.held_out) != []
     assert AdaptConfig(**loaded.config) == dataclasses.replace(QUICK, kind=kind)
     assert np.array_equal(loaded.apply(vectors), fitted.apply(vectors))
     save_file({"weight": torch.eye(2)}, tmp_path / "other.safetensors")

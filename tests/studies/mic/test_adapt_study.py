@@ -1,6 +1,5 @@
 """studies/mic/adapt_study.py: its plan is sound, its runs resume, its cache is of one encoder."""
 
-import dataclasses
 import importlib.util
 import json
 import sys
@@ -9,8 +8,6 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import BoW
-
-from hf_mic.frozen.config import AdaptConfig
 
 WORDS = [f"w{i}" for i in range(24)]
 
@@ -27,8 +24,6 @@ def test_reported_plan_is_valid_and_runs_resume(repo_root, tmp_path):
     study = load_script(repo_root / "studies" / "mic" / "adapt_study.py")
     plan = study.read_plan(repo_root / "studies" / "configs" / "mic_adapt.yaml")
     maps = {name: method for name, method in plan["methods"].items() if method["type"] == "map"}
-    defaults = {**dataclasses.asdict(AdaptConfig()), "learning_rate": AdaptConfig().peak_rate()}
-    assert {**defaults, **maps["mic"]["config"]} == defaults  # what did best is what a user gets
     runs = study._runs(plan["methods"], 2)
     assert len(set(runs)) == len(runs) == len(plan["methods"]) + len(maps)
     assert [seed for _, seed in runs] == sorted((s for _, s in runs), key=lambda s: -1 if s is None else s)
