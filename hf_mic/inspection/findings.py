@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hf_mic.evaluation.score_tables import HEADLINE_METRICS
@@ -32,14 +33,22 @@ def verdict(inspection: Inspection) -> list[str]:
     if below:
         lines = [_neighbour_sentence(inspection, below), *_order_sentences(inspection, below)]
         lines += [_redundancy_sentence(inspection, below)]
-    return [*lines, *_storage_sentences(inspection), *_score_sentences(inspection), *_cautions(inspection)]
+    return [
+        *_map_sentences(inspection),
+        *lines,
+        *_storage_sentences(inspection),
+        *_score_sentences(inspection),
+        *_cautions(inspection),
+    ]
 
 
 def _neighbour_sentence(inspection: Inspection, below: Sequence[Mapping[str, Any]]) -> str:
     width, k = inspection.model["width"], inspection.settings["k"]
     enough = next((row for row in below if row["first"] >= KEPT), None)
     others = ", ".join(f"{_percent(row['first'])} at {row['dim']}" for row in reversed(below) if row is not enough)
-    of_what = f"of the full-width neighbours ({k} nearest of {inspection.texts['measured']:,} texts by cosine"
+    of_what = (
+        f"of the full-width neighbours ({k} nearest of {inspection.texts['measured']:,} {_what(inspection)} by cosine"
+    )
     if enough is None:
         return f"No measured prefix below the full {width} dimensions keeps {_percent(KEPT)} {of_what}): {others}."
     rest = f"; {others})" if others else ")"
@@ -57,11 +66,47 @@ def _order_sentences(inspection: Inspection, below: Sequence[Mapping[str, Any]])
         order = (
             f"The first coordinates keep {'more' if gain > 0 else 'fewer'} than coordinates drawn at random: {against}."
         )
-    if row["principal_axes"] - row["first"] >= DIFFERENCE:
-        rotation = f"The principal axes of these texts keep {axes} there, so a rotation can make prefixes better."
-    else:
-        rotation = f"The principal axes of these texts keep {axes} there, no more than the coordinates as they are."
-    return [order, rotation]
+    rotation = f"The principal axes of these {_what(inspection)} keep {axes} there"
+    if row["principal_axes"] - row["first"] < DIFFERENCE:
+        return [order, f"{rotation}, no more than the coordinates as they are."]
+    lines = [order, f"{rotation}, so a rotation can make prefixes better."]
+    if (file := inspection.model.get("file")) and not inspection.mapped:
+        size = max(1, row["dim"] // 8)  # as many bits as that prefix has coordinates
+        lines.append(
+            f"Next, to find one and codes of {size} bytes: hf-mic adapt {file} --bytes {size} "
+            f"--output_dir outputs/{Path(file).stem}_{size}"
+        )
+    return lines
+
+
+def _map_sentences(inspection: Inspection) -> list[str]:
+    """What a map changes, if one is compared."""
+    mapped, width = inspection.mapped, inspection.model["width"]
+    if not mapped:
+        return []
+    before = {row["dim"]: row["first"] for row in inspection.neighbours}
+    rows = [row for row in mapped["neighbours"] if row["dim"] < width and row["dim"] in before]
+    lines = []
+    if rows:
+        row = _typical(inspection, rows)
+        lines.append(
+            f"After {mapped['name']}, the first {row['dim']} coordinates keep {_percent(row['first'])} of the neighbours "
+            f"instead of {_percent(before[row['dim']])}."
+        )
+    if code := mapped.get("code"):
+        size = code["bytes_per_vector"]
+        said = (
+            f"In {size} bytes per vector, the code of {mapped['name']} keeps {_percent(code['kept'])} of the neighbours"
+        )
+        fitting = [row for row in inspection.storage if row["bytes_per_vector"] <= size]
+        if fitting:
+            best = max(fitting, key=lambda row: row["kept"])
+            said += f"; of prefixes that fit, {best['dim']} dimensions as {best['precision']} keep most: {_percent(best['kept'])}"
+        lines.append(f"{said}.")
+    return [
+        *lines,
+        "Of vectors that the map was fitted on it keeps a little more than of others: measure on rows held out.",
+    ]
 
 
 def _redundancy_sentence(inspection: Inspection, below: Sequence[Mapping[str, Any]]) -> str:
@@ -105,8 +150,8 @@ def _cautions(inspection: Inspection) -> list[str]:
     model, texts, lines = inspection.model, inspection.texts, []
     if texts["measured"] < 2 * model["width"]:
         lines.append(
-            f"Read with care: {texts['measured']:,} texts are few for {model['width']} dimensions; spectra, R² and neighbours "
-            "need several times as many texts as dimensions."
+            f"Read with care: {texts['measured']:,} {_what(inspection)} are few for {model['width']} dimensions; spectra, R² and "
+            f"neighbours need several times as many {_what(inspection)} as dimensions."
         )
     if model["truncate_dim"]:
         lines.append(
@@ -119,11 +164,16 @@ def _cautions(inspection: Inspection) -> list[str]:
                 "The model compares by dot product, in which its lengths count: neighbours and scores here are by cosine, and say "
                 "nothing of searches by dot product; a map of these vectors would change them."
             )
+        remedy = "divide them by it" if texts.get("from") == "vectors" else "encode with normalize_embeddings=True"
         lines.append(
             f"Embeddings are not of unit length ({norm['lowest']:.3g} to {norm['highest']:.3g}): compare them by cosine, or "
-            "encode with normalize_embeddings=True."
+            f"{remedy}."
         )
     return lines
+
+
+def _what(inspection: Inspection) -> str:
+    return "vectors" if inspection.texts.get("from") == "vectors" else "texts"
 
 
 def _typical(inspection: Inspection, below: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,11 +31,11 @@ RANDOM_DRAWS = 3
 
 @dataclass(frozen=True)
 class Inspection:
-    """Measurements of one encoder on one set of texts.
+    """Measurements of one encoder on one set of texts, or of vectors from anywhere.
 
     Attributes:
-        model: Facts about the encoder.
-        texts: How many texts were given and measured, and where they came from.
+        model: Facts about the encoder, or the vectors.
+        texts: How many texts or vectors were given and measured, and where they came from.
         neighbours: One row per dimension: share of a text's k nearest full-width neighbours (cosine) that remain among
             its k nearest, for the first d coordinates (``first``), for d coordinates drawn at random (``random``, mean of
             three draws) and for the first d principal axes of the same texts (``principal_axes``).
@@ -44,6 +44,8 @@ class Inspection:
         spectra: Dimension → covariance eigenvalues of that prefix, largest first.
         scores: Rows of :func:`hf_mic.evaluation.evaluation.score_embeddings`; empty without tasks.
         settings: The settings.
+        mapped: What a map makes of the same vectors: its ``name``, ``neighbours``, ``storage``, ``geometry``, ``spectra``, and
+            the ``code`` of a compressor; empty without a map.
     """
 
     model: Mapping[str, Any]
@@ -54,6 +56,7 @@ class Inspection:
     spectra: Mapping[int, NDArray]
     scores: Sequence[Mapping[str, Any]]
     settings: Mapping[str, Any]
+    mapped: Mapping[str, Any] = field(default_factory=dict)
 
 
 def inspect_model(
@@ -188,7 +191,12 @@ def _facts(model: SentenceTransformer, name: str, truncate_dim: int | None, embe
 
 
 def measure_embeddings(
-    embeddings: NDArray, dims: Sequence[int], settings: InspectionSettings, *, progress_bar: bool = False
+    embeddings: NDArray,
+    dims: Sequence[int],
+    settings: InspectionSettings,
+    *,
+    reference: NDArray | None = None,
+    progress_bar: bool = False,
 ) -> dict[str, Any]:
     """The label-free part of an inspection, of vectors from anywhere.
 
@@ -196,6 +204,7 @@ def measure_embeddings(
         embeddings: Vectors of distinct texts. Shape: (N, D), N ≥ 2k + 1.
         dims: Prefix widths, each 1 ≤ d ≤ D.
         settings: ``precisions``, ``k``, ``max_queries`` and ``seed`` are used.
+        reference: Vectors of the same texts whose neighbours are to be kept. Default: the embeddings. Shape: (N, D').
         progress_bar: Show progress.
 
     Returns:
@@ -204,7 +213,7 @@ def measure_embeddings(
     full = normalize(np.asarray(embeddings, dtype=np.float32))
     count, width = full.shape
     queries, k = draw(count, settings.max_queries, settings.seed), settings.k
-    nearest = neighbours(full, queries, k)
+    nearest = neighbours(full if reference is None else reference, queries, k)
     # Zero vectors have no direction, so they do not shape the axes.
     axes = full @ principal_axes(full[full.any(axis=1)]).numpy()
     random = np.random.default_rng(settings.seed)

@@ -32,20 +32,35 @@ def plot_neighbours(inspection: Inspection, path: str | os.PathLike[str]) -> Non
     for key, label, style in (
         ("first", "first d coordinates", {"color": "C0", "linewidth": 2}),
         ("random", "d coordinates drawn at random", {"color": "0.5", "linestyle": "--"}),
-        ("principal_axes", "first d principal axes of these texts", {"color": "C3", "linestyle": ":"}),
+        ("principal_axes", "first d principal axes of what is measured", {"color": "C3", "linestyle": ":"}),
     ):
         left.plot(dims, [100 * row[key] for row in rows], marker="o", markersize=3.5, label=label, **style)
+    if inspection.mapped:
+        after = inspection.mapped["neighbours"]
+        left.plot(
+            [row["dim"] for row in after],
+            [100 * row["first"] for row in after],
+            "C4o-",
+            markersize=3.5,
+            label="first d after the map",
+        )
     _dimension_axis(left, dims)
     k, count = inspection.settings["k"], inspection.texts["measured"]
     left.set_ylabel(f"kept of the {k} nearest at full width (%)")
     right.set(xscale="log", xlabel="bytes per vector")
+    ways = {"": (inspection.storage, "-")}
+    if inspection.mapped:
+        ways[" after the map"] = (inspection.mapped["storage"], ":")
     for precision in inspection.settings["precisions"]:
-        points = sorted(
-            (row["bytes_per_vector"], row["kept"]) for row in inspection.storage if row["precision"] == precision
+        for when, (storage, line) in ways.items():
+            points = sorted((row["bytes_per_vector"], row["kept"]) for row in storage if row["precision"] == precision)
+            sizes, kept = zip(*points, strict=True)
+            label, colour = precision + when, PRECISION_COLOURS[precision]
+            right.plot(sizes, [100 * v for v in kept], line, color=colour, marker="o", markersize=3.5, label=label)
+    if code := inspection.mapped.get("code"):
+        right.plot(
+            code["bytes_per_vector"], 100 * code["kept"], "k*", markersize=11, label=f"code, {code['bits']} bits"
         )
-        sizes, kept = zip(*points, strict=True)
-        colour = PRECISION_COLOURS[precision]
-        right.plot(sizes, [100 * value for value in kept], color=colour, marker="o", markersize=3.5, label=precision)
     right.set_xscale("log", base=2)
     right.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     for axis in (left, right):
@@ -78,13 +93,17 @@ def plot_geometry(inspection: Inspection, path: str | os.PathLike[str]) -> None:
         dims = np.array([row["dim"] for row in rows], dtype=float)
         axis.plot(dims, floor(dims), color="0.5", linestyle="--", linewidth=1)
         axis.plot(dims, [row[key] for row in rows], color="C0", marker="o", markersize=3.5)
+        if inspection.mapped:
+            after = [(row["dim"], row[key]) for row in inspection.mapped["geometry"] if row[key] is not None]
+            axis.plot(*np.array(after, dtype=float).reshape(-1, 2).T, color="C4", marker="o", markersize=3.5)
         axis.set_title(title, fontsize=10)
         _dimension_axis(axis, [row["dim"] for row in inspection.geometry])
         if key == "effective_rank":
             axis.set_yscale("log", base=2)
             axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.grid(alpha=0.3)
-    figure.legend(figure.axes[0].lines, ["isotropic", inspection.model["name"]], loc="outside lower center", ncols=2)
+    names = ["isotropic", inspection.model["name"], *(["after the map"] if inspection.mapped else [])]
+    figure.legend(figure.axes[0].lines, names, loc="outside lower center", ncols=3)
     _save(figure, path)
 
 

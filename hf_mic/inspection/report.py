@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,8 @@ NEIGHBOURS, SPECTRA, GEOMETRY, SCORES = "neighbours.png", "spectra.png", "geomet
 
 EXPLANATION = """## How to read
 
-- Neighbours kept: of each text's nearest neighbours by cosine at full width, the share that is still among as many nearest when only some coordinates are compared. More texts make it harder, so compare models on the same texts.
-- Coordinates drawn at random are what any coordinates would give; the first coordinates of a model trained for truncation do better. Principal axes are fitted on the measured texts themselves, so they are an optimistic estimate of what a rotation can add.
+- Neighbours kept: of each text's or vector's nearest neighbours by cosine at full width, the share that is still among as many nearest when only some coordinates are compared. More of them make it harder, so compare on the same ones.
+- Coordinates drawn at random are what any coordinates would give; the first coordinates of a model trained for truncation do better. Principal axes are fitted on what is measured itself, so they are an optimistic estimate of what a rotation can add.
 - residual_r2: share of the variance of the remaining coordinates that a linear map of the prefix explains. cross_correlation: mean squared correlation between prefix and remaining coordinates. Both say how far the prefix and the rest repeat each other.
 - eigen_cv: spread of the covariance eigenvalues over their mean, 0 for an even spread. participation_ratio, effective_rank: number of directions that carry the variance. uniformity: lower is a more even spread of directions.
 - Dashed lines in the pictures of the geometry are about what as many independent isotropic Gaussian vectors would give."""
@@ -82,16 +82,26 @@ def inspection_json(inspection: Inspection) -> dict[str, Any]:
         "geometry": [dict(row) for row in inspection.geometry],
         "spectra": {str(dim): values.tolist() for dim, values in inspection.spectra.items()},
         "scores": [dict(row) for row in inspection.scores],
+        **({"mapped": _plain(inspection.mapped)} if inspection.mapped else {}),
         "machine": summarize_machine(),
     }
+
+
+def _plain(mapped: Mapping[str, Any]) -> dict[str, Any]:
+    return {**mapped, "spectra": {str(dim): values.tolist() for dim, values in mapped["spectra"].items()}}
 
 
 def inspection_markdown(inspection: Inspection) -> str:
     """The report in markdown; pictures are named as :func:`write_inspection` writes them."""
     parts = [f"# Inspection of {inspection.model['name']}", "\n".join(f"- {line}" for line in verdict(inspection))]
-    parts += ["## Model and texts", _facts_table(inspection)]
-    parts += ["## Neighbours kept", f"![Neighbours kept]({NEIGHBOURS})", _neighbour_table(inspection)]
-    parts += ["## Bytes per vector", _storage_table(inspection)]
+    parts += [
+        "## Vectors" if inspection.texts.get("from") == "vectors" else "## Model and texts",
+        _facts_table(inspection),
+    ]
+    parts += ["## Neighbours kept", f"![Neighbours kept]({NEIGHBOURS})", _neighbour_table(inspection.neighbours)]
+    parts += ["## Bytes per vector", _storage_table(inspection.storage, inspection.settings["precisions"])]
+    if inspection.mapped:
+        parts += _map_parts(inspection)
     if inspection.scores:
         parts += ["## Scores", f"![Scores by dimension]({SCORES})", markdown_report({"rows": inspection.scores})]
     parts += ["## Geometry", f"![Spectra]({SPECTRA})", f"![Geometry by dimension]({GEOMETRY})"]
@@ -100,6 +110,9 @@ def inspection_markdown(inspection: Inspection) -> str:
 
 def _facts_table(inspection: Inspection) -> str:
     model, texts, settings = inspection.model, inspection.texts, inspection.settings
+    if texts.get("from") == "vectors":
+        measured = f"{texts['measured']:,} distinct ones of {texts['given']:,}"
+        return _table({"vectors": measured, "width": model["width"], "type": model["dtype"]})
     prompt = settings["prompt"] or settings["prompt_name"] or model["default_prompt_name"]
     facts = {
         "modules": " → ".join(model["modules"]),
@@ -113,24 +126,47 @@ def _facts_table(inspection: Inspection) -> str:
         "texts": f"{texts['measured']:,} of {texts['given']:,} distinct ones"
         f"{' of the tasks' if texts['from'] == 'tasks' else ''}, {texts['mean_characters']:g} characters on average",
     }
+    return _table(facts)
+
+
+def _table(facts: Mapping[str, Any]) -> str:
     shown = [(name, str(value).replace("|", "/").replace("\n", " ")) for name, value in facts.items() if value]
     return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in shown)])
 
 
-def _neighbour_table(inspection: Inspection) -> str:
+def _map_parts(inspection: Inspection) -> list[str]:
+    """The same tables after the map; neighbours are those of before."""
+    mapped = inspection.mapped
+    parts = [
+        f"## After {mapped['name']}",
+        "Of the neighbours at full width before the map:",
+        _neighbour_table(mapped["neighbours"]),
+    ]
+    if code := mapped.get("code"):
+        parts.append(
+            f"The code, {code['dim']} coordinates of {code['bits']} bits in {code['bytes_per_vector']} bytes, with float queries, keeps "
+            f"{100 * code['kept']:.1f} %."
+        )
+    return [
+        *parts,
+        _storage_table(mapped["storage"], inspection.settings["precisions"]),
+        geometry_table(mapped["geometry"]),
+    ]
+
+
+def _neighbour_table(measured: Sequence[Mapping[str, Any]]) -> str:
     header = "| dim | first coordinates | random coordinates | principal axes |"
     rows = [
         f"| {row['dim']} | {100 * row['first']:.1f} | {100 * row['random']:.1f} | {100 * row['principal_axes']:.1f} |"
-        for row in inspection.neighbours
+        for row in measured
     ]
     return "\n".join([header, "| --: | --: | --: | --: |", *rows])
 
 
-def _storage_table(inspection: Inspection) -> str:
+def _storage_table(storage: Sequence[Mapping[str, Any]], precisions: Sequence[str]) -> str:
     """One line per dimension, bytes and neighbours kept for each precision."""
-    precisions = inspection.settings["precisions"]
     table: dict[int, dict[str, Mapping[str, Any]]] = {}
-    for row in inspection.storage:
+    for row in storage:
         table.setdefault(row["dim"], {})[row["precision"]] = row
     header = ["dim", *(f"{precision}: bytes | kept (%)" for precision in precisions)]
     lines = [f"| {' | '.join(header)} |", f"|{' --: |' * (1 + 2 * len(precisions))}"]

@@ -37,10 +37,12 @@ class InspectionSettings:
     prompt: str | None = field(
         default=None, metadata={"help": "Text to put before every text, instead of a stored prompt."}
     )
-    max_texts: int = field(default=4000, metadata={"help": "Measure a random sample if there are more texts."})
+    max_texts: int = field(
+        default=4000, metadata={"help": "Measure a random sample if there are more texts or vectors."}
+    )
     k: int = field(default=10, metadata={"help": "Neighbours per text."})
     max_queries: int = field(
-        default=1000, metadata={"help": "Texts whose neighbours are compared; all texts are candidates."}
+        default=1000, metadata={"help": "Texts or vectors whose neighbours are compared; all are candidates."}
     )
     batch_size: int = field(default=64, metadata={"help": "Texts per forward pass."})
     n_bootstrap: int = field(
