@@ -29,7 +29,10 @@ ECG = [
     "pot>=0.9.7,<1",
     "peft>=0.20,<1",
     "matplotlib>=3.8",
+    "sentencepiece>=0.2",  # with protobuf: tokenizer.model, the only tokenizer of LLaVA's own checkpoints
+    "protobuf>=4.25",
 ]
+VLM = ["torchvision>=0.21", "num2words>=0.5.13"]  # processors of Qwen-VL, InternVL, LLaVA-OneVision; of SmolVLM2
 ONNX = [
     "onnx>=1.23,<2",
     "onnxruntime>=1.32,<2",
@@ -66,6 +69,7 @@ setup(
     extras_require={
         "mic": MIC + PUBLISHED_DATA,
         "ecg": ECG + PUBLISHED_DATA,
+        "vlm": VLM,
         "app": APP,
         "onnx": ONNX,
         "dev": DEV,

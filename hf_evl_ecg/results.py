@@ -29,7 +29,8 @@ def summarize_machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
-        **{package: version(package) for package in ("numpy", "torch", "transformers")},
+        **{package: version(package) for package in ("numpy", "transformers")},
+        "torch": str(torch.__version__),  # with "+cu130", which the version of the package lacks
     }
 
 

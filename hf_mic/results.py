@@ -23,13 +23,14 @@ Rows = Sequence[Mapping[str, Any]]
 
 def summarize_machine() -> dict[str, Any]:
     """What the numbers were computed with: processor, threads and versions, no names of hosts or users."""
-    packages = ("numpy", "scikit-learn", "sentence-transformers", "transformers", "torch")
+    packages = ("numpy", "scikit-learn", "sentence-transformers", "transformers")
     return {
         "cpu": _cpu_name(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
         **{package: version(package) for package in packages},
+        "torch": str(torch.__version__),  # with "+cu130", which the version of the package lacks
     }
 
 

@@ -33,6 +33,7 @@ _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}  # these run code
 _SAME = {torch.float32: 1e-5, torch.float64: 1e-5}
 _MERGED = {torch.float32: 1e-3, torch.float64: 1e-3}
 _SAME_HALF, _MERGED_HALF = 1e-3, 5e-2
+_GREY_LEVELS = 4  # image backends round by one or two
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class ExportReport:
         dropped: Weights of the given model that are not the student's.
         reload_difference: Largest difference of logits between this process and the new one, over the largest logit.
         merge_difference: The same between the model with adapters and the merged one; 0 without adapters.
+        pixel_difference: Largest difference of the picture's pixels between the given processor and the one that the new process
+            loads, in grey levels: another image backend (torchvision, Pillow) resizes a little otherwise.
     """
 
     folder: Path
@@ -52,6 +55,7 @@ class ExportReport:
     dropped: tuple[str, ...]
     reload_difference: float
     merge_difference: float
+    pixel_difference: float = 0.0
 
 
 def export_student(
@@ -106,13 +110,14 @@ def export_student(
         student.save_pretrained(temporary, state_dict=state)
         processor.save_pretrained(temporary)
         found = _reload(temporary, tensors, question, student)
-        same = relative_difference(found, after)
+        grey = _pixel_difference(found, tensors) if question else 0.0
+        same = relative_difference(found["logits"], after)
         if same > _SAME.get(student.dtype, _SAME_HALF):
             raise ReloadError(
                 f"Reloaded in a new process, logits differ by {same:.2g} of the largest; nothing was exported."
             )
         _refuse_pickles(temporary)
-    return ExportReport(output, sum(p.numel() for p in student.parameters()), dropped, same, merged)
+    return ExportReport(output, sum(p.numel() for p in student.parameters()), dropped, same, merged, grey)
 
 
 def load_student(folder: str | Path) -> nn.Module:
@@ -229,15 +234,40 @@ def _logits(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
 
 def _reload(
     folder: Path, inputs: Mapping[str, Tensor], picture: dict[str, Tensor] | None, student: PreTrainedModel
-) -> Tensor:
-    """Logits of the written folder in a new process; its processor must make the same tokens."""
+) -> dict[str, Tensor]:
+    """What the written folder computes of the same inputs in a new process; its processor must make the same tokens."""
     device = str(student.device)
     if picture is None:
-        return reload_logits(folder, inputs, device=device)["logits"]
-    found = reload_logits(folder, picture, question=RHYTHM_QUESTION, device=device)
-    if not torch.equal(found["input_ids"], inputs["input_ids"]):
+        return reload_logits(folder, inputs, device=device)
+    found = reload_logits(folder, {**inputs, **picture}, question=RHYTHM_QUESTION, device=device)
+    if not torch.equal(found["processed.input_ids"], inputs["input_ids"]):
         raise ReloadError("Reloaded in a new process, the processor makes other tokens; nothing was exported.")
-    return found["logits"]
+    return found
+
+
+def _pixel_difference(found: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> float:
+    """Grey levels between the pixels of both processors; the picture holds every level, so their range is that of 255.
+
+    Raises:
+        ReloadError: More than the rounding of another image backend.
+    """
+    grey = 0.0
+    for name, mine in inputs.items():
+        theirs = found[f"processed.{name}"]
+        if not mine.is_floating_point():
+            continue
+        if mine.shape != theirs.shape:
+            raise ReloadError(
+                f"Reloaded in a new process, the processor makes {name} of shape {tuple(theirs.shape)} instead of "
+                f"{tuple(mine.shape)}; nothing was exported."
+            )
+        grey = max(grey, float((theirs - mine).abs().max() / (mine.max() - mine.min()).clamp(min=1e-30) * 255))
+    if not grey <= _GREY_LEVELS:
+        raise ReloadError(
+            f"Reloaded in a new process, the processor makes pixels that differ by {grey:.3g} of 255 grey levels, so the student "
+            "would see other pictures (weights agree); save the processor that the student was trained with. Nothing was exported."
+        )
+    return grey
 
 
 def _provenance_text(provenance: Mapping[str, Any]) -> str:

@@ -37,18 +37,21 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 model = AutoModelForImageTextToText.from_pretrained(folder).to(device).eval()
 tensors = load_file(inputs)
+processed = {}
 if text:
     processor = AutoProcessor.from_pretrained(folder)
-    pixels = tensors["image"].numpy()
+    pixels = tensors.pop("image").numpy()
     from PIL import Image
     content = [{"type": "image"}, {"type": "text", "text": text}]
     prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    tensors = dict(processor(text=[prompt], images=[[Image.fromarray(pixels)]], return_tensors="pt"))
+    processed = dict(processor(text=[prompt], images=[[Image.fromarray(pixels)]], return_tensors="pt"))
+tensors = tensors or processed
 moved = {n: t.to(device, model.dtype if t.is_floating_point() else None) for n, t in tensors.items()}
 with torch.no_grad():
     logits = model(**moved).logits.float().cpu()
 assert not any(name.split(".")[0] in BLOCKED for name in sys.modules)
-save_file({"logits": logits.contiguous(), "input_ids": tensors["input_ids"]}, outputs)
+processed = {"processed." + n: t.clone(memory_format=torch.contiguous_format) for n, t in processed.items()}
+save_file({"logits": logits.contiguous(), "input_ids": tensors["input_ids"], **processed}, outputs)
 """
 
 
@@ -68,13 +71,15 @@ def reload_logits(
 
     Args:
         folder: The saved model.
-        inputs: Model inputs; with a question: ``{"image": uint8 tensor of shape (height, width, 3)}``.
-        question: Ask this about the image through the folder's own processor and chat template.
+        inputs: Model inputs; with a question also ``"image"``, uint8, of shape (height, width, 3).
+        question: Ask this about the image through the folder's own processor and chat template. The model then reads the given
+            inputs, or, with the image alone, what the processor has made.
         device: Where to run it.
         timeout_s: Longest time.
 
     Returns:
-        ``"logits"``, float32, and ``"input_ids"``.
+        ``"logits"``, float32, and ``"input_ids"``, which the model has read; with a question what the processor has made under
+        ``"processed.NAME"``.
 
     Raises:
         ReloadError: The process failed; the text ends with what it printed last.

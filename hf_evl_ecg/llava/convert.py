@@ -7,7 +7,7 @@ the source was trained with.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from transformers import (
     LlavaNextImageProcessorPil,
     LlavaNextProcessor,
 )
+from transformers.utils import is_protobuf_available, is_sentencepiece_available
 
 from hf_evl_ecg.files import new_folder
 from hf_evl_ecg.models.loading import check_folder
@@ -33,6 +34,7 @@ from .layout import (
     IMAGE_TOKEN,
     PAD_TOKEN,
     CheckpointKeyError,
+    line_behind_image,
     native_config,
     native_key,
     read_settings,
@@ -40,6 +42,9 @@ from .layout import (
 )
 
 __all__ = ["convert_llava"]
+
+_SETTINGS = ("*.json", "*.model", "*.txt")
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
 def convert_llava(
@@ -63,20 +68,19 @@ def convert_llava(
 
     Raises:
         CheckpointKeyError: Weights that are unknown, missing or of another shape, all named.
-        ValueError: The destination exists, or the source is of another layout.
+        ValueError: The destination exists, the source is of another layout, or a library that reads its tokenizer is missing.
 
     The command ``hf-evl-ecg convert PULSE-ECG/PULSE-7B pulse-7b`` does the same.
     """
     destination = Path(destination)
     if destination.exists():
         raise ValueError(f"{destination} exists; choose a new folder or remove it")
-    folder = _folder(source)
-    settings = read_settings(folder)
-    vision = _folder(vision_tower or settings["mm_vision_tower"])
-    tokenizer = _tokenizer(folder, settings["vocab_size"])
-    config = native_config(settings, CLIPVisionConfig.from_pretrained(vision), tokenizer)
+    settings = read_settings(_folder(source, _SETTINGS))  # what can be refused is, before the weights are fetched
+    vision = vision_tower or settings["mm_vision_tower"]
+    tokenizer = read_tokenizer(_folder(source, _SETTINGS), settings["vocab_size"])
+    config = native_config(settings, CLIPVisionConfig.from_pretrained(_folder(vision, _SETTINGS)), tokenizer)
     with new_folder(destination) as temporary:
-        write_weights(folder, vision, config, temporary, max_shard_bytes)
+        write_weights(_folder(source), vision, config, temporary, max_shard_bytes)
         config.save_pretrained(temporary)
         _processor(config, tokenizer).save_pretrained(temporary)
         GenerationConfig(
@@ -89,7 +93,7 @@ def convert_llava(
     return destination
 
 
-def write_weights(source: Path, vision: Path, config: Any, folder: Path, max_shard_bytes: int) -> None:
+def write_weights(source: Path, vision: str | Path, config: Any, folder: Path, max_shard_bytes: int) -> None:
     """Rename, enlarge and check every weight on its way from source to folder.
 
     Raises:
@@ -116,7 +120,8 @@ def write_weights(source: Path, vision: Path, config: Any, folder: Path, max_sha
     write(_source_weights(source, problems), source)
     if any(name not in written for name in needed if name.startswith("model.vision_tower.")):
         dtype = getattr(torch, str(config.dtype).removeprefix("torch."))
-        write(((n, t.to(dtype)) for n, t in _vision_weights(vision) if n not in written), vision)
+        tower = _folder(vision)
+        write(((n, t.to(dtype)) for n, t in _vision_weights(tower) if n not in written), tower)
     problems += [f"{name} is missing" for name in sorted(set(needed) - written)]
     if problems:
         raise CheckpointKeyError(f"{source} does not fit {config.architectures}: {'; '.join(problems)}")
@@ -136,16 +141,32 @@ def add_mean_rows(weight: Tensor, rows: int) -> Tensor:
     return torch.cat([weight, mean.expand(rows - len(weight), -1)])
 
 
-def _folder(name: str | Path) -> Path:
+def _folder(name: str | Path, patterns: Sequence[str] = (*_SETTINGS, *_WEIGHTS)) -> Path:
     """A local folder as it is, or a download from the Hub without what is not needed."""
     check_folder(name)
     if Path(name).is_dir():
         return Path(name)
-    patterns = ["*.json", "*.safetensors", "pytorch_model*.bin", "*.model", "*.txt"]
-    return Path(snapshot_download(str(name), allow_patterns=patterns))
+    return Path(snapshot_download(str(name), allow_patterns=list(patterns)))
 
 
-def _tokenizer(folder: Path, rows: int) -> Any:
+def read_tokenizer(folder: Path, rows: int) -> Any:
+    """Read a checkpoint's tokenizer, also from ``tokenizer.model`` alone, and add the tokens of image and padding.
+
+    Args:
+        folder: Folder of the checkpoint.
+        rows: Rows of the model's embedding.
+
+    Raises:
+        ValueError: A library is missing, or the tokenizer has another number of tokens.
+    """
+    if (folder / "tokenizer.model").is_file() and not (folder / "tokenizer.json").is_file():
+        # transformers would take it for a file of tiktoken, and ask for that
+        there = {"sentencepiece": is_sentencepiece_available(), "protobuf": is_protobuf_available()}
+        if missing := [name for name, found in there.items() if not found]:
+            raise ValueError(
+                f"{folder / 'tokenizer.model'}: is read with {' and '.join(there)}; missing: {', '.join(missing)} (pip install "
+                f"{' '.join(missing)}, or the extra ecg)"
+            )
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if len(tokenizer) != rows:
         raise ValueError(
@@ -168,7 +189,7 @@ def _processor(config: Any, tokenizer: Any) -> LlavaNextProcessor:
         tokenizer,
         patch_size=config.vision_config.patch_size,
         vision_feature_select_strategy=config.vision_feature_select_strategy,
-        chat_template=vicuna_template(),
+        chat_template=vicuna_template(line_behind_image(tokenizer)),
         num_additional_image_tokens=1,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from ast import literal_eval
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ __all__ = [
     "IMAGE_TOKEN",
     "PAD_TOKEN",
     "CheckpointKeyError",
+    "line_behind_image",
     "native_config",
     "native_key",
     "read_settings",
@@ -80,13 +82,40 @@ def native_key(key: str) -> str | None:
     raise CheckpointKeyError(f"unknown weight {key!r}; known beginnings: {[prefix for prefix, _ in _PREFIXES]}")
 
 
-def vicuna_template(system: str = PULSE_SYSTEM) -> str:
-    """Chat template of LLaVA's Vicuna conversations: "SYSTEM USER: <image> (newline) … ASSISTANT: …</s>USER: …"."""
+def line_behind_image(tokenizer: Any) -> str:
+    """The newline behind an image as a template must write it, so that the tokens are those that LLaVA was trained on.
+
+    LLaVA encodes what stands behind an image by itself, and SentencePiece begins each text with a word's beginning, "▁". Behind
+    a special token some tokenizers do so too (``legacy``), others need a blank that stands for it.
+
+    Raises:
+        ValueError: The tokenizer makes LLaVA's tokens of neither.
+    """
+    text = "\nIs the rhythm regular?"
+    alone = tokenizer(text, add_special_tokens=False)["input_ids"]
+    for line in ("\n", " \n"):
+        whole = tokenizer(IMAGE_TOKEN + line + text[1:], add_special_tokens=False)["input_ids"]
+        if whole[-len(alone) - 1 :] == [tokenizer.convert_tokens_to_ids(IMAGE_TOKEN), *alone]:
+            return line
+    raise ValueError(
+        f"{type(tokenizer).__name__}: encodes {text!r} behind an image otherwise than alone, which LLaVA does not"
+    )
+
+
+def vicuna_template(line: str = "\n", system: str = PULSE_SYSTEM) -> str:
+    """Chat template of LLaVA's Vicuna conversations: "SYSTEM USER: <image> (newline) … ASSISTANT: …</s>USER: …".
+
+    Args:
+        line: What stands between image and question; see `line_behind_image`.
+        system: System message of chats that have none.
+    """
     return (
         "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'][0]['text'] + ' ' }}"
         f"{{% else %}}{{{{ {json.dumps(system + ' ')} }}}}{{% endif %}}"
         "{% for message in messages %}{% if message['role'] == 'user' %}{{ 'USER: ' }}"
-        "{% for part in message['content'] %}{% if part['type'] == 'image' %}{{ '<image>\\n' }}{% endif %}{% endfor %}"
+        "{% for part in message['content'] %}{% if part['type'] == 'image' %}"
+        f"{{{{ {json.dumps(IMAGE_TOKEN + line)} }}}}"
+        "{% endif %}{% endfor %}"
         "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
         "{{ ' ' }}{% elif message['role'] == 'assistant' %}{{ 'ASSISTANT:' }}"
         "{% generation %}{{ ' ' + message['content'][0]['text'] + eos_token }}{% endgeneration %}"
@@ -109,7 +138,19 @@ def read_settings(folder: Path) -> dict[str, Any]:
         if name not in settings or (allowed and settings[name] not in allowed):
             needed = f"one of {allowed}" if allowed else "a value"
             raise ValueError(f"{path}: {name}={settings.get(name)!r}: must be {needed}")
-    return settings
+    return settings | {"image_grid_pinpoints": _pinpoints(path, settings["image_grid_pinpoints"])}
+
+
+def _pinpoints(path: Path, given: Any) -> list[list[int]]:
+    """Sizes of the canvas, which LLaVA also takes as a text."""
+    try:
+        return [
+            [int(width), int(height)] for width, height in (literal_eval(given) if isinstance(given, str) else given)
+        ]
+    except (ValueError, TypeError, SyntaxError) as error:
+        raise ValueError(
+            f"{path}: image_grid_pinpoints={given!r}: must be a list of widths and heights, such as [[336, 672], [672, 336]]"
+        ) from error
 
 
 def native_config(settings: Mapping[str, Any], vision: CLIPVisionConfig, tokenizer: Any) -> Any:

@@ -38,7 +38,8 @@ def reload_here(folder, inputs, *, question=None, device="cpu"):
     picture = Image.fromarray(inputs["image"].numpy())
     inputs = processor(text=[prompt], images=[[picture]], return_tensors="pt")
     with torch.no_grad():
-        return {"logits": model(**inputs).logits.float(), "input_ids": inputs["input_ids"]}
+        processed = {f"processed.{name}": tensor.clone() for name, tensor in inputs.items()}
+        return {"logits": model(**inputs).logits.float(), "input_ids": inputs["input_ids"], **processed}
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from PIL import Image
 from safetensors import safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -29,15 +30,17 @@ def names(folder):
 def reload_here(change=lambda model, inputs: None):
     """What the new process does, in this one, and after a change: imports are slow, and two tests need the real thing."""
 
-    def reload(folder, picture, *, question, device):
+    def reload(folder, given, *, question, device):
         assert question == RHYTHM_QUESTION
         model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
         inputs, again = _check_input(processor, None)
-        assert torch.equal(picture["image"], again["image"])
+        given = dict(given)
+        assert torch.equal(given.pop("image"), again["image"])
         with torch.no_grad():
             change(model, inputs)
-            moved = {n: t.to(model.dtype) if t.is_floating_point() else t for n, t in inputs.items()}
-            return {"logits": model.eval()(**moved).logits.float(), "input_ids": inputs["input_ids"]}
+            moved = {n: t.to(model.dtype) if t.is_floating_point() else t for n, t in given.items()}
+            processed = {f"processed.{n}": t for n, t in inputs.items()}
+            return {"logits": model.eval()(**moved).logits.float(), "input_ids": given["input_ids"], **processed}
 
     return reload
 
@@ -135,6 +138,34 @@ def test_an_export_that_computes_something_else_is_refused(tmp_path, tiny_vlm, m
         assert not list(tmp_path.iterdir())
     monkeypatch.setattr(export, "reload_logits", reload_here())
     assert export_student(tiny.load(), tmp_path / "out", processor=tiny.processor).reload_difference <= 1e-6
+
+
+def test_another_image_backend_is_no_other_student(tmp_path, tiny_vlm, monkeypatch):
+    """Weights are compared on the same pixels; the processors' pixels apart, in grey levels."""
+    tiny = tiny_vlm("idefics3")
+    values = tiny.processor.image_processor(Image.new("RGB", (8, 8)), return_tensors="pt")["pixel_values"]
+    level = 1 / 255 / tiny.processor.image_processor.image_std[0]
+    assert values.is_floating_point()
+
+    def shifted(levels):
+        def change(model, inputs):
+            inputs["pixel_values"][0, 0, 0, 3, 3] += levels * level
+
+        return change
+
+    monkeypatch.setattr(export, "reload_logits", reload_here(shifted(2)))
+    report = export_student(tiny.load(), tmp_path / "out", processor=tiny.processor)
+    assert report.pixel_difference == pytest.approx(2, rel=0.02)
+    assert report.reload_difference <= 1e-6
+    monkeypatch.setattr(export, "reload_logits", reload_here(shifted(9)))
+    with pytest.raises(ReloadError, match=r"pixels that differ by (8.9\d|9|9.0\d) of 255 grey levels"):
+        export_student(tiny.load(), tmp_path / "again", processor=tiny.processor)
+    monkeypatch.setattr(
+        export, "reload_logits", reload_here(lambda m, i: i.update(pixel_values=i["pixel_values"][..., 1:]))
+    )
+    with pytest.raises(ReloadError, match="pixel_values of shape"):
+        export_student(tiny.load(), tmp_path / "again", processor=tiny.processor)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_what_cannot_be_exported(tmp_path, tiny_vlm):

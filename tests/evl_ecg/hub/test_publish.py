@@ -50,7 +50,8 @@ def reload_here(folder, inputs, *, question=None, device="cpu"):
         pictures = [[PILImage.fromarray(inputs["image"].numpy())]]
         inputs = dict(processor(text=[prompt], images=pictures, return_tensors="pt"))
     with torch.no_grad():
-        return {"logits": model(**inputs).logits.float(), "input_ids": inputs["input_ids"]}
+        processed = {f"processed.{name}": tensor.clone() for name, tensor in inputs.items()}
+        return {"logits": model(**inputs).logits.float(), "input_ids": inputs["input_ids"], **processed}
 
 
 @pytest.fixture(scope="module")

@@ -40,6 +40,15 @@ def test_label_scores_are_those_of_the_evaluation(interpreter, ecg_records):
     assert backwards == pytest.approx(done.label_scores, rel=1e-4, abs=0)
 
 
+def test_gemma_shows_another_token_in_a_chat_than_the_model_reads(tiny_vlm, ecg_records):
+    """The processor's image token only begins the image there; the model's own token is what is read."""
+    tiny = tiny_vlm("gemma3")
+    model = tiny.load()
+    assert tiny.processor.image_token_id != model.config.image_token_id
+    interpreter = ECGInterpreter(model, tiny.processor, render=SMALL)
+    test_label_scores_are_those_of_the_evaluation(interpreter, ecg_records)
+
+
 @pytest.mark.parametrize("name", ["llava_next", "idefics3", "qwen2_vl", "qwen3_vl", "internvl"])
 def test_one_reading_of_an_image_serves_all_questions(name, tiny_vlm, hand_made_inputs):
     model = tiny_vlm(name).load()

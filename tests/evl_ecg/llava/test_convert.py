@@ -15,7 +15,7 @@ from hf_evl_ecg.__main__ import main
 from hf_evl_ecg.chat.collator import EVLECGCollator
 from hf_evl_ecg.chat.conversations import Turn, chat_messages
 from hf_evl_ecg.llava.convert import convert_llava
-from hf_evl_ecg.llava.layout import CheckpointKeyError, native_key
+from hf_evl_ecg.llava.layout import CheckpointKeyError, line_behind_image, native_key, read_settings
 from hf_evl_ecg.models.flat_tiles import FlatLlavaNextForConditionalGeneration
 from hf_evl_ecg.models.loading import load_model, load_processor
 from hf_evl_ecg.models.weights import ShardWriter, checkpoint_shards, iterate_tensors
@@ -42,7 +42,10 @@ def test_converted_logits_equal_the_sources(tmp_path, tokenizer, merge, size):
     assert isinstance(model, FlatLlavaNextForConditionalGeneration) == (merge == "flat")
     messages = chat_messages([Turn("What is the rhythm?", "sinus rhythm")])
     text = processor.apply_chat_template(messages[:1], add_generation_prompt=True)
-    assert text == pulse_prompt("What is the rhythm?")
+    blank = line_behind_image(processor.tokenizer)[
+        :-1
+    ]  # stands for the beginning of a word, which LLaVA puts there itself
+    assert text == pulse_prompt("What is the rhythm?").replace("<image>", f"<image>{blank}")
     inputs = processor(images=[picture(*size)], text=[text], return_tensors="pt")
     tiles = {(40, 56): 5, (30, 80): 4}[size]
     ids = inputs["input_ids"][0]
@@ -117,6 +120,13 @@ def test_wrong_checkpoints_are_named_and_leave_nothing_behind(tmp_path, tokenize
             convert_llava(source.folder, tmp_path / "native")
         source.config[name] = original
     source.write()
+    source.config["image_grid_pinpoints"] = "(1x1),...,(6x6)"
+    source.write()
+    with pytest.raises(ValueError, match=r"image_grid_pinpoints=.*must be a list of widths and heights"):
+        convert_llava(source.folder, tmp_path / "native")
+    source.config["image_grid_pinpoints"] = str(PINPOINTS)
+    source.write()
+    assert read_settings(source.folder)["image_grid_pinpoints"] == PINPOINTS
     (source.folder / "model.safetensors").unlink()
     with pytest.raises(ValueError, match="holds no weights"):
         convert_llava(source.folder, tmp_path / "native")
