@@ -38,6 +38,7 @@ ONNX = [
     "onnxruntime>=1.32,<2",
     "onnxscript>=0.7.2,<1",
 ]  # onnx 1.20 infers wrong shapes before quantisation
+SEARCH = ["faiss-cpu>=1.15,<2", "usearch>=2.26,<3"]
 APP = ["gradio>=6.31,<7"]
 DEV = [
     *ONNX,
@@ -72,6 +73,7 @@ setup(
         "vlm": VLM,
         "app": APP,
         "onnx": ONNX,
+        "search": SEARCH,
         "dev": DEV,
     },
     classifiers=[

@@ -44,6 +44,7 @@ FLOORS = {
         "frozen": 3,
         "inspection": 4,
         "cards": 4,
+        "search": 4,
         "commands": 5,
     },
 }
