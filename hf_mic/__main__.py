@@ -12,8 +12,9 @@ from hf_mic.files import did_you_mean
 __all__ = ["VERBS", "main"]
 
 VERBS = {
-    "inspect": "what the prefixes of an encoder are worth: neighbours kept, bytes, geometry, scores",
+    "inspect": "what the prefixes of an encoder, or of vectors, are worth: neighbours kept, bytes, geometry, scores",
     "adapt": "make existing vectors, or an encoder, truncatable: no labels, seconds on one CPU core",
+    "search": "find the nearest of coded vectors in stages: recall of the exact neighbours, bytes read",
     "train": "fine-tune an encoder so that its embeddings can be truncated",
     "evaluate": "score encoders at each dimension and per byte, with intervals",
     "study": "train methods from one encoder with several seeds, score and compare them",
