@@ -127,7 +127,13 @@ class DistillationOptions:
 class AnswerOptions:
     """Learning from answers: lengths, bad examples, evaluation in between."""
 
-    freeze_vision_tower: bool = field(default=False, metadata={"help": "Do not train the student's vision tower."})
+    freeze_vision_tower: bool = field(
+        default=False,
+        metadata={
+            "help": "Do not train the student's vision tower. Qwen-VL's projector is a part of it (visual.merger), so the "
+            "ot term, which reads what the projector gives, trains nothing there."
+        },
+    )
     max_length: int | None = field(
         default=None, metadata={"help": "Longest student input in tokens; an image is never cut, an answer may be."}
     )

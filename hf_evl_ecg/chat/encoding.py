@@ -202,16 +202,31 @@ def _check_cut(
             )
 
 
+def _check_whole_page(processor: Any) -> None:
+    """Refuse a processor that shortens a page to a square: of 11 × 8.5 inches it would leave 77 %, in silence."""
+    images = processor.image_processor
+    options = images.to_dict()  # which options there are differs between image processors
+    cuts = options.get("do_center_crop") and (options.get("size") or {}).get("shortest_edge")
+    if cuts and not options.get("image_grid_pinpoints"):
+        edge = (options.get("crop_size") or {}).get("height", cuts)
+        raise ChatTemplateError(
+            f"{type(images).__name__} cuts the middle out of a page (do_center_crop), and leads at its edges are lost; set "
+            f"processor.image_processor.do_center_crop = False and .size = {{'height': {edge}, 'width': {edge}}}, which shows the "
+            "whole page, or take another model"
+        )
+
+
 def check_processor(processor: Any, system: str | None = None) -> None:
     """Encode a test question and read its answer back from the labels.
 
     Raises:
-        ChatTemplateError: If that fails, if the object is no processor for images and text, or if its tokenizer is
-            slow or has no padding token.
+        ChatTemplateError: If that fails, if the object is no processor for images and text, if it cuts pages, or if its
+            tokenizer is slow or has no padding token.
     """
     name = type(processor).__name__
     if not isinstance(processor, ProcessorMixin) or not isinstance(getattr(processor, "image_token", None), str):
         raise ChatTemplateError(f"{name} is no processor for images and text; load it with AutoProcessor.")
+    _check_whole_page(processor)
     if not processor.tokenizer.is_fast:
         raise ChatTemplateError(f"the tokenizer of {name} is slow; only fast tokenizers tell where a token comes from.")
     if processor.tokenizer.pad_token_id is None:

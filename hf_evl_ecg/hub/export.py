@@ -100,7 +100,9 @@ def export_student(
     before, after = _logits(model, tensors), _logits(student, tensors)
     merged = relative_difference(after, before)
     if merged > _MERGED.get(student.dtype, _MERGED_HALF):
-        raise ReloadError(f"Merging the adapters changes logits by {merged:.2g} of the largest; nothing was exported.")
+        raise ReloadError(
+            f"Merging the adapters changes logits by {merged:.2g} of the largest{_tied_cause(model)}; nothing was exported."
+        )
     native = _native_names(student)
     state = {name: tensor for name, tensor in student.state_dict().items() if name in native}
     dropped = tuple(sorted(set(student.state_dict()) - set(state)))
@@ -169,6 +171,19 @@ def _native_copy(model: nn.Module) -> PreTrainedModel:
             parameter.data = parameter.data.to(types.get(name, inner.dtype))
     assert isinstance(copied, PreTrainedModel)
     return copied.eval()
+
+
+def _tied_cause(model: nn.Module) -> str:
+    """Why merging changes logits, if adapters sit on a weight that is also the input embedding's."""
+    tied = base_model(model).config.get_text_config().tie_word_embeddings
+    names = {name.split(".")[-1] for name in getattr(model, "targeted_module_names", ())} & {"lm_head", "embed_tokens"}
+    if not tied or not names:
+        return ""
+    return (
+        f": adapters of {' and '.join(sorted(names))} are merged into a weight that input and output embeddings share "
+        "(tie_word_embeddings), so both change; train without them, or with LoraConfig(ensure_weight_tying=True) or "
+        "modules_to_save=['lm_head']"
+    )
 
 
 def _native_names(student: PreTrainedModel) -> set[str]:

@@ -36,6 +36,11 @@ __all__ = [
 PROVENANCE_KEY = "evl_ecg"  # of config.json: where an exported student says what it was made from
 
 QUANTIZATIONS = ("4bit", "8bit")
+_LIBRARIES = (
+    "torchvision",
+    "num2words",
+    "sentencepiece",
+)  # that processors of some families import; extras vlm and ecg
 DTYPES = ("float32", "bfloat16", "float16")
 
 _LOAD_FAILURES = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError, StrictDataclassError)
@@ -220,7 +225,7 @@ def check_model(model: str | Path, **found: Any) -> None:
 
     Raises:
         ModelLoadError: There is no such model, or its configuration cannot be read.
-        UnsupportedModelError: The model takes no images.
+        UnsupportedModelError: The model takes no images, or transformers does not load it as a vision-language model.
 
     Example:
         >>> check_model("ecg-student")
@@ -234,14 +239,22 @@ def check_model(model: str | Path, **found: Any) -> None:
     except _LOAD_FAILURES as error:
         raise _load_error(model, error) from error
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        # Phi-4-multimodal and CLIP read images too, but in other classes than those that answer questions about one
+        sees = getattr(config, "vision_config", None) is not None
+        reason = "AutoModelForImageTextToText does not load" if sees else "takes no images"
         raise UnsupportedModelError(
-            f"{model} is a model of type {config.model_type!r}, which takes no images; give a vision-language model native to "
+            f"{model} is a model of type {config.model_type!r}, which {reason}; give a vision-language model native to "
             "transformers (LlavaNext, Idefics3, Qwen2-VL, InternVL …)"
         )
 
 
 def _load_error(model: str | Path, error: Exception) -> ModelLoadError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    # The first paragraph: hints of transformers go on over line breaks.
+    reason = " ".join(str(error).strip().split("\n\n")[0].split()) or type(error).__name__
+    if isinstance(error, ImportError):
+        names = [name for name in _LIBRARIES if name.lower() in reason.lower()]
+        needs = f"needs {' and '.join(names)} (pip install {' '.join(names)}): " if names else ""
+        return ModelLoadError(f"{model} cannot be loaded: {needs}{reason}")
     return ModelLoadError(
         f"{model} cannot be loaded: {reason} Give the folder of an exported model or a name on the Hub."
     )

@@ -2,13 +2,14 @@
 
 Models cut an image into patches in four ways: one grid of any shape (Qwen-VL), a coarse tile and a fine grid with a
 newline token after each row, or tile after tile (LLaVA-NeXT), tiles separated by text with a coarse tile last (Idefics3, SmolVLM), or one
-square grid (LLaVA, single-tile InternVL). A layout that cannot be told from the inputs is refused, never guessed.
+square grid (single-tile InternVL, Gemma 3, PaliGemma). A layout that is not known, or cannot be told from the inputs, is refused,
+never guessed: LLaVA-1.5 cuts the middle out of a page, Idefics2 has no patches behind its tokens, Gemma 3 may add cuts of the page.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +23,15 @@ from transformers.image_utils import ChannelDimension
 
 __all__ = ["UnknownLayoutError", "patch_boxes", "patch_positions"]
 
+# Families whose layout is known. Others may have inputs of the same names, or a square number of tokens, and another layout.
+_GRIDS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "glm4v")
+_TILED = ("idefics3", "smolvlm")
+_SQUARES: dict[str, Callable[[Any], int]] = {  # tokens of the one tile that is the whole image
+    "internvl": lambda config: config.image_seq_length,
+    "gemma3": lambda config: config.mm_tokens_per_image,
+    "paligemma": lambda config: (config.vision_config.image_size // config.vision_config.patch_size) ** 2,
+}
+_WITHOUT = "set ot_position_weight to 0 and visual_weights to 'uniform'."
 _SAME_ROW = 3  # from tile to tile in a row: past a separator and the tile's name; a line break makes it more
 
 
@@ -70,18 +80,26 @@ def patch_boxes(model: PreTrainedModel, inputs: Mapping[str, Any], image_mask: T
                 [0.7500, 0.5000, 0.5000, 1.0000]])
     """
     counts = image_mask.sum(1).tolist()
-    if "image_grid_thw" in inputs:
+    family = model.config.model_type
+    if family in _GRIDS and "image_grid_thw" in inputs:
         merge = model.config.vision_config.spatial_merge_size
         rows = [_grid(int(h) // merge, int(w) // merge) for _, h, w in inputs["image_grid_thw"]]
-    elif "image_sizes" in inputs:
+    elif family == "llava_next" and "image_sizes" in inputs:
         rows = [_coarse_and_fine(model, size) for size in inputs["image_sizes"]]
+    elif family in _TILED:
+        rows = [_tiles(mask.nonzero().flatten().tolist()) for mask in image_mask.cpu()]
+    elif family in _SQUARES:
+        whole = _SQUARES[family](model.config)
+        rows = [_square(mask.nonzero().flatten().tolist(), whole) for mask in image_mask.cpu()]
     else:
-        whole = getattr(model.config, "image_seq_length", None)
-        rows = [_tiles(mask.nonzero().flatten().tolist(), whole) for mask in image_mask.cpu()]
+        known = ", ".join((*_GRIDS, "llava_next", *_TILED, *_SQUARES))
+        raise UnknownLayoutError(
+            f"{type(model).__name__} lays out its patches in a way that is not known ({known} are); {_WITHOUT}"
+        )
     if [len(row) for row in rows] != counts:
         raise UnknownLayoutError(
             f"{type(model).__name__} has {counts} image tokens per sample, but the layout of its inputs explains "
-            f"{[len(row) for row in rows]}; one image per sample is needed."
+            f"{[len(row) for row in rows]}; one image per sample is needed, or {_WITHOUT}"
         )
     return pad_sequence(rows, batch_first=True).to(image_mask.device)
 
@@ -129,20 +147,37 @@ def _coarse_and_fine(model: Any, size: Tensor) -> Tensor:
     return torch.cat([torch.cat([tile / vision.image_size, coarse], 1), torch.cat([fine, sizes], 1)])
 
 
-def _tiles(tokens: list[int], whole: int | None) -> Tensor:
-    """Square tiles of equal size separated by text, the last one of the whole image; or one tile alone."""
+def _runs(tokens: list[int]) -> list[list[int]]:
+    """Places of tokens, cut where other tokens stand between them."""
     runs: list[list[int]] = []
     for token in tokens:
         if runs and token == runs[-1][-1] + 1:
             runs[-1].append(token)
         else:
             runs.append([token])
+    return runs
+
+
+def _square(tokens: list[int], whole: int) -> Tensor:
+    """One square grid over the whole image, of as many tokens as the configuration says."""
+    runs = _runs(tokens)
+    side = math.isqrt(whole)
+    if [len(run) for run in runs] != [whole] or side * side != whole:
+        raise UnknownLayoutError(
+            f"{len(tokens)} image tokens in runs of {[len(run) for run in runs]} are not one square of {whole}: tiles and cuts whose "
+            f"place the inputs do not tell; let the processor make one (crop_to_patches=False, do_pan_and_scan=False), or {_WITHOUT}"
+        )
+    return _grid(side, side)
+
+
+def _tiles(tokens: list[int]) -> Tensor:
+    """Square tiles of equal size separated by text, the last one of the whole image; or one tile alone."""
+    runs = _runs(tokens)
     side = math.isqrt(len(runs[0])) if runs else 0
-    square = bool(runs) and {len(run) for run in runs} == {side * side}
-    if not square or (len(runs) == 1 and whole is not None and len(tokens) != whole):
+    if not runs or {len(run) for run in runs} != {side * side}:
         raise UnknownLayoutError(
             f"{len(tokens)} image tokens in runs of {[len(run) for run in runs]} are no square tiles, so their "
-            "positions are not known; set ot_position_weight to 0 and visual_weights to 'uniform'."
+            f"positions are not known; {_WITHOUT}"
         )
     tile = _grid(side, side)
     if len(runs) == 1:
@@ -152,9 +187,7 @@ def _tiles(tokens: list[int], whole: int | None) -> Tensor:
     across = breaks[0] if breaks else len(runs) - 1
     down = (len(runs) - 1) // across
     if breaks != list(range(across, len(runs) - 1, across)) or down * across != len(runs) - 1:
-        raise UnknownLayoutError(
-            f"{len(runs) - 1} tiles do not form a grid; set ot_position_weight to 0 and visual_weights to 'uniform'."
-        )
+        raise UnknownLayoutError(f"{len(runs) - 1} tiles do not form a grid; {_WITHOUT}")
     scale = torch.tensor([across, down])
     corners = torch.tensor([[column, row] for row in range(down) for column in range(across)])
     centres = ((tile[:, :2] + corners.unsqueeze(1)) / scale).flatten(0, 1)

@@ -140,6 +140,20 @@ def test_an_export_that_computes_something_else_is_refused(tmp_path, tiny_vlm, m
     assert export_student(tiny.load(), tmp_path / "out", processor=tiny.processor).reload_difference <= 1e-6
 
 
+def test_adapters_on_tied_embeddings_are_refused_with_the_cause(tmp_path, tiny_vlm):
+    tiny = tiny_vlm("idefics3")
+    model = tiny.load()
+    model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = True
+    model.tie_weights()
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["lm_head", "q_proj"], init_lora_weights=False))
+    with pytest.raises(
+        ReloadError, match=r"of the largest: adapters of lm_head .*tie_word_embeddings.*modules_to_save"
+    ):
+        export_student(adapted, tmp_path / "out", processor=tiny.processor)
+    assert not list(tmp_path.iterdir())
+
+
 def test_another_image_backend_is_no_other_student(tmp_path, tiny_vlm, monkeypatch):
     """Weights are compared on the same pixels; the processors' pixels apart, in grey levels."""
     tiny = tiny_vlm("idefics3")

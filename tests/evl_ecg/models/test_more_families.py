@@ -29,6 +29,7 @@ from transformers import (
 from hf_evl_ecg.distillation.cross_entropy import answer_cross_entropy
 from hf_evl_ecg.models.features import FeatureRequest, extract_features
 from hf_evl_ecg.models.native import UnsupportedModelError
+from hf_evl_ecg.models.patch_positions import UnknownLayoutError, patch_boxes
 
 IMAGE = 300
 TEXT = {"vocab_size": 400, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "pad_token_id": 0}
@@ -185,6 +186,43 @@ def test_features_are_the_models_own(name):
     model.train()
     extract_features(model, inputs, labels, FeatureRequest(logits=False)).visual.square().sum().backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.get_encoder(modality="image").parameters())
+
+
+KNOWN = {  # tokens of one image; others have a square number of tokens, or inputs of the same names, and another layout
+    "qwen2_5_vl": 4, "glm4v": 4, "paligemma": 16, "smolvlm": 4,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_positions_are_known_or_refused(name):
+    """LLaVA-1.5 cuts the page, Idefics2 resamples it, OneVision and Mistral 3 have image sizes and no layout of LLaVA-NeXT."""
+    build, given = CASES[name]
+    model = build()
+    rows = [1, *[IMAGE] * KNOWN.get(name, 16), 2]
+    if name == "smolvlm":  # the whole page alone
+        given = {}
+    ids = torch.tensor([rows, rows])
+    inputs = {key: torch.tensor(value) for key, value in given.items() if key in ("image_sizes", "image_grid_thw")}
+    if name in KNOWN:
+        boxes = patch_boxes(model, inputs, ids == IMAGE)
+        side = int(KNOWN[name] ** 0.5)
+        assert boxes.shape == (2, KNOWN[name], 4)
+        torch.testing.assert_close(boxes[..., 2:], torch.full((2, KNOWN[name], 2), 1 / side))
+        torch.testing.assert_close(boxes[0, :2, :2], torch.tensor([[0.5 / side, 0.5 / side], [1.5 / side, 0.5 / side]]))
+        return
+    with pytest.raises(UnknownLayoutError, match=r"not known .* set ot_position_weight to 0"):
+        patch_boxes(model, inputs, ids == IMAGE)
+
+
+def test_cuts_of_gemma_are_refused(tiny_vlm):
+    """Pan-and-scan shows the page and then cuts of it, as Idefics3 shows tiles and then the page."""
+    model = tiny_vlm("gemma3").load()
+    token = model.config.image_token_id
+    page = [1, *[token] * 4, 2]
+    one = torch.tensor([page])
+    assert patch_boxes(model, {}, one == token).shape == (1, 4, 4)
+    with pytest.raises(UnknownLayoutError, match=r"runs of \[4, 4, 4\] are not one square of 4.*do_pan_and_scan=False"):
+        patch_boxes(model, {}, torch.tensor([page * 3]) == token)
 
 
 def test_images_that_enter_by_cross_attention_are_refused():

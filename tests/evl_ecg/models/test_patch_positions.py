@@ -7,7 +7,7 @@ from PIL import Image
 
 from hf_evl_ecg.chat.collator import EVLECGCollator
 from hf_evl_ecg.models.features import FeatureRequest, extract_features
-from hf_evl_ecg.models.patch_positions import UnknownLayoutError, _tiles, patch_boxes, patch_positions
+from hf_evl_ecg.models.patch_positions import UnknownLayoutError, _square, _tiles, patch_boxes, patch_positions
 
 ASK = FeatureRequest(logits=False, positions=True)
 
@@ -62,20 +62,30 @@ def test_tiles_by_hand():
     def runs(gaps):
         return torch.tensor([0, *gaps]).cumsum(0).tolist()
 
-    def centres(tokens, whole=None):
-        return _tiles(tokens, whole)[:, :2]
+    def centres(tokens):
+        return _tiles(tokens)[:, :2]
 
     third = [1 / 6, 3 / 6, 5 / 6]
     expected = [[x, y] for y in (0.25, 0.75) for x in third] + [[0.5, 0.5]]
     torch.testing.assert_close(centres(runs([3, 3, 4, 3, 3, 5])), torch.tensor(expected))
-    sizes = _tiles(runs([3, 3, 4, 3, 3, 5]), None)[:, 2:]
+    sizes = _tiles(runs([3, 3, 4, 3, 3, 5]))[:, 2:]
     torch.testing.assert_close(sizes, torch.tensor([[1 / 3, 1 / 2]] * 6 + [[1.0, 1.0]]))
     torch.testing.assert_close(centres(runs([3, 4])), torch.tensor([[0.25, 0.5], [0.75, 0.5], [0.5, 0.5]]))
     torch.testing.assert_close(centres(runs([4, 5])), torch.tensor([[0.5, 0.25], [0.5, 0.75], [0.5, 0.5]]))
-    assert centres([7, 8, 9, 10], 4).tolist() == [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]
-    for tokens, whole in (([1, 2, 3], None), ([1, 2, 3, 4], 1), (runs([3, 4, 4, 3, 5]), None), ([], None)):
+    square = [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]
+    assert centres([7, 8, 9, 10]).tolist() == _square([7, 8, 9, 10], 4)[:, :2].tolist() == square
+    for tokens in ([1, 2, 3], runs([3, 4, 4, 3, 5]), []):
         with pytest.raises(UnknownLayoutError):
-            _tiles(tokens, whole)
+            _tiles(tokens)
+    for tokens, whole in (
+        ([1, 2, 3, 4], 1),
+        ([1, 2, 3, 4], 16),
+        ([1, 2, 3, 4, 9, 10, 11, 12], 4),
+        ([1, 2], 2),
+        ([], 4),
+    ):
+        with pytest.raises(UnknownLayoutError):
+            _square(tokens, whole)
 
 
 def test_newlines_lie_at_the_end_of_their_row(tiny_vlm):
