@@ -22,6 +22,7 @@ VERBS = {
     "publish": "send an encoder with its card to the Hub, and check what the Hub returns",
     "export": "write an encoder as one ONNX graph, token ids to mapped and truncated embedding",
     "serve-check": "ask a running server whether its vectors are those of a folder, at each prefix",
+    "replay": "fit and score a published row again: does it come out as published",
     "report": "fill a section of a markdown file with the tables of a results json",
 }
 """The verbs: each is a module of hf_mic.commands, with _ for -, that has ``parse(words)`` and ``main`` of what that returns."""

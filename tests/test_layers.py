@@ -43,6 +43,7 @@ FLOORS = {
         "hub": 2,
         "frozen": 3,
         "inspection": 4,
+        "budgets": 4,
         "cards": 4,
         "search": 4,
         "commands": 5,
