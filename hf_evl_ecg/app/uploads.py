@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from hf_evl_ecg.drawing.config import RenderConfig
-from hf_evl_ecg.interpret.pictures import IMAGE_SUFFIXES, is_image_file, load_picture
+from hf_evl_ecg.interpret.pictures import IMAGE_SUFFIXES, READ_S, is_image_file, load_picture
 from hf_evl_ecg.qa.labels import label_text
 from hf_evl_ecg.records.header import ECGRecordWarning, Header
 from hf_evl_ecg.records.reader import check_record, read_record
@@ -23,7 +23,7 @@ from hf_evl_ecg.signals.simulation import simulate
 
 __all__ = ["ALLOWED_SUFFIXES", "GivenECG", "UploadError", "main_file", "read_uploads", "simulated_ecg"]
 
-SIGNAL_SUFFIXES = (".dat", ".mat")
+SIGNAL_SUFFIXES = (".dat", ".mat", ".xyz")  # the last holds the Frank leads of PTB Diagnostic
 ALLOWED_SUFFIXES = (".hea", *SIGNAL_SUFFIXES, *IMAGE_SUFFIXES)
 MAX_PIXELS = 50_000_000
 MAX_SAMPLES = 20_000_000  # of all signals together; FLAC files of silence hold thousands in a byte
@@ -153,7 +153,7 @@ def _read(folder: Path, main: str, gain_per_mv: float | None) -> GivenECG:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             _check_samples(check_record(folder / main, root=folder), main)
-            ecg = read_record(folder / main, root=folder, gain_per_mv=gain_per_mv)
+            ecg = read_record(folder / main, root=folder, gain_per_mv=gain_per_mv, duration_s=READ_S)
     except ValueError as error:
         raise UploadError(str(error).replace(f"{folder}/", "")) from error
     warned = [str(found.message) for found in caught if issubclass(found.category, ECGRecordWarning)]

@@ -121,7 +121,7 @@ class Header:
         path: The header file.
         record_name: Name on the record line.
         fs_hz: Frames per second.
-        n_samples: Frames per signal, or None when the header is silent.
+        n_samples: Frames per signal, or None when the header is silent or says 0, which means the same.
         signals: Signal lines; empty for a multi-segment record.
         segments: (name, frames) of each segment; empty for a plain record.
         comments: Comment lines without `#`.
@@ -134,6 +134,11 @@ class Header:
     signals: tuple[SignalLine, ...]
     segments: tuple[tuple[str, int], ...]
     comments: tuple[str, ...]
+
+    @property
+    def duration_s(self) -> float | None:
+        """Length in seconds, or None when the header is silent."""
+        return None if self.n_samples is None else self.n_samples / self.fs_hz
 
 
 def parse_header(path: Path) -> Header:
@@ -174,7 +179,7 @@ def parse_header_text(text: str, path: Path) -> Header:
         >>> parse_header_text("r 1 500 10\nr.dat 16 1000/mV 16 0 0 0 0 II", Path("r.hea")).signals[0].gain
         1000.0
     """
-    lines = [line.strip() for line in re.split(r"\r\n?|\n", text)]
+    lines = [line.strip() for line in re.split(r"[\r\n]", text)]
     comments = tuple(line.lstrip("#").strip() for line in lines if line.startswith("#"))
     body = [line for line in lines if line and not line.startswith("#")]
     if not body:
@@ -193,6 +198,10 @@ def parse_header_text(text: str, path: Path) -> Header:
         segments = tuple(_segment_line(line, path) for line in rest)
     else:
         signals = tuple(_signal_line(line, path, folder) for line in rest)
+        fastest = fs_hz * max(line.samples_per_frame for line in signals)
+        if fastest < FS_RANGE_HZ[0]:
+            allowed = f"{FS_RANGE_HZ[0]:g} to {FS_RANGE_HZ[1]:g} Hz, times samples per frame"
+            raise ECGRecordError(path, "fs", f"{fastest:g}", allowed)
     return Header(path, name, fs_hz, n_samples, signals, segments, comments)
 
 
@@ -208,14 +217,14 @@ def _record_line(line: str, path: Path) -> tuple[str, str, int | None, int, floa
     n_sig = _integer(path, "n_sig", fields[1], 1, MAX_SIGNALS)
     match = _FS.fullmatch(fields[2])
     fs_hz = float(match[1]) if match else math.nan
-    if not FS_RANGE_HZ[0] <= fs_hz <= FS_RANGE_HZ[1]:
+    if not 0 < fs_hz <= FS_RANGE_HZ[1]:
         raise ECGRecordError(path, "fs", fields[2], f"{FS_RANGE_HZ[0]:g} to {FS_RANGE_HZ[1]:g} Hz")
-    n_samples = _integer(path, "n_samples", fields[3], 1, None) if len(fields) > 3 else None
+    n_samples = _integer(path, "n_samples", fields[3], 0, None) or None if len(fields) > 3 else None
     return folder, name, n_segments, n_sig, fs_hz, n_samples
 
 
 def _split_name(text: str, path: Path) -> tuple[str, str, str | None]:
-    """Folder, name and number of segments of ``folder/name/n``: what follows the last slash is a name where the file is called so.
+    """Folder, name and number of segments of ``folder/name/n``.
 
     The standard knows no folder; wfdb writes one where a record was written with it, as PTB-XL+ has in its median beats.
     """

@@ -1,9 +1,10 @@
 """Where a record's files lie: its header, its signal files, and nothing outside the folder they must stay in."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
-from .header import ECGRecordError, Header
+from .header import ECGRecordError, Header, parse_header
 
 __all__ = ["find_header", "resolve_inside", "signal_files"]
 
@@ -50,13 +51,13 @@ def resolve_inside(path: str | os.PathLike[str], root: str | os.PathLike[str]) -
 
 
 def signal_files(header: Header, root: str | os.PathLike[str] | None) -> dict[str, Path]:
-    """Locate the signal files, refusing any that a link takes elsewhere."""
+    """Locate the signal files that hold a standard lead, refusing any that a link takes elsewhere; others are not needed."""
     if root is not None:
         folders = [Path(root).resolve()]
     else:  # the header may itself be a link into a cache whose files lie side by side
         folders = [header.path.parent.resolve(), header.path.resolve().parent]
     files = {}
-    for name in {line.file_name for line in header.signals}:
+    for name in {line.file_name for line in header.signals if line.lead is not None}:
         try:
             target = (header.path.parent / name).resolve()
         except (OSError, RuntimeError) as error:  # links that lead to themselves
@@ -74,7 +75,7 @@ def _header_path(path: Path) -> Path:
         return next(filter(os.path.exists, spelt), path)
     if ".hea" in (suffix.lower() for suffix in path.suffixes):
         return path
-    bare = path.parent / path.stem if path.suffix.lower() in (".dat", ".mat") else path
+    bare = path.parent / path.stem if path.suffix.lower() in (".dat", ".mat") or _is_named(path) else path
     found = [header for suffix in (".hea", ".HEA") if os.path.exists(header := f"{bare}{suffix}")]
     if not found and os.path.isdir(path):
         raise ECGRecordError(
@@ -84,3 +85,13 @@ def _header_path(path: Path) -> Path:
         allowed = "a WFDB record, without suffix or by its .hea, .dat or .mat file"
         raise ECGRecordError(path, "record", f"a {path.suffix or 'plain'} file", allowed)
     return Path(found[0] if found else f"{bare}.hea")
+
+
+def _is_named(path: Path) -> bool:
+    """Whether the header of the same name lists this file, whatever its suffix: `.xyz` of PTB Diagnostic, for one."""
+    header = path.with_suffix(".hea")
+    if not path.suffix or not path.is_file() or not header.is_file():
+        return False
+    with suppress(ECGRecordError):
+        return any(line.file_name == path.name for line in parse_header(header).signals)
+    return False

@@ -1,7 +1,7 @@
 """Is a recording's voltage scale believable? Warnings that name the likely cause when it is not."""
 
 import warnings
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
 
@@ -45,30 +45,36 @@ def amplitude_mv(signal_mv: np.ndarray, fs_hz: float) -> float:
     return float(np.median(np.ptp(windows, axis=1), axis=0).max())
 
 
-def warn_about_scale(ecg: ECG, header: Header, gain_per_mv: float | None = None) -> None:
+def warn_about_scale(
+    ecg: ECG,
+    header: Header,
+    gain_per_mv: float | None = None,
+    parts: Sequence[tuple[slice, Mapping[str, SignalLine]]] | None = None,
+) -> None:
     """Warn about voltages that are guessed, scaled lead by lead, contradict each other, or are beyond what hearts produce.
 
     Args:
         ecg: The recording as read.
         header: Its header.
         gain_per_mv: The gain that replaced the header's, if any.
+        parts: Of each segment its samples and the signal lines of its leads, whose headers are not the record's; None for a plain record.
     """
-    lines = {line.lead: line for line in header.signals if line.lead}
+    if parts is None:
+        parts = [(slice(None), {line.lead: line for line in header.signals if line.lead})]
     scaled = False
     if gain_per_mv is None:
-        silent = [line.name for line in lines.values() if line.gain is None]
+        silent = list(dict.fromkeys(line.name for _, lines in parts for line in lines.values() if line.gain is None))
         if silent:
             text = f"{header.path}: no gain for {silent}; WFDB's default of 200 per mV was used, voltages may be wrong"
             warnings.warn(text, ECGRecordWarning, stacklevel=3)
-        if scaled := _scaled_lead_by_lead(ecg, lines):
+        if scaled := any(_scaled_lead_by_lead(ecg, part, lines) for part, lines in parts):
             text = (
                 f"{header.path}: III = II - I holds for the stored numbers and not for the voltages, so the header's gains "
                 "scale each lead by itself and the leads cannot be compared; if the stored unit is 1 uV, as in LUDB, read "
                 "with gain_per_mv=1000"
             )
             warnings.warn(text, ECGRecordWarning, stacklevel=3)
-    gains = {_gain_per_mv(line) for line in lines.values()} if gain_per_mv is None else {gain_per_mv}
-    gains = gains or {DEFAULT_GAIN}  # segments have headers of their own
+    gains = {gain_per_mv} if gain_per_mv else {_gain_per_mv(line) for _, lines in parts for line in lines.values()}
     if not scaled:
         _warn_about_limb_leads(ecg, header, min(gains))
     _warn_about_amplitude(ecg, header, gains)
@@ -107,13 +113,15 @@ def _warn_about_limb_leads(ecg: ECG, header: Header, lowest_gain: float) -> None
         warnings.warn(text, ECGRecordWarning, stacklevel=4)
 
 
-def _scaled_lead_by_lead(ecg: ECG, lines: Mapping[str, SignalLine]) -> bool:
-    """Tell whether Einthoven's law holds for the stored numbers of I, II, III within rounding, and not for their mV."""
+def _scaled_lead_by_lead(ecg: ECG, part: slice, lines: Mapping[str, SignalLine]) -> bool:
+    """Tell whether Einthoven's law holds for a part's stored numbers of I, II, III within rounding, and not for their mV."""
     limb = [lines[name] for name in ("I", "II", "III") if name in lines]
     gains = [_gain_per_mv(line) for line in limb if line.gain is not None]
     if len(gains) < 3 or len(set(gains)) == 1:
         return False
-    millivolts = np.stack([ecg.lead(name) for name in ("I", "II", "III")]).astype(np.float64)
+    millivolts = np.stack([ecg.lead(name)[part] for name in ("I", "II", "III")]).astype(np.float64)
+    if not np.ptp(millivolts, axis=1).all() if millivolts.size else True:
+        return False  # nothing read of it, or flat leads, whose gains cannot be compared
     stored = millivolts * np.array(gains)[:, None] + np.array([line.baseline for line in limb])[:, None]
     errors = [float(np.abs(x[2] - (x[1] - x[0])).max() / np.ptp(x)) for x in (stored, millivolts)]
     return errors[0] < 0.005 and errors[1] > 0.05  # rounding of stored numbers; more than filters make of true voltages

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hf_evl_ecg.arguments import check_choice
-from hf_evl_ecg.signals.ecg import DERIVED_LEADS, ECG, STANDARD_LEADS, canonical_leads, derive_limb_leads
+from hf_evl_ecg.signals.ecg import ECG, STANDARD_LEADS, canonical_leads
 
 from .comments import OVER_89, read_comments
 from .header import ECGRecordError, Header, parse_header
@@ -35,6 +35,7 @@ def read_record(
     root: str | os.PathLike[str] | None = None,
     nan: Literal["raise", "interpolate"] = "raise",
     gain_per_mv: float | None = None,
+    duration_s: float | None = None,
 ) -> ECG:
     """Read a WFDB record as a 12-lead ECG in millivolts.
 
@@ -53,6 +54,8 @@ def read_record(
         nan: What to do with samples marked as missing: "raise", or "interpolate" linearly within each lead (the ends
             hold their nearest value; counts in `metadata["interpolated_samples"]`; a lead that is half missing raises).
         gain_per_mv: Stored units per mV of every lead, for headers known to be wrong; replaces gain, baseline and units.
+        duration_s: Read the first seconds only, and nothing of what follows (checksums, which are of all samples, are not compared
+            then); the whole length is in `metadata["recorded_s"]`. None reads all.
 
     Returns:
         The ECG: `signal_mv` float32 (T, 12), `fs_hz`, comments, diagnoses; age in years (90 may mean "over 89": `age_note`) and sex in
@@ -60,7 +63,7 @@ def read_record(
 
     Raises:
         ECGRecordError: The record is malformed or is no 12-lead ECG; it names file, field, value and what is allowed.
-        ValueError: `lead_order`, `nan` or `gain_per_mv` is not an allowed value.
+        ValueError: `lead_order`, `nan`, `gain_per_mv` or `duration_s` is not an allowed value.
 
     Example:
         >>> ecg = read_record("records/af")
@@ -71,25 +74,27 @@ def read_record(
     check_choice("nan", nan, ("raise", "interpolate"))
     if gain_per_mv is not None and not 0 < gain_per_mv < math.inf:
         raise ValueError(f"gain_per_mv={gain_per_mv}: allowed is a positive number of stored units per mV, or None")
+    if duration_s is not None and not 0 < duration_s < math.inf:
+        raise ValueError(f"duration_s={duration_s}: allowed is a positive number of seconds, or None for all")
     header = read_header(path, root=root)
     notes = read_comments(header.comments)
     metadata: dict[str, Any] = {"age": notes.age, "sex": notes.sex}
     if notes.age == OVER_89:
         metadata["age_note"] = "over 89, or 90"
     try:
-        leads, fs_hz = read_leads(header, root, gain_per_mv)
+        read = read_leads(header, root, gain_per_mv, duration_s)
     except MemoryError as error:
         raise ECGRecordError(header.path, "n_samples", str(header.n_samples), "as many as fit into memory") from error
-    derived = [name for name in DERIVED_LEADS if name not in leads]
-    if derived:
-        leads = derive_limb_leads(leads["I"], leads["II"]) | leads
-        metadata["derived_leads"] = tuple(derived)
-    signal = np.stack([leads[name] for name in order], axis=1)
+    if read.derived:
+        metadata["derived_leads"] = read.derived
+    signal = np.stack([read.millivolts[name] for name in order], axis=1)
+    if len(signal) < round(read.recorded_s * read.fs_hz):
+        metadata["recorded_s"] = read.recorded_s
     if not (np.isnan(signal) | (np.abs(signal) < LARGEST_MV)).all():
         raise ECGRecordError(header.path, "signal", "beyond the range of float32", "voltages in mV")
     signal = _fill_missing(signal, order, nan, header.path, metadata)
-    ecg = ECG(signal, fs_hz, order, header.record_name, header.comments, notes.diagnoses, metadata)
-    warn_about_scale(ecg, header, gain_per_mv)
+    ecg = ECG(signal, read.fs_hz, order, header.record_name, header.comments, notes.diagnoses, metadata)
+    warn_about_scale(ecg, header, gain_per_mv, read.parts)
     return ecg
 
 
@@ -136,7 +141,7 @@ def _fill_missing(
     if not counts:
         return signal
     if nan == "raise" or max(counts.values()) > len(signal) // 2:
-        allowed = "a value for every sample; nan='interpolate' fills gaps of up to half a lead"
+        allowed = "a value for every sample; nan='interpolate' (--missing interpolate) fills gaps of up to half a lead"
         raise ECGRecordError(path, "missing samples per lead", counts, allowed)
     times = np.arange(len(signal))
     for column in np.flatnonzero(holes.any(0)):

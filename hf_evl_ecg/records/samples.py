@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import soundfile
 import wfdb
 
 from .header import ECGRecordError, ECGRecordWarning, Header, SignalLine
+from .matlab import check_matlab
 
 __all__ = ["DEFAULT_GAIN", "check_sizes", "read_physical"]
 
@@ -37,7 +39,7 @@ def check_sizes(header: Header, files: dict[str, Path]) -> int:
 
     Args:
         header: A header with signal lines.
-        files: Signal file name → its path.
+        files: Name → path of the signal files that are needed; others need not be there.
 
     Returns:
         Frames per signal: the header's number, or what the files hold when the header is silent.
@@ -46,12 +48,12 @@ def check_sizes(header: Header, files: dict[str, Path]) -> int:
         ECGRecordError: A file is missing or too short, signals of one file disagree, or a skew is longer than the record.
     """
     capacities = []
-    for lines in _groups(header):
+    for lines in _groups(header, files):
         first, path = lines[0], files[lines[0].file_name]
         if len({(line.fmt, line.byte_offset) for line in lines}) > 1:
             allowed = f"one format and offset for all signals in {first.file_name}"
             raise ECGRecordError(header.path, "format", sorted({line.fmt for line in lines}), allowed)
-        size = _file_size(path)
+        size = _file_size(path, lines, header.n_samples)
         per_frame = sum(line.samples_per_frame for line in lines)
         capacity = _capacity(lines, size, path) // per_frame
         if header.n_samples is not None and header.n_samples > capacity:
@@ -72,32 +74,33 @@ def check_sizes(header: Header, files: dict[str, Path]) -> int:
     n_frames = min(capacities) if header.n_samples is None else header.n_samples
     if not n_frames:
         raise ECGRecordError(header.path, "n_samples", 0, "at least 1; the signal file holds no complete frame")
-    skew = max(line.skew for line in header.signals)
+    skew = max(line.skew for line in header.signals if line.file_name in files)
     if skew >= n_frames:
         raise ECGRecordError(header.path, "skew", skew, f"less than the record's {n_frames} frames")
     return n_frames
 
 
-def read_physical(header: Header, files: dict[str, Path], n_frames: int) -> list[np.ndarray]:
-    """Read every signal in its physical units; call `check_sizes` first.
+def read_physical(header: Header, files: dict[str, Path], n_frames: int) -> list[np.ndarray | None]:
+    """Read the signals of some files in their physical units; call `check_sizes` first.
 
-    Samples that do not add up to the header's checksums give an `ECGRecordWarning`. As the format says, there is no checksum
+    Samples of a record that is read to its end and that do not add up to the header's checksums give an `ECGRecordWarning`. As the format says, there is no checksum
     where the length is left out; nor is there where a header's are all 0, or where a signal is skewed.
 
     Args:
         header: The header.
-        files: Signal file name → its path.
-        n_frames: Frames to read, from `check_sizes`.
+        files: Name → path of the signal files that are read.
+        n_frames: Frames to read, at most those of `check_sizes`; nothing of what follows them is read.
 
     Returns:
-        One float64 array per signal line, shape (n_frames · samples_per_frame,); missing samples are NaN.
+        One float64 array per signal line, shape (n_frames · samples_per_frame,), None for those of other files; missing samples are NaN.
 
     Raises:
         ECGRecordError: A file changed or cannot be decoded.
     """
-    signals, wrong = [], []
-    checked = header.n_samples is not None and any(line.checksum for line in header.signals)
-    for lines in _groups(header):
+    signals: dict[int, np.ndarray] = {}
+    wrong: list[str] = []
+    checked = header.n_samples == n_frames and any(line.checksum for line in header.signals)
+    for lines in _groups(header, files):
         record = _read_file(files[lines[0].file_name], lines, n_frames)
         sums = record.calc_checksum(expanded=True)
         for line, total, values in zip(lines, sums, record.dac(expanded=True), strict=True):
@@ -105,18 +108,18 @@ def read_physical(header: Header, files: dict[str, Path], n_frames: int) -> list
                 wrong.append(line.name)
             if shift := line.skew * line.samples_per_frame:
                 values = np.concatenate([values[shift:], np.full(shift, np.nan)])
-            signals.append(values)
+            signals[id(line)] = values
     if wrong:
         text = (
             f"{header.path}: samples of {', '.join(wrong)} do not add up to the header's checksums; the signal file is damaged or "
             "belongs to another record"
         )
         warnings.warn(text, ECGRecordWarning, stacklevel=_CALLER)
-    return signals
+    return [signals.get(id(line)) for line in header.signals]
 
 
-def _groups(header: Header) -> list[list[SignalLine]]:
-    """Split signal lines into runs that share a file, as the format demands."""
+def _groups(header: Header, files: Collection[str]) -> list[list[SignalLine]]:
+    """Split signal lines into runs that share a file, as the format demands, and keep those of the given files."""
     groups: list[list[SignalLine]] = []
     for line in header.signals:
         if groups and groups[-1][0].file_name == line.file_name:
@@ -126,20 +129,17 @@ def _groups(header: Header) -> list[list[SignalLine]]:
             raise ECGRecordError(header.path, "signal file name", line.file_name, allowed)
         else:
             groups.append([line])
-    return groups
+    return [group for group in groups if group[0].file_name in files]
 
 
-def _file_size(path: Path) -> int:
+def _file_size(path: Path, lines: list[SignalLine], n_frames: int | None) -> int:
     """Size in bytes of a readable, regular file whose samples lie where a header can say."""
     try:
         size = os.stat(path).st_size
         if not path.is_file():
             raise ECGRecordError(path, "signal file", "not a regular file", "a binary signal file")
         if path.suffix.lower() == ".mat":
-            with path.open("rb") as file:
-                if file.read(6) == b"MATLAB":
-                    allowed = "a file of MATLAB 4 (scipy.io.savemat(..., format='4')), whose samples begin at byte 24, or plain samples"
-                    raise ECGRecordError(path, "signal file", "a file of MATLAB 5", allowed)
+            check_matlab(path, lines, n_frames)
     except OSError as error:
         raise ECGRecordError(path, "signal file", error.strerror, "an existing, readable file") from error
     return size

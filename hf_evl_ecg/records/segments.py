@@ -1,8 +1,9 @@
 """A record's segments → its leads in mV: one plain record, or several one after the other with gaps between them.
 
-Everything a header says is checked, for all segments, before a sample of the first is read.
+Everything a header says is checked, for all segments that are read, before a sample of the first is read.
 """
 
+import math
 import os
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -10,15 +11,35 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_evl_ecg.signals.ecg import DERIVED_LEADS, FS_RANGE_HZ, STANDARD_LEADS
+from hf_evl_ecg.signals.ecg import DERIVED_LEADS, FS_RANGE_HZ, STANDARD_LEADS, derive_limb_leads
 
 from .header import ECGRecordError, Header, SignalLine, parse_header
 from .paths import find_header, signal_files
 from .samples import check_sizes, read_physical
 
-__all__ = ["count_frames", "read_leads"]
+__all__ = ["Leads", "count_frames", "read_leads"]
 
 MAX_REPEATS = 16  # of one segment; a small header must not ask for much more memory than its signal files
+_MARGIN_S = 1.0  # read beyond what is asked for, so that a filter between sampling rates ends behind it
+
+
+@dataclass(frozen=True)
+class Leads:
+    """What was read of a record.
+
+    Attributes:
+        millivolts: Leads by name, float64, shape (T,), all at one rate; missing samples are NaN.
+        fs_hz: That rate.
+        parts: Of each segment that is no gap, its samples and the signal lines of its leads.
+        derived: Leads that were computed from I and II, in all of the record or in some segments.
+        recorded_s: Length of the whole record, which may be more than was read.
+    """
+
+    millivolts: dict[str, np.ndarray]
+    fs_hz: float
+    parts: tuple[tuple[slice, dict[str, SignalLine]], ...]
+    derived: tuple[str, ...]
+    recorded_s: float
 
 
 @dataclass(frozen=True)
@@ -39,29 +60,65 @@ class _Segment:
     n_frames: int
     rate: int
 
+    @property
+    def skew(self) -> int:
+        """Frames at the end that the most skewed lead does not reach."""
+        return max(line.skew for line in self.leads.values())
+
 
 def read_leads(
-    header: Header, root: str | os.PathLike[str] | None, gain_per_mv: float | None
-) -> tuple[dict[str, np.ndarray], float]:
+    header: Header, root: str | os.PathLike[str] | None, gain_per_mv: float | None, duration_s: float | None = None
+) -> Leads:
     """Read a record's standard leads, all at one rate; a gap between segments becomes NaN.
+
+    A plain record ends where its most skewed lead does. Leads that one segment lacks and another has are computed from I and II.
 
     Args:
         header: The record's header, of one segment or several.
         root: Folder that no file of the record may leave; None: the header's own folder.
         gain_per_mv: Stored units per mV of every lead; replaces gain, baseline and units.
-
-    Returns:
-        Leads in mV by name, float64, shape (T,), and their rate in Hz.
+        duration_s: Read this many seconds from the start and nothing of what follows; None reads all.
 
     Raises:
         ECGRecordError: A segment is malformed, lacks a lead, or does not fit the others.
     """
-    segments = _segments(header, root, gain_per_mv)
+    stop = None if duration_s is None else math.ceil((duration_s + _MARGIN_S) * header.fs_hz)
+    segments = _segments(header, root, gain_per_mv, stop)
     rate = next(part.rate for part in segments if isinstance(part, _Segment))
-    read = [np.full(part * rate, np.nan) if isinstance(part, int) else _read(part) for part in segments]
-    names = next(part for part in read if isinstance(part, dict))
-    leads = {name: np.concatenate([part[name] if isinstance(part, dict) else part for part in read]) for name in names}
-    return leads, header.fs_hz * rate
+    read: list[dict[str, np.ndarray] | int] = []  # leads of a segment, or the frames of a gap
+    parts: list[tuple[slice, dict[str, SignalLine]]] = []
+    at = 0
+    for part in segments:
+        frames = part if isinstance(part, int) else part.n_frames
+        frames = frames if stop is None else min(frames, stop - at)
+        if isinstance(part, int):
+            read.append(frames)
+        elif frames > 0:
+            read.append(_read(part, frames, keep_length=bool(header.segments)))
+            parts.append((slice(at * rate, (at + frames) * rate), part.leads))
+        at += frames
+    found = [leads for leads in read if isinstance(leads, dict)]
+    if not found:
+        raise ECGRecordError(header.path, "segments", f"a gap of {at} frames at the start", "samples at the start")
+    derived = [name for name in DERIVED_LEADS if any(name not in leads for leads in found)]
+    names = [name for name in STANDARD_LEADS if any(name in leads for leads in found) or name in derived]
+    filled = [_complete(leads, names, rate) for leads in read]
+    count = None if duration_s is None else max(1, round(duration_s * header.fs_hz * rate))
+    millivolts = {name: np.concatenate([leads[name] for leads in filled])[:count] for name in names}
+    total = sum(length for _, length in header.segments) or at if header.segments else _plain_length(segments[0])
+    return Leads(millivolts, header.fs_hz * rate, tuple(parts), tuple(derived), total / header.fs_hz)
+
+
+def _complete(leads: dict[str, np.ndarray] | int, names: list[str], rate: int) -> dict[str, np.ndarray]:
+    """All leads of a segment, those that others have computed from I and II; a gap of missing samples."""
+    if isinstance(leads, int):
+        return dict.fromkeys(names, np.full(leads * rate, np.nan))
+    return leads if set(names) <= leads.keys() else derive_limb_leads(leads["I"], leads["II"]) | leads
+
+
+def _plain_length(segment: "_Segment | int") -> int:
+    assert isinstance(segment, _Segment)
+    return segment.n_frames - segment.skew
 
 
 def count_frames(header: Header, root: str | os.PathLike[str] | None) -> int:
@@ -74,25 +131,34 @@ def count_frames(header: Header, root: str | os.PathLike[str] | None) -> int:
     return sum(part if isinstance(part, int) else part.n_frames for part in parts)
 
 
-def _segments(header: Header, root: str | os.PathLike[str] | None, gain_per_mv: float | None) -> list[_Segment | int]:
-    """Check all segments of a record, in order; a gap (`~`) is its length in frames. A plain record is its only segment."""
+def _segments(
+    header: Header, root: str | os.PathLike[str] | None, gain_per_mv: float | None, stop: int | None = None
+) -> list[_Segment | int]:
+    """Check the segments of a record, in order; a gap (`~`) is its length in frames. A plain record is its only segment.
+
+    Those that begin behind ``stop`` are left out, but for the first that is no gap.
+    """
     if not header.segments:
         return [_segment(header, root, gain_per_mv)]
     _check_lengths(header)
     parts: list[_Segment | int] = []
+    at = 0
     for name, length in header.segments:
+        if stop is not None and at >= stop and any(isinstance(part, _Segment) for part in parts):
+            break
         if name == "~":
             parts.append(length)
         elif length:  # a segment of length 0 describes the layout only
             segment = parse_header(find_header(header.path.parent / name, root))
-            if segment.segments or segment.fs_hz != header.fs_hz or segment.n_samples != length:
+            if segment.segments or segment.fs_hz != header.fs_hz or segment.n_samples not in (None, length):
                 found = f"{segment.n_samples} samples at {segment.fs_hz:g} Hz, {len(segment.segments)} segments"
                 allowed = f"a plain record of {length} samples at {header.fs_hz:g} Hz"
                 raise ECGRecordError(segment.path, "segment", found, allowed)
-            parts.append(_segment(segment, root, gain_per_mv))
-    shapes = {(frozenset(part.leads), part.rate) for part in parts if isinstance(part, _Segment)}
-    if len(shapes) > 1:
-        raise ECGRecordError(header.path, "segments", len(shapes), "the same leads and samples per frame in all")
+            parts.append(_segment(replace(segment, n_samples=length), root, gain_per_mv))
+        at += length
+    rates = {part.rate for part in parts if isinstance(part, _Segment)}
+    if len(rates) > 1:
+        raise ECGRecordError(header.path, "segments", sorted(rates), "the same number of samples per frame in all")
     return parts
 
 
@@ -134,25 +200,32 @@ def _segment(header: Header, root: str | os.PathLike[str] | None, gain_per_mv: f
         found = ", ".join(line.name for line in header.signals)
         raise ECGRecordError(header.path, "leads", found, f"the 12 standard leads or I, II, V1-V6; missing: {missing}")
     rate = max(line.samples_per_frame for line in leads.values())
-    if header.fs_hz * rate > FS_RANGE_HZ[1]:
-        limit = f"at most {FS_RANGE_HZ[1]:g} Hz"
-        raise ECGRecordError(header.path, "fs times samples per frame", header.fs_hz * rate, limit)
+    if not FS_RANGE_HZ[0] <= header.fs_hz * rate <= FS_RANGE_HZ[1]:
+        limits = f"{FS_RANGE_HZ[0]:g} to {FS_RANGE_HZ[1]:g} Hz"
+        raise ECGRecordError(header.path, "fs times samples per frame", header.fs_hz * rate, limits)
     files = signal_files(header, root)
     return _Segment(header, leads, files, check_sizes(header, files), rate)
 
 
-def _read(segment: _Segment) -> dict[str, np.ndarray]:
-    """The segment's standard leads in mV by name, all at one rate."""
-    signals = read_physical(segment.header, segment.files, segment.n_frames)
+def _read(segment: _Segment, frames: int, *, keep_length: bool) -> dict[str, np.ndarray]:
+    """The first frames of a segment's standard leads in mV by name, all at one rate.
+
+    The last frames, which the most skewed lead does not reach, are left out, or NaN with ``keep_length``.
+    """
+    reach = min(segment.n_frames, frames + segment.skew)
+    signals = read_physical(segment.header, segment.files, reach)
+    kept = min(frames, reach - segment.skew)
     millivolts = {}
     for line, values in zip(segment.header.signals, signals, strict=True):
-        if line.lead is None:
+        if line.lead is None or values is None:
             continue
-        values = values * line.mv_per_unit
+        values = values[: kept * line.samples_per_frame] * line.mv_per_unit
         if line.samples_per_frame != segment.rate:
             # Imported here: it takes longer than all else in this module, and few records hold several rates.
             from scipy.signal import resample_poly
 
             values = resample_poly(values, segment.rate, line.samples_per_frame, padtype="line")
+        if keep_length and kept < frames:
+            values = np.concatenate([values, np.full((frames - kept) * segment.rate, np.nan)])
         millivolts[line.lead] = values
     return millivolts

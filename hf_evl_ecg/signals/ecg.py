@@ -149,6 +149,11 @@ class ECG:
         return len(self.signal_mv) / self.fs_hz
 
     @property
+    def recorded_s(self) -> float:
+        """Length in seconds of the record that this is the beginning of (`duration_s` of `read_record`), or its own."""
+        return float(self.metadata.get("recorded_s", self.duration_s))
+
+    @property
     def flat_leads(self) -> tuple[str, ...]:
         """Leads whose whole range is below 1 µV: an electrode that was off, or a channel that was never recorded."""
         ranges = np.ptp(self.signal_mv, axis=0)

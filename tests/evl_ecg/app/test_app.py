@@ -65,6 +65,7 @@ def left(folder: Path) -> list[Path]:
     [
         (["r.hea", "r.dat"], "r.hea"),
         (["r.mat", "r.hea"], "r.hea"),
+        (["s0010_re.dat", "s0010_re.xyz", "s0010_re.hea"], "s0010_re.hea"),
         (["b.dat", "r.hea", "a.dat"], "r.hea"),
         (["scan.PNG"], "scan.PNG"),
     ],

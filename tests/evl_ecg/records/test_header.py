@@ -27,7 +27,6 @@ MALFORMED = {
     "sig_len huge": (lambda text: text.replace(" 1000", " 99999999999", 1), "n_samples"),
     "sig_len beyond integers": (lambda text: text.replace(" 1000", " " + "9" * 4000, 1), "n_samples"),
     "sig_len one too many": (lambda text: text.replace(" 1000", " 1001", 1), "n_samples"),
-    "sig_len zero": (lambda text: text.replace(" 1000", " 0", 1), "n_samples"),
     "gain zero": (lambda text: text.replace("200.0(0)/mV", "0(0)/mV", 1), "gain"),
     "gain negative": (lambda text: text.replace("200.0(0)/mV", "-200(0)/mV", 1), "gain"),
     "gain word": (lambda text: text.replace("200.0(0)/mV", "nan(0)/mV", 1), "gain"),

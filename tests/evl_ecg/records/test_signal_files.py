@@ -1,6 +1,7 @@
 """Signal files that are short, long, damaged, foreign or of the wrong kind."""
 
 import os
+import struct
 import tempfile
 import warnings
 
@@ -16,6 +17,7 @@ import hf_evl_ecg.records.reader
 import hf_evl_ecg.records.samples
 from hf_evl_ecg.records.header import ECGRecordError, ECGRecordWarning
 from hf_evl_ecg.records.reader import check_record, read_record
+from hf_evl_ecg.signals.ecg import INDEPENDENT_LEADS, STANDARD_LEADS
 
 
 def test_truncated_signal_file_is_found_before_anything_is_read(tmp_path, monkeypatch):
@@ -88,6 +90,57 @@ def test_a_matlab_file_of_the_wrong_version_is_refused(tmp_path):
             continue
         with pytest.raises(ECGRecordError, match=r"r\.mat: signal file is 'a file of MATLAB 5'; allowed: .* MATLAB 4"):
             check_record(record)
+
+
+def mat_record(folder, samples, name="val", leads=STANDARD_LEADS):
+    """A record whose header is the Challenge's: samples of int16 from byte 24 on."""
+    scipy.io.savemat(folder / "m.mat", {name: samples}, format="4")
+    lines = [f"m.mat 16+24 {GAIN:g}/mV 16 0 0 0 0 {lead}" for lead in leads]
+    (folder / "m.hea").write_text("\n".join([f"m {len(leads)} 500 1000", *lines]))
+    return folder / "m"
+
+
+def test_matlab_4_files_are_what_the_header_takes_them_for_or_refused(tmp_path):
+    """Another type, a turned matrix, a longer name: read as int16 from byte 24 on they give an ECG that nobody recorded."""
+    digital = np.round(beats() * GAIN).T.astype("<i2")
+    eight = [i for i, lead in enumerate(STANDARD_LEADS) if lead in INDEPENDENT_LEADS]
+    assert np.abs(read(mat_record(tmp_path, digital)).signal_mv - beats()).max() < 1 / GAIN
+    leads = [STANDARD_LEADS[i] for i in eight]
+    assert np.abs(read(mat_record(tmp_path, digital[eight], leads=leads)).signal_mv - beats()).max() < 3 / GAIN
+    cases = [
+        (digital.astype(float), {}, "type of the MATLAB 4 matrix is 'double'; allowed: int16 in little-endian"),
+        (digital.astype("<f4"), {}, "type of the MATLAB 4 matrix is 'single'"),
+        (digital.astype("<i4"), {}, "type of the MATLAB 4 matrix is 'int32'"),
+        (digital.astype("<u2"), {}, "type of the MATLAB 4 matrix is 'uint16'"),
+        (digital.T, {}, r"shape of the MATLAB 4 matrix is '1000 x 12 \(transposed\)'; allowed: 12 x 1000"),
+        (digital[eight].T, {"leads": leads}, r"shape of the MATLAB 4 matrix is '1000 x 8 \(transposed\)'"),
+        (digital[:, :999], {}, "shape of the MATLAB 4 matrix is '12 x 999'|n_samples"),
+        (digital[:11], {}, "shape of the MATLAB 4 matrix is '11 x 1000'|n_samples"),
+        (digital, {"name": "signal"}, "byte offset is 24; allowed: 27, where the samples"),
+    ]
+    for samples, options, match in cases:
+        record = mat_record(tmp_path, samples, **options)
+        for read_or_check in (read_record, check_record):
+            with pytest.raises(ECGRecordError, match=match):
+                read_or_check(record)
+    mat_record(tmp_path, digital)
+    raw = (tmp_path / "m.mat").read_bytes()
+    big = struct.pack(">5i", 1030, 12, 1000, 0, 4) + raw[20:24] + digital.T.astype(">i2").tobytes()
+    for written, match in (
+        (big, "is 'big-endian int16'"),
+        (b"MATLAB 7.3 MAT-file, Platform" + raw, "a file of MATLAB 7.3'; allowed: a file of MATLAB 4"),
+        (b"\x89HDF\r\n" + raw, "a file of MATLAB 7.3'"),
+        (b"MATLAB 5.0 MAT-file" + raw, "a file of MATLAB 5'"),
+    ):
+        (tmp_path / "m.mat").write_bytes(written)
+        with pytest.raises(ECGRecordError, match=match):
+            check_record(tmp_path / "m")
+    edit(tmp_path / "m", "16+24", "16", count=-1)  # plain samples under that suffix
+    (tmp_path / "m.mat").write_bytes(raw[24:])
+    assert np.abs(read(tmp_path / "m").signal_mv - beats()).max() < 1 / GAIN
+    (tmp_path / "m.mat").write_bytes(raw)
+    with pytest.raises(ECGRecordError, match="byte offset is 0; allowed: 24"):
+        read_record(tmp_path / "m")
 
 
 def test_checksums_left_at_zero_are_not_compared(tmp_path):
