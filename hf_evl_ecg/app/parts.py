@@ -58,7 +58,7 @@ def ecg_figure(given: GivenECG) -> str:
         config = fit_gain(given.source, PAGE_RENDER)
         image = render(given.source, config)
         scale = f"{config.speed_mm_s:g} mm/s, {config.gain_mm_mv:g} mm/mV"
-        facts += [f"{given.source.duration_s:.4g} s at {given.source.fs_hz:g} Hz", scale]
+        facts += [f"{given.source.recorded_s:.4g} s at {given.source.fs_hz:g} Hz", scale]
         notices += [*shown_time(given.source, PAGE_LAYOUT), *scale_notices(given.source, config)]
     else:
         image = given.source

@@ -133,12 +133,13 @@ def _check(args: InterpretArguments) -> None:
 
 def _read(args: InterpretArguments) -> tuple[ECG, list[str]]:
     """The recording, and what reading it warned of, without the folder it lies in."""
+    from hf_evl_ecg.interpret.pictures import READ_S
     from hf_evl_ecg.records.header import ECGRecordWarning
     from hf_evl_ecg.records.reader import read_record
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ECGRecordWarning)
-        ecg = read_record(args.record, nan=args.missing, gain_per_mv=args.gain_per_mv)
+        ecg = read_record(args.record, nan=args.missing, gain_per_mv=args.gain_per_mv, duration_s=READ_S)
     warned = []
     for warning in caught:
         if issubclass(warning.category, ECGRecordWarning):

@@ -23,15 +23,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hf_evl_ecg.command_line.parser import parse_arguments
-from hf_evl_ecg.qa.answer_counts import count_answers, one_sided
+from hf_evl_ecg.qa.answer_counts import count_answers
 from hf_evl_ecg.qa.labels import CPSC_CLASSES
 from hf_evl_ecg.qa.prompts import FORMATS, TASKS
+
+from .prepare_report import describe
 
 if TYPE_CHECKING:  # --help must not wait for pandas
     from datasets import Dataset, DatasetDict
@@ -106,6 +108,12 @@ class PrepareArguments:
     stop_on_bad: bool = field(default=False, metadata={"help": "Stop at the first bad record instead of skipping it."})
     check: Literal["header", "signal"] = field(
         default="header", metadata={"help": "header: headers and file sizes; signal: read every sample too."}
+    )
+    missing: Literal["raise", "interpolate"] = field(
+        default="raise",
+        metadata={
+            "help": "Missing samples of records: raise an error, or interpolate them, here and where the questions are used."
+        },
     )
     seed: int = field(default=0, metadata={"help": "Seed of splits, questions and simulated hearts."})
 
@@ -187,18 +195,19 @@ def _load_sources(args: PrepareArguments) -> Iterator[tuple[Dataset, LoadReport]
 
     common: dict[str, Any] = {"on_bad": "raise" if args.stop_on_bad else "skip", "check": args.check}
     split = {**common, "seed": args.seed}
+    read: dict[str, Any] = {"missing": args.missing}
     if args.ptbxl:
-        yield load_ptbxl(args.ptbxl, **common)
+        yield load_ptbxl(args.ptbxl, **common, **read)
     if args.ptbxl_filtered:
         # z-scored samples have no headers to check
         check = "signal" if args.check == "signal" else "none"
         yield load_ptbxl_filtered(args.ptbxl_filtered, **{**split, "check": check})
     if args.ludb:
-        yield load_ludb(args.ludb, **split)
+        yield load_ludb(args.ludb, **split, **read)
     if args.cinc:
-        yield load_cinc(args.cinc, dx_mapping=args.dx_mapping, **split)
+        yield load_cinc(args.cinc, dx_mapping=args.dx_mapping, **split, **read)
     if args.folder:
-        yield load_folder(args.folder, args.table, **split)
+        yield load_folder(args.folder, args.table, **split, **read)
     simulated = []
     for name in SPLITS:
         count = getattr(args, f"simulated_{name}")
@@ -253,41 +262,3 @@ def _summarise(args: PrepareArguments, data: DatasetDict, reports: Sequence[Load
             labelled = {source: [kept[source], records[source]] for source in sorted(asked)}
     sources = [asdict(report) for report in reports]
     return {"config": asdict(args), "counts": counts, "labelled": labelled, "answers": answers, "sources": sources}
-
-
-def describe(summary: Mapping[str, Any]) -> str:
-    """The report as markdown."""
-    lines = ["| split | source | records | questions |", "| --- | --- | --: | --: |"]
-    lines += ["| {split} | {source} | {records} | {questions} |".format(**row) for row in summary["counts"]]
-    if summary["labelled"]:
-        kept, total = (sum(found[side] for found in summary["labelled"].values()) for side in (0, 1))
-        each = ", ".join(f"{source} {found[0]} of {found[1]}" for source, found in summary["labelled"].items())
-        lines += [
-            "",
-            f"Answers are kept for {kept} of {total} training records ({each}); the others have questions only.",
-        ]
-    lines += ["", "| split | task | questions | right answers |", "| --- | --- | --: | --- |"]
-    lines += [
-        f"| {row['split']} | {row['task']} | {row['questions']} | {_answers(row)} |" for row in summary["answers"]
-    ]
-    if asked := [row for row in summary["answers"] if row.get("classes")]:
-        lines += ["", "| split | task | class asked about | yes | no |", "| --- | --- | --- | --: | --: |"]
-        lines += [
-            f"| {row['split']} | {row['task']} | {label} | {found['yes']} | {found['no']} |"
-            for row in asked
-            for label, found in row["classes"].items()
-        ]
-    if always := [f"{row['split']} {line}" for row in asked for line in one_sided({row["task"]: row})]:
-        lines += ["", f"Questions with one answer only, which can be learnt without an ECG: {'; '.join(always)}."]
-    for source in summary["sources"]:
-        lines += ["", f"**{source['source']}**: {source['n_rows']} records, {len(source['skipped'])} skipped."]
-        lines += [f"- {note}" for note in source["notes"]]
-        lines += [f"- skipped {record}: {reason}" for record, reason in source["skipped"]]
-    return "\n".join(lines) + "\n"
-
-
-def _answers(row: Mapping[str, Any]) -> str:
-    if "range" in row:
-        low, middle, high = row["range"]
-        return f"{low:g} to {high:g} {row['unit']}, median {middle:g}"
-    return ", ".join(f"{answer} {count}" for answer, count in row.get("answers", {}).items())

@@ -64,6 +64,7 @@ def load_cinc(
     seed: int = 0,
     on_bad: Literal["skip", "raise"] = "skip",
     check: Literal["header", "signal", "none"] = "header",
+    missing: Literal["raise", "interpolate"] = "raise",
 ) -> tuple[Dataset, LoadReport]:
     """Read Challenge folders into rows: labels from SNOMED codes, among them the nine CPSC-2018 classes.
 
@@ -76,7 +77,8 @@ def load_cinc(
         fractions: Shares of train, validation and test.
         seed: Seed of the split.
         on_bad: As in `collect_rows`.
-        check: As in `collect_rows`.
+        check: As in `check_wfdb`.
+        missing: What is done with missing samples, as `nan` of `read_record`; kept in the rows.
 
     Returns:
         The rows, and a report that says of each source how it was recognised and what became of its codes. Of records that lie there
@@ -101,7 +103,7 @@ def load_cinc(
     for where, _ in found.values():
         counts[where.source].rules[where.rule] += 1
     makers = [
-        (record, partial(_row, root, where.source, record, split, names, check, counts[where.source]))
+        (record, partial(_row, root, where.source, record, split, names, check, missing, counts[where.source]))
         for (record, where, _), split in zip(records, splits, strict=True)
     ]
     rows, report = collect_rows(makers, "cinc", on_bad=on_bad, notes=NOTES)
@@ -165,9 +167,11 @@ def _row(
     split: str,
     names: dict[str, str],
     check: Literal["header", "signal", "none"],
+    missing: Literal["raise", "interpolate"],
     count: SourceCount,
 ) -> dict[str, Any]:
-    notes = read_comments(check_wfdb(record, root, check).comments)
+    header = check_wfdb(record, root, check, nan=missing)
+    notes = read_comments(header.comments)
     codes = notes.diagnoses
     labels = list(
         dict.fromkeys([*cpsc_labels(codes), *(SNOMED_LABELS[code] for code in codes if code in SNOMED_LABELS)])
@@ -179,6 +183,8 @@ def _row(
         f"cinc/{source}",
         root,
         split,
+        missing=missing,
+        duration_s=header.duration_s,
         age=notes.age,
         sex=notes.sex,
         labels=labels,

@@ -30,6 +30,7 @@ def load_folder(
     seed: int = 0,
     on_bad: Literal["skip", "raise"] = "skip",
     check: Literal["header", "signal", "none"] = "header",
+    missing: Literal["raise", "interpolate"] = "raise",
 ) -> tuple[Dataset, LoadReport]:
     """Read a folder of WFDB records with a table.
 
@@ -47,7 +48,8 @@ def load_folder(
         fractions: Shares of train, validation and test.
         seed: Seed of the split.
         on_bad: As in `collect_rows`.
-        check: As in `collect_rows`.
+        check: As in `check_wfdb`.
+        missing: What is done with missing samples, as `nan` of `read_record`; kept in the rows.
 
     Raises:
         ValueError: The table is missing, names an unknown label or split, or gives splits for some records only; a patient or
@@ -77,7 +79,7 @@ def load_folder(
     rows = []
     for i, (entry, found, split) in enumerate(zip(entries, labels, splits, strict=True), 1):
         try:
-            rows.append(_row(root, entry, found, split, known, gain_per_mv))
+            rows.append(_row(root, entry, found, split, known, gain_per_mv, missing))
         except ValueError as error:
             raise ValueError(f"{root / table}, row {i}: {error}") from error
     if known_labels is None:
@@ -88,9 +90,10 @@ def load_folder(
 
 
 def _checked(row: dict[str, Any], check: Literal["header", "signal", "none"]) -> dict[str, Any]:
-    if check != "none":
-        check_wfdb(row["record"], row["root"], check, row["gain_per_mv"])
-    return row
+    if check == "none":
+        return row
+    header = check_wfdb(row["record"], row["root"], check, row["gain_per_mv"], row["missing"])
+    return row | {"duration_s": header.duration_s}
 
 
 def _row(
@@ -100,6 +103,7 @@ def _row(
     split: str,
     known: list[str],
     gain_per_mv: float | None,
+    missing: Literal["raise", "interpolate"],
 ) -> dict[str, Any]:
     return make_row(
         entry["record"].strip(),
@@ -107,6 +111,7 @@ def _row(
         root,
         split,
         gain_per_mv=gain_per_mv,
+        missing=missing,
         patient=(entry.get("patient") or "").strip() or None,
         age=number(entry.get("age")),
         sex={"m": "male", "f": "female"}.get((entry.get("sex") or "").strip()[:1].lower()),

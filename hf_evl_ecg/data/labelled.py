@@ -11,6 +11,7 @@ from datasets import Dataset, concatenate_datasets
 from hf_evl_ecg.qa.prompts import NO
 
 from .questions import CONVERSATION_FEATURES, LOCATION, QUESTION_FEATURES, conversation_dataset
+from .table import with_missing
 
 __all__ = ["check_share", "keep_answers", "labelled_records", "training_conversations"]
 
@@ -42,7 +43,8 @@ def keep_answers(questions: Dataset, share: float, *, seed: int = 0) -> Dataset:
         if place not in kept:
             for name in _KNOWN:
                 columns[name][row] = None
-    return Dataset.from_dict(columns, QUESTION_FEATURES)
+    missing = questions["missing"][:] if "missing" in questions.column_names else []
+    return with_missing(Dataset.from_dict(columns, QUESTION_FEATURES), missing)
 
 
 def labelled_records(questions: Dataset, share: float, *, seed: int = 0) -> set[tuple[Any, ...]]:
@@ -104,7 +106,7 @@ def training_conversations(questions: Dataset, turns: int, *, seed: int = 0) -> 
     made["conversations"] = [[{"from": "human", "value": item["question"]}] for item in first.values()]
     parts = [
         conversation_dataset(questions.select(answered), turns, seed=seed),
-        Dataset.from_dict(made, CONVERSATION_FEATURES),
+        with_missing(Dataset.from_dict(made, CONVERSATION_FEATURES), [item.get("missing") for item in first.values()]),
     ]
     return concatenate_datasets(parts)
 

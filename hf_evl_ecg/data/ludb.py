@@ -67,6 +67,7 @@ def load_ludb(
     seed: int = 0,
     on_bad: Literal["skip", "raise"] = "skip",
     check: Literal["header", "signal", "none"] = "header",
+    missing: Literal["raise", "interpolate"] = "raise",
 ) -> tuple[Dataset, LoadReport]:
     """Read LUDB into rows: diagnoses as labels, rhythm, axis, and heart rate, PR, QRS and QT from the delineations.
 
@@ -75,7 +76,8 @@ def load_ludb(
         fractions: Shares of train, validation and test.
         seed: Seed of the split.
         on_bad: As in `collect_rows`; a damaged annotation file makes a record bad.
-        check: As in `collect_rows`.
+        check: As in `check_wfdb`.
+        missing: What is done with missing samples, as `nan` of `read_record`; kept in the rows.
 
     Raises:
         ValueError: No record is there.
@@ -89,14 +91,21 @@ def load_ludb(
     splits = split_by_group(names, fractions=fractions, seed=seed)
     records = [str((folder / name).relative_to(root)) for name in names]
     makers = [
-        (record, partial(_row, root, record, name, split, check))
+        (record, partial(_row, root, record, name, split, check, missing))
         for record, name, split in zip(records, names, splits, strict=True)
     ]
     return collect_rows(makers, "ludb", on_bad=on_bad, notes=NOTES)
 
 
-def _row(root: Path, record: str, name: str, split: str, check: Literal["header", "signal", "none"]) -> dict[str, Any]:
-    header = check_wfdb(record, root, check, GAIN_PER_MV)
+def _row(
+    root: Path,
+    record: str,
+    name: str,
+    split: str,
+    check: Literal["header", "signal", "none"],
+    missing: Literal["raise", "interpolate"],
+) -> dict[str, Any]:
+    header = check_wfdb(record, root, check, GAIN_PER_MV, missing)
     notes = read_comments(header.comments)
     # In some headers the record line is repeated at the end of the last statement.
     statements = [re.sub(r"\s+\d+ 12 500 5000$", "", text) for text in notes.diagnoses]
@@ -119,6 +128,8 @@ def _row(root: Path, record: str, name: str, split: str, check: Literal["header"
         root,
         split,
         gain_per_mv=GAIN_PER_MV,
+        missing=missing,
+        duration_s=header.duration_s,
         patient=f"ludb-{name}",
         labels=labels,
         known_labels=list(KNOWN_LABELS),

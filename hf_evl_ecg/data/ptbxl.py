@@ -55,6 +55,7 @@ def load_ptbxl(
     min_likelihood: float = 0.0,
     on_bad: Literal["skip", "raise"] = "skip",
     check: Literal["header", "signal", "none"] = "header",
+    missing: Literal["raise", "interpolate"] = "raise",
 ) -> tuple[Dataset, LoadReport]:
     """Read PTB-XL's tables into rows: superclasses, statements, rhythm, axis, report, official folds.
 
@@ -64,7 +65,8 @@ def load_ptbxl(
         min_likelihood: Leave out diagnostic statements less likely than this (0 to 100); 0 keeps all, as the
             benchmark of Strodthoff et al. (IEEE JBHI 2021) does.
         on_bad: As in `collect_rows`.
-        check: As in `collect_rows`.
+        check: As in `check_wfdb`.
+        missing: What is done with missing samples, as `nan` of `read_record`; kept in the rows.
 
     Raises:
         ValueError: A table or column is missing, or an option is unknown.
@@ -76,7 +78,16 @@ def load_ptbxl(
     path = root / "ptbxl_database.csv"
     column = "filename_hr" if sampling_rate == 500 else "filename_lr"
     unknown: Counter[str] = Counter()
-    row = partial(_row, root, path, statements=statements, min_likelihood=min_likelihood, column=column, check=check)
+    row = partial(
+        _row,
+        root,
+        path,
+        statements=statements,
+        min_likelihood=min_likelihood,
+        column=column,
+        check=check,
+        missing=missing,
+    )
     table = enumerate(read_table(path, ("ecg_id", "scp_codes", "strat_fold", column)), 1)
     makers = ((entry[column] or f"row {i}", partial(row, i, entry, unknown=unknown)) for i, entry in table)
     notes = ("official folds: 1-8 train, 9 validation, 10 test, by patient",)
@@ -139,6 +150,7 @@ def _row(
     min_likelihood: float,
     column: str,
     check: Literal["header", "signal", "none"],
+    missing: Literal["raise", "interpolate"],
     unknown: Counter[str],
 ) -> dict[str, Any]:
     record = entry[column].strip()
@@ -148,8 +160,9 @@ def _row(
     if split is None:
         raise row_error(path, row, "strat_fold", entry["strat_fold"], "1 to 10")
     codes = scp_codes_of_row(path, row, entry["scp_codes"])
+    duration_s = None
     if check != "none":  # the tables say all there is to know
-        check_wfdb(record, root, check)
+        duration_s = check_wfdb(record, root, check, nan=missing).duration_s
     classes = {code: name for code, name in statements.items() if name}
     strange = [code for code in codes if code not in statements and code not in SCP_LABELS]
     unknown.update(strange)
@@ -166,6 +179,8 @@ def _row(
         "ptb-xl",
         root,
         split,
+        missing=missing,
+        duration_s=duration_s,
         patient=whole_number(entry.get("patient_id")),
         age=number(entry.get("age")),
         sex={"0": "male", "1": "female"}.get(whole_number(entry.get("sex")) or ""),

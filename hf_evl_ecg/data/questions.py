@@ -28,7 +28,7 @@ from hf_evl_ecg.qa.items import (
 from hf_evl_ecg.qa.labels import AXIS_LABELS, FINDING_LABELS, PTBXL_SUPERCLASSES, RHYTHM_LABELS
 from hf_evl_ecg.qa.prompts import FORMATS, MEASUREMENTS, NO, TASKS, YES
 
-from .table import FEATURES
+from .table import FEATURES, with_missing
 
 __all__ = [
     "CONVERSATION_FEATURES",
@@ -116,12 +116,13 @@ def question_dataset(
                 items.append(class_list_question(row["record"], asked, [c for c in row["labels"] if c in asked]))
         if per_record is not None and len(items) > per_record:
             items = [items[i] for i in sorted(rng.sample(range(len(items)), per_record))]
-        made += [{name: row[name] for name in LOCATION} | item for item in items]
+        made += [{name: row.get(name) for name in (*LOCATION, "missing")} | item for item in items]
     if balanced:
         made = _balance(made, random.Random(f"{seed}:balance"))
     if not made:
         raise ValueError(f"formats={list(formats)}, tasks={list(tasks)}: no such question can be made from these rows")
-    return Dataset.from_dict({name: [item[name] for item in made] for name in QUESTION_FEATURES}, QUESTION_FEATURES)
+    asked = Dataset.from_dict({name: [item[name] for item in made] for name in QUESTION_FEATURES}, QUESTION_FEATURES)
+    return with_missing(asked, [item["missing"] for item in made])
 
 
 def conversation_dataset(questions: Dataset, turns: int, *, seed: int = 0) -> Dataset:
@@ -152,9 +153,11 @@ def conversation_dataset(questions: Dataset, turns: int, *, seed: int = 0) -> Da
     for item in questions:
         of_record[tuple(item[name] for name in LOCATION)].append(item)
     made: dict[str, list[Any]] = {name: [] for name in CONVERSATION_FEATURES}
+    missing: list[str | None] = []
     for location, items in of_record.items():
         random.Random(":".join(map(str, (seed, *location)))).shuffle(items)
         parts = -(-len(items) // turns)
+        missing += [items[0].get("missing")] * parts
         for part in range(parts):
             for name, value in zip(LOCATION, location, strict=True):
                 made[name].append(value)
@@ -165,7 +168,7 @@ def conversation_dataset(questions: Dataset, turns: int, *, seed: int = 0) -> Da
                     for role, key in (("human", "question"), ("gpt", "answer"))
                 ]
             )
-    return Dataset.from_dict(made, CONVERSATION_FEATURES)
+    return with_missing(Dataset.from_dict(made, CONVERSATION_FEATURES), missing)
 
 
 def _balance(items: list[dict[str, Any]], rng: random.Random) -> list[dict[str, Any]]:

@@ -19,9 +19,18 @@ from hf_evl_ecg.qa.labels import LABELS
 from hf_evl_ecg.records.comments import OVER_89, age_in_years
 from hf_evl_ecg.records.header import ECGRecordError
 
-from .wfdb_records import recording_keys
+from .wfdb_records import DRAWN_S, recording_keys
 
-__all__ = ["FEATURES", "SPLITS", "LoadReport", "SplitCheck", "collect_rows", "make_row", "split_by_group"]
+__all__ = [
+    "FEATURES",
+    "SPLITS",
+    "LoadReport",
+    "SplitCheck",
+    "collect_rows",
+    "make_row",
+    "split_by_group",
+    "with_missing",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +44,8 @@ FEATURES = Features(
         "storage": Value("string"),
         "root": Value("string"),
         "gain_per_mv": Value("float32"),
+        "missing": Value("string"),
+        "duration_s": Value("float32"),
         "split": Value("string"),
         "patient": Value("string"),
         "age": Value("float32"),
@@ -121,6 +132,7 @@ class SplitCheck:
 def make_row(record: str, source: str, root: str | os.PathLike[str], split: str, **known: Any) -> dict[str, Any]:
     """Assemble a row; what is not given is None or empty, `storage` is "wfdb".
 
+    `missing` says what is done with missing samples (`nan` of `read_record`), `duration_s` is the length of the whole record in seconds.
     `recording` is what a record is called in its database where other data sets hold it under other names: that of PTB-XL is known from
     its files' names.
 
@@ -152,6 +164,18 @@ def make_row(record: str, source: str, root: str | os.PathLike[str], split: str,
     if match := _PTBXL_NAME.search(record):
         row["recording"] = f"ptb-xl {int(match[1] or match[2])}"
     return row | known | {"record": record, "source": source, "root": os.fspath(root), "split": split}
+
+
+def with_missing(rows: Dataset, missing: Sequence[str | None]) -> Dataset:
+    """The rows with a column `missing`, where any of them departs from the rule that a missing sample is an error.
+
+    Example:
+        >>> with_missing(Dataset.from_dict({"record": ["a"]}), ["interpolate"]).column_names
+        ['record', 'missing']
+    """
+    if not set(missing) - {None, "raise"}:
+        return rows
+    return rows.add_column("missing", list(missing), feature=FEATURES["missing"])
 
 
 def collect_rows(
@@ -196,6 +220,9 @@ def collect_rows(
     if not good:
         raise ValueError(f"{source}: no readable record, {report}")
     report.n_rows = len(good)
+    if lengths := [row["duration_s"] for row in good if (row["duration_s"] or 0) > DRAWN_S]:
+        text = f"{len(lengths)} records last more than the {DRAWN_S:g} s that are drawn, up to {max(lengths):g} s"
+        report.notes.append(f"{text}: their labels are of the whole record")
     if old := sum(row["age"] == OVER_89 for row in good):
         report.notes.append(f'{old} records of age {OVER_89:g}: so is "over 89" read, which PTB-XL writes as 300')
     return Dataset.from_list(good, features=FEATURES), report

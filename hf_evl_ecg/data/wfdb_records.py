@@ -12,8 +12,10 @@ from hf_evl_ecg.records.paths import find_header
 from hf_evl_ecg.records.reader import check_record, read_header, read_record
 from hf_evl_ecg.signals.ecg import ECG
 
-__all__ = ["check_wfdb", "read_wfdb", "recording_keys"]
+__all__ = ["DRAWN_S", "check_wfdb", "read_wfdb", "recording_keys"]
 
+DRAWN_S = 10.0  # of a record that are drawn
+WHOLE_S = 120.0  # up to here records are read whole when they are checked
 # A signal line with a checksum that is not 0: such a header is of one recording only.
 _SUMMED = re.compile(rb"^\S+ +\S+ +\S+ +\S+ +\S+ +[-+]?\d+ +[-+]?0*[1-9]", re.MULTILINE)
 
@@ -23,36 +25,45 @@ def check_wfdb(
     root: str | os.PathLike[str],
     check: Literal["header", "signal", "none"],
     gain_per_mv: float | None = None,
+    nan: Literal["raise", "interpolate"] = "raise",
 ) -> Header:
-    """Check a record as far as a loader was asked to, and return its header.
+    """Check a record as far as a loader was asked to, and return its header, with its length unless nothing was checked.
 
     Args:
         record: Path relative to `root`, without suffix.
         root: The data folder; nothing outside it is read.
-        check: "header" checks header and file sizes, "signal" reads every sample too, "none" reads the header only.
+        check: "header" checks header and file sizes, "signal" reads every sample too (of records of more than `WHOLE_S` seconds the
+            first `DRAWN_S`), "none" reads the header only.
         gain_per_mv: As in `read_record`.
+        nan: As in `read_record`.
 
     Raises:
         ECGRecordError: The record is malformed, as far as it was looked at, or would lie outside the data folder.
         ValueError: Another kind of check.
     """
     check_choice("check", check, ("header", "signal", "none"))
-    if check == "header":
-        return check_record(record, root=root)
+    if check == "none":
+        return read_header(record, root=root)
+    header = check_record(record, root=root)
     if check == "signal":
-        read_record(record, root=root, gain_per_mv=gain_per_mv)
-    return read_header(record, root=root)
+        long = (header.n_samples or 0) > WHOLE_S * header.fs_hz
+        limit = DRAWN_S if long else None
+        read_record(record, root=root, gain_per_mv=gain_per_mv, nan=nan, duration_s=limit)
+    return header
 
 
 def read_wfdb(
-    row: Mapping[str, Any], root: str | os.PathLike[str], nan: Literal["raise", "interpolate"] = "raise"
+    row: Mapping[str, Any],
+    root: str | os.PathLike[str],
+    nan: Literal["raise", "interpolate"] = "raise",
+    duration_s: float | None = None,
 ) -> ECG:
     """Read the record that a row names; `gain_per_mv` is used where the row has it.
 
     Raises:
         ECGRecordError: As `read_record`.
     """
-    return read_record(row["record"], root=root, nan=nan, gain_per_mv=row.get("gain_per_mv"))
+    return read_record(row["record"], root=root, nan=nan, gain_per_mv=row.get("gain_per_mv"), duration_s=duration_s)
 
 
 def recording_keys(record: str, root: str | os.PathLike[str]) -> list[Hashable]:

@@ -41,7 +41,7 @@ def fill_header(template: str, ecg: ECG) -> str:
     known = {
         **ecg.metadata,
         "record_name": ecg.record_name,
-        "duration_s": f"{ecg.duration_s:g}",
+        "duration_s": f"{ecg.recorded_s:g}",
         "fs_hz": f"{ecg.fs_hz:g}",
     }
     found = {field: known.get(field) for field in header_fields(template)}

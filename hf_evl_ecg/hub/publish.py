@@ -36,7 +36,7 @@ STUDENT_FILES = (
     *("special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt"),
 )
 DATASET_FILES = (*_CARD_FILES, "data/*.parquet")
-_LOCATION = ("storage", "root", "gain_per_mv", "patient")
+_LOCATION = ("storage", "root", "gain_per_mv", "missing", "patient")
 _SHARD_BYTES = 500 * 2**20
 _SAME = 1e-5  # of the largest logit; the same files on the same machine, so normally 0
 

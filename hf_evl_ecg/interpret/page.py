@@ -139,7 +139,7 @@ def report_page(report: ECGReport) -> str:
 def _facts_line(report: ECGReport) -> str:
     if report.ecg is None:
         return "<span>given as a picture</span><span>research use only</span>"
-    parts = ["research use only", f"{report.ecg.duration_s:g} s at {report.ecg.fs_hz:g} Hz", "12 leads"]
+    parts = ["research use only", f"{report.ecg.recorded_s:g} s at {report.ecg.fs_hz:g} Hz", "12 leads"]
     facts = report.facts()
     if derived := facts.get("derived_leads"):
         parts.append(f"computed from I and II: {', '.join(derived)}")

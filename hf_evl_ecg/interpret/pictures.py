@@ -17,10 +17,11 @@ from hf_evl_ecg.drawing.rendering import render
 from hf_evl_ecg.records.reader import read_record
 from hf_evl_ecg.signals.ecg import ECG, STANDARD_LEADS
 
-__all__ = ["IMAGE_SUFFIXES", "ECGPicture", "is_image_file", "load_picture"]
+__all__ = ["IMAGE_SUFFIXES", "READ_S", "ECGPicture", "is_image_file", "load_picture"]
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
+READ_S = 60.0  # of a record; layouts show 10 s
 MIN_SIDE_PX = 32  # below this not even an ECG's rows can be told apart
 
 
@@ -75,7 +76,7 @@ def load_picture(source: str | Path | ECG | Image.Image, config: RenderConfig | 
     if isinstance(source, str | Path) and is_image_file(source):
         image = _open(Path(source))
         return ECGPicture(str(source), image, None, {"read": time.perf_counter() - started, "render": 0.0})
-    ecg = source if isinstance(source, ECG) else read_record(source)
+    ecg = source if isinstance(source, ECG) else read_record(source, duration_s=READ_S)
     name = str(source) if isinstance(source, str | Path) else ecg.record_name or "ECG"
     read = time.perf_counter()
     config = config or RenderConfig()

@@ -126,7 +126,7 @@ class ECGReport:
             "record": self.record,
             "source": "simulated" if self.ecg.metadata.get("simulated") else "recording",
             "fs_hz": self.ecg.fs_hz,
-            "duration_s": self.ecg.duration_s,
+            "duration_s": self.ecg.recorded_s,
             "leads": list(self.ecg.leads),
             "derived_leads": list(self.ecg.metadata.get("derived_leads", ())),
             "flat_leads": list(self.ecg.flat_leads),
@@ -176,8 +176,8 @@ def shown_time(ecg: ECG, layout: str) -> list[str]:
         ['The recording ends after 6 s: nothing is shown of V4, V5, V6']
     """
     drawn = LAYOUTS[layout]
-    if ecg.duration_s > drawn.duration_s:
-        return [f"Shown are the first {drawn.duration_s:g} of {ecg.duration_s:g} s"]
+    if ecg.recorded_s > drawn.duration_s:
+        return [f"Shown are the first {drawn.duration_s:g} of {ecg.recorded_s:g} s"]
     if blank := drawn.blank_leads(ecg.duration_s):
         return [f"The recording ends after {ecg.duration_s:g} s: nothing is shown of {', '.join(blank)}"]
     return []

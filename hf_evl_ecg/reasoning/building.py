@@ -99,7 +99,8 @@ def build_chains(rows: Iterable[Mapping[str, Any]], seed: int = 0) -> list[Chain
         if (source, record) in seen or source not in ("simulated", "ludb"):
             continue
         seen.add((source, record))
-        place = {key: row[key] for key in ("record", "source", "storage", "root", "gain_per_mv") if key in row}
+        named = ("record", "source", "storage", "root", "gain_per_mv", "missing")
+        place = {key: row[key] for key in named if key in row}
         if source == "simulated":
             chains += chains_of_record(simulated_truth(record), record, place, seed)
             continue

@@ -11,6 +11,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hf_evl_ecg.commands.distil import DistillArguments
+from hf_evl_ecg.data import RenderedECG, load_ecg
 from hf_evl_ecg.data.questions import load_questions
 from hf_evl_ecg.distillation.cache_files import CacheMismatchError
 from hf_evl_ecg.distillation.runs import TeacherConfig
@@ -112,6 +113,26 @@ def test_prepare_data_writes_splits_and_reports_what_it_skips(tmp_path):
     assert f"| train | rhythm_closed | {len(asked)} | yes {asked.count('yes')}, no {asked.count('no')} |" in text
     with pytest.raises(ECGRecordError, match="r3"):
         run("prepare", *given, "--stop_on_bad")
+
+
+def test_missing_samples_of_prepare_reach_whoever_reads_a_question(tmp_path):
+    """Interpolated in preparation, training and evaluation alike: all of them read the row."""
+    root = tmp_path / "mine"
+    write_normal(root / "a")
+    samples = np.fromfile(root / "a.dat", "<i2").reshape(-1, 12)
+    samples[100:110, 7] = -(2**15)
+    samples.tofile(root / "a.dat")
+    (root / "records.csv").write_text("record,split,labels\na,train,SR\n")
+    given = ["--folder", root, "--formats", "fill", "--check", "signal", "--output_dir", tmp_path / "questions"]
+    with pytest.raises(ValueError, match="--missing interpolate"):
+        run("prepare", *given)
+    given += ["--simulated_train", 1]
+    for more in (["--turns", 1], ["--turns", 4], ["--turns", 4, "--labelled_share", 0.5]):
+        run("prepare", *given, "--missing", "interpolate", *more)
+        item = next(row for row in load_questions(tmp_path / "questions", "train") if row["record"] == "a")
+        assert item["missing"] == "interpolate"
+        assert load_ecg(item).metadata["interpolated_samples"] == {"V2": 10}
+        assert RenderedECG()(item).size
 
 
 def test_prepare_refuses_one_recording_of_two_sources_in_two_splits(tmp_path):
