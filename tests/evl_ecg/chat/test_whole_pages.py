@@ -1,10 +1,12 @@
-"""A processor that cuts the middle out of a page is refused: of a landscape page 23 % would be lost without a word."""
+"""Processors that cut the middle out of a page, of which 23 % would be lost without a word, or take no chat are refused."""
+
+import copy
 
 import numpy as np
 import pytest
 from PIL import Image
 from tiny_vlms import VICUNA_TEMPLATE
-from transformers import CLIPImageProcessorPil, LlavaProcessor
+from transformers import CLIPImageProcessorPil, LlavaProcessor, PaliGemmaProcessor, SiglipImageProcessorPil
 
 from hf_evl_ecg.chat.collator import EVLECGCollator
 from hf_evl_ecg.chat.conversations import ChatTemplateError
@@ -32,6 +34,16 @@ def test_a_cut_page_is_refused_and_the_way_out_shows_it_whole(llava):
     values = EVLECGCollator(llava)([example])["pixel_values"][0]
     assert values.shape == (3, 28, 28)
     assert values[:, :, 0].min() > values[:, :, 14].max()
+
+
+def test_a_processor_that_takes_no_text_alone_is_refused_with_its_reason(tiny_vlm):
+    """PaliGemma 2 with a template of one's own."""
+    tokenizer = copy.deepcopy(tiny_vlm("llava_next").processor.tokenizer)
+    images = SiglipImageProcessorPil(size={"height": 16, "width": 16})
+    images.image_seq_length = 4
+    processor = PaliGemmaProcessor(images, tokenizer, chat_template=VICUNA_TEMPLATE)
+    with pytest.raises(ChatTemplateError, match=r"PaliGemmaProcessor does not encode a chat .*`images` are expected"):
+        EVLECGCollator(processor)
 
 
 @pytest.mark.parametrize("name", ["llava_next", "idefics3", "gemma3"])
