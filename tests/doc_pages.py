@@ -3,11 +3,12 @@
     python tests/doc_pages.py docs/publish.md      # runs the page's blocks in the working directory
 
 A block is a fence of ``python`` or ``bash``. A comment on the line before it says what becomes of it: python runs unless
-``<!-- not run: reason -->`` says why not; bash is checked only, unless ``<!-- run -->`` asks for it. Commands that are run start
+``<!-- not run: reason -->`` says why not, or ``<!-- needs: module -->`` names one that is not installed; bash is checked only, unless ``<!-- run -->`` asks for it. Commands that are run start
 with ``python`` and a script or ``-m`` module; they run in this process, so that nothing is imported twice.
 """
 
 import contextlib
+import importlib.util
 import io
 import re
 import runpy
@@ -39,7 +40,10 @@ class Block:
     @property
     def runs(self) -> bool:
         if self.language == "python":
-            return not (self.mark or "").startswith("not run:")
+            mark = self.mark or ""
+            if mark.startswith("needs: "):
+                return importlib.util.find_spec(mark.removeprefix("needs: ")) is not None
+            return not mark.startswith("not run:")
         return self.mark == "run"
 
 
