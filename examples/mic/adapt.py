@@ -16,7 +16,7 @@ CPU smoke run, 15 to 20 s on one core beside the download of the model:
         --steps 20 --batch_size 128 --pool_size 256
 
 The same as `hf-mic adapt`, see its --help. What to expect on all-MiniLM-L6-v2, against truncation and PCA:
-model_cards/results/mic_adapt.md.
+model_cards/results/map_search.md.
 """
 
 import sys
