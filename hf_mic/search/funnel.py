@@ -87,7 +87,7 @@ class VectorStage:
 
     def best(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray, NDArray, float]:
         """Exact search: every vector is read."""
-        unit = unit_rows(queries).T
+        unit = self._queries(queries).T
         check_between("k", k, 1, len(self))
 
         def scored(columns: Tensor) -> Iterator[tuple[int, Tensor]]:
@@ -104,9 +104,12 @@ class VectorStage:
 
     def rescore(self, queries: NDArray[np.float32], rows: Sequence[NDArray]) -> tuple[list[NDArray], float]:
         """Only these rows are read."""
-        unit = unit_rows(queries)
+        unit = self._queries(queries)
         scores = [(_unit(self.vectors[some]) @ unit[i]).numpy() for i, some in enumerate(rows)]
         return scores, _mean_length(rows) * self.vectors.shape[1] * self.vectors.itemsize
+
+    def _queries(self, queries: NDArray[np.float32]) -> Tensor:
+        return unit_rows(as_matrix(queries, self.vectors.shape[1]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -119,6 +119,9 @@ def test_what_cannot_be_searched_is_refused(queries, vectors, coded):
     funnel = Funnel([coded[0], VectorStage(vectors)], [20])
     with pytest.raises(ValueError, match=r"k=21: must lie in \[1, 20\]"):
         funnel.search(queries, k=21)
+    for stages in ([VectorStage(vectors)], [coded[0]], [coded[0], VectorStage(vectors)]):
+        with pytest.raises(ValueError, match=r"must have shape \(N, 32\), got \(20, 31\)"):
+            Funnel(stages, [20] * (len(stages) - 1)).search(queries[:, :31])
     with pytest.raises(ValueError, match="no queries"):
         funnel.search(queries[:0])
     with pytest.raises(ValueError, match="row 1 is zero"):
