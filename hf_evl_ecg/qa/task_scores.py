@@ -80,14 +80,18 @@ def ranking_metric(group: TaskGroup) -> tuple[str, Metric] | None:
     """How well the likelihoods of one task rank its records, as the name of a metric and the metric.
 
     Returns:
-        ``auc`` of yes against no, ``macro_auc`` over the labels; None where a task has no labels to rank by, or no likelihoods.
+        ``auc`` of yes against no, ``macro_auc`` over the labels; None where a task has no labels to rank by, no likelihoods, or
+        no label that some records have and some have not.
     """
     if group.kind not in ("yes_no", "classes", "labels") or not any(answer.scores for answer in group.answers):
         return None
     table = group.likelihoods()
     if group.kind == "yes_no":
-        return "auc", _auc(np.array([item["answer"] == YES for item in group.items]), table[:, 0] - table[:, 1])
+        positive = np.array([item["answer"] == YES for item in group.items])
+        return ("auc", _auc(positive, table[:, 0] - table[:, 1])) if positive.any() and not positive.all() else None
     truth = label_matrix([frozenset(item["labels"]) for item in group.items], label_family(group.items[0]))
+    if not (truth.any(0) & ~truth.all(0)).any():
+        return None
     return "macro_auc", lambda w: metrics.macro_auc(truth, table, w)
 
 

@@ -13,7 +13,7 @@ from hf_evl_ecg.qa.grading import candidate_answers
 from hf_evl_ecg.qa.groups import Answer
 from hf_evl_ecg.qa.scoring import score_answers
 from hf_evl_ecg.qa.task_scores import text_metric
-from hf_evl_ecg.scores.compare import gain_rows, paired_gains
+from hf_evl_ecg.scores.compare import comparison_rows, gain_rows, paired_gains
 from hf_evl_ecg.scores.tables import gain_table
 
 
@@ -164,3 +164,20 @@ def test_differences_stand_in_a_table_of_their_own():
     head, _, line, *_ = gain_table(rows).splitlines()
     assert head == "| task | metric | n | a − c | b − c |"
     assert line == "| s:axis_fill | auc | 30 | **-5.0 [-8.0, -1.0]** | +1.0 [-2.0, +4.0] |"
+
+
+@pytest.mark.parametrize("labels", [[], ["AF"]])
+def test_a_task_without_both_truths_has_no_ranking(labels):
+    """Of one record there is nothing to rank, and a NaN would end the study when its results are written."""
+    item = {
+        "source": "a",
+        "record": "r",
+        "task": "diagnosis",
+        "format": "open",
+        "options": ["atrial fibrillation", "left bundle branch block"],
+        "labels": labels,
+    }
+    item |= {"question": "Which?", "answer": "none of these", "value": None, "tolerance": None, "unit": None}
+    assert candidate_answers(item)
+    answer = Answer("r", None, tuple(-1.0 - i for i, _ in enumerate(candidate_answers(item))))
+    assert comparison_rows([item], {"a": [[answer]], "b": [[answer]]}, over=["b"], n_bootstrap=10) == []

@@ -3,6 +3,7 @@
 import json
 import random
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -113,3 +114,21 @@ def test_what_is_missing_is_named(study, items):
         unpack_questions(study)
     with pytest.raises(ArchiveError, match="holds no packed answers"):
         list_archive(study)
+
+
+PUBLISHED = sorted((Path(__file__).resolve().parents[3] / "model_cards" / "results").glob("*_answers"))
+
+
+def test_answers_are_published():
+    assert PUBLISHED
+    assert sum(path.stat().st_size for folder in PUBLISHED for path in folder.iterdir()) <= 2_000_000
+
+
+@pytest.mark.parametrize("folder", PUBLISHED, ids=[folder.name for folder in PUBLISHED])
+def test_published_numbers_follow_from_published_answers(folder):
+    """One run of each study in full, and what its method gains; `hf-evl-ecg replay` without --names does all."""
+    names = list_archive(folder)
+    one = "evl_ecg-all_0" if "evl_ecg-all_0" in names else names[0]
+    done = dict(replay(folder.with_name(f"{folder.name.removesuffix('_answers')}.json"), folder, [one]))
+    assert done[one] > 20
+    assert done["differences of methods"] > 5
