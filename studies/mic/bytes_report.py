@@ -1,8 +1,14 @@
-"""Differences to the best rival, tables and the picture of the study of bytes."""
+"""Differences to the best rival, tables and the picture of the study of bytes.
+
+A section of a page is filled with the tables by
+
+    python studies/mic/bytes_report.py model_cards/results/mic_bytes.json studies/configs/mic_bytes.yaml docs/results.md
+"""
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +19,7 @@ from numpy.typing import NDArray
 
 from hf_mic.evaluation.metrics import percentile_interval
 from hf_mic.files import write_atomically, write_text
-from hf_mic.results import Rows
+from hf_mic.results import Rows, read_results
 
 __all__ = ["HEADLINES", "TITLES", "differences", "mean_scores", "write_reports"]
 
@@ -26,7 +32,17 @@ TITLES = {
     "wordnet": "WordNet, 19,149 synsets\nnDCG@10",
     "scifact_100k": "SciFact, 105,752 documents\nnDCG@10",
 }
-RESAMPLE_KEY = "{size}/{task}/{metric}"
+LABELS = {
+    "truncation": "truncation",
+    "pca": "PCA",
+    "pca_rotation": "PCA + rotation",
+    "random_rotation": "random rotation, as RaBitQ",
+    "pq": "PQ",
+    "opq": "OPQ",
+    "distillation": "map: distillation",
+    "mic": "map: distillation + SIR",
+}
+COLOURS = {"distillation": "0.25", "mic": "crimson"}
 Scores = dict[tuple[str, int, str], float]
 
 
@@ -63,7 +79,7 @@ def differences(
     items = {row["task"]: row["n"] for row in rows if row["metric"] in HEADLINES}
 
     def samples(name: str, size: int, task: str) -> NDArray:
-        key = RESAMPLE_KEY.format(size=size, task=task, metric=metric[task])
+        key = f"{size}/{task}/{metric[task]}"
         return np.mean([one[key] for one in kept[name]], axis=0)
 
     found = []
@@ -71,7 +87,7 @@ def differences(
         rivals = [r for r in seeds if methods[r]["type"] != "map" and methods[r]["text"] == methods[name]["text"]]
         for size in sorted({size for method, size, _ in scores if method == name}):
             present = [r for r in rivals if all((r, size, task) in scores for task in metric)]
-            if not present:
+            if len(present) < 2:  # the best of one rival says little
                 continue
             for tasks in [*([task] for task in metric), list(metric)]:
                 totals = {r: float(np.mean([scores[r, size, task] for task in tasks])) for r in (*present, name)}
@@ -109,7 +125,8 @@ def report(results: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
     for task in _tasks(rows):
         parts.append(task_table(rows, task, list(plan["methods"])))
     parts.append(difference_table(rows))
-    parts.append(probe_table(rows))
+    if any(row["metric"] == "accuracy_few_shot" for row in rows):
+        parts.append(probe_table(rows))
     parts.append(method_table(rows, plan["methods"]))
     return "\n\n".join(parts)
 
@@ -220,48 +237,54 @@ def fill(markdown: Path, name: str, content: str) -> None:
 
 def draw(results: Mapping[str, Any], plan: Mapping[str, Any], path: Path) -> None:
     """Score against bytes, one panel per task and one line per method, with 95 % intervals of the first seed."""
-    rows, tasks = results["rows"], _tasks(results["rows"])
-    figure = Figure(figsize=(13, 8.2), layout="constrained")
-    axes = figure.subplots(2, 3).flatten()
+    rows = [row for row in results["rows"] if row["metric"] in HEADLINES]
+    tasks = _tasks(rows)
+    across = min(3, len(tasks))
+    down = -(-len(tasks) // across)
+    figure = Figure(figsize=(0.6 + 4.4 * across, 1.2 + 3.9 * down), layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False).flatten()
+    drawn = [row for row in rows if row["method"] in plan["plot"] and row["bytes"] <= 128]
+    sizes = sorted({row["bytes"] for row in drawn} - {48})  # no room beside 64
     for axis, task in zip(axes, tasks, strict=False):
         for name in plan["plot"]:
-            _line(axis, [row for row in rows if (row["method"], row["task"]) == (name, task)], name, plan)
-        sizes = [size for size in plan["sizes"] if size != 48]  # no room beside 64
+            _line(axis, [row for row in drawn if (row["method"], row["task"]) == (name, task)], name, plan)
+        if whole := [row["value"] for row in rows if row["task"] == task and row["bytes"] == 1536]:
+            axis.axhline(100 * whole[0], color="0.3", linewidth=1, linestyle=(0, (1, 2)), label="float32, 1,536 bytes")
         axis.set_xscale("log", base=2)
         axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axis.minorticks_off()
         axis.set_title(TITLES[task], fontsize=11)
-        axis.grid(alpha=0.25)
-        axis.set_ylim(top=None, bottom=None)
-    for axis in axes[3:]:
         axis.set_xlabel("bytes per stored vector")
-    for axis in axes[::3]:
+        axis.grid(alpha=0.25)
+    for axis in axes[len(tasks) :]:
+        axis.remove()
+    for axis in axes[::across]:
         axis.set_ylabel("score × 100")
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=1 + across if across > 1 else 2, frameon=False, fontsize=9
+    )
     write_atomically(path, lambda file: figure.savefig(file, dpi=120, format="png"))
 
 
 def _line(axis: Any, rows: Rows, name: str, plan: Mapping[str, Any]) -> None:
-    own = [row for row in rows if row["metric"] in HEADLINES]
-    if not own:
+    if not rows:
         return
     number = plan["plot"].index(name)
     ours = plan["methods"][name]["type"] == "map"
-    means = mean_scores(own)
-    points = sorted((size, 100 * value) for (_, size, _), value in means.items())
-    first = {row["bytes"]: row for row in own if row["seed"] in (0, None)}
+    points = sorted((size, 100 * value) for (_, size, _), value in mean_scores(rows).items())
+    first = {row["bytes"]: row for row in rows if row["seed"] in (0, None)}
     sizes, values = zip(*points, strict=True)
     # The interval is that of the first seed, moved to the mean: how many items there are decides its width.
     low = [100 * (first[size]["value"] - first[size]["ci_low"]) for size in sizes]
     high = [100 * (first[size]["ci_high"] - first[size]["value"]) for size in sizes]
-    shift = 2 ** (0.035 * (number - len(plan["plot"]) / 2))  # so that intervals stand beside each other
+    shift = 2 ** (0.045 * (number - len(plan["plot"]) / 2))  # so that intervals stand beside each other
     axis.errorbar(
         [size * shift for size in sizes],
         values,
         yerr=[low, high],
-        label=plan["methods"][name].get("label", name),
-        color=f"C{number % 10}",
+        label=LABELS.get(name, name),
+        color=COLOURS.get(name, ("C0", "C1", "C2", "C4", "C5", "C6", "C8", "C9")[number % 8]),
         linewidth=2.4 if ours else 1.1,
         linestyle="-" if ours else ("--", ":", "-.")[number % 3],
         marker="o" if ours else "s",
@@ -281,5 +304,21 @@ def _bold(text: str, best: bool) -> str:
 
 
 def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    align = ["---"] + ["--:"] * (len(header) - 1)
+    numbers = {"seeds", "bytes", "mean", "CPU s per fit", *TITLES}
+    align = ["--:" if name in numbers or name.isdigit() else "---" for name in header]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, align, *body))
+
+
+def main(words: Sequence[str]) -> None:
+    """``bytes_report.py RESULTS.json PLAN.yaml MARKDOWN``: fill the section of the study's name with the tables."""
+    from bytes_study import read_plan
+
+    results_path, plan_path, markdown = words
+    results = read_results(results_path)
+    made = f"commit {results['commit'][:12]}" if results["commit"] else "no commit recorded"
+    source = f"From `{Path(results_path).name}` ({made}, {results['machine']['cpu']})."
+    fill(Path(markdown), results["study"], f"{report(results, read_plan(plan_path))}\n\n{source}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -95,6 +95,7 @@ def test_tables_and_picture(scripts, tmp_path):
     assert "| opq | 60.0 | **50.0** | 55.0 |" in text
     assert "73.0 ± 2.8" in text
     assert "+3.0 [-7.0, +13.0] pca" in text
+    assert "| method | stsb | scifact | mean |\n| --- | --: | --: | --: |" in text
     assert "90.0 / 80.0" in text
     assert (tmp_path / "x.png").stat().st_size > 10_000
     page = tmp_path / "page.md"
@@ -208,3 +209,14 @@ def test_runs_resume(scripts, folder, tmp_path, repo_root):
 
 
 KEPT = {"kind", "dims", "distill_weight", "sir_weight", "scr_weight", "batch_size", "steps", "pca", "mic"}
+
+
+def test_docs_show_the_results(scripts, repo_root):
+    study, report, _ = scripts
+    results = json.loads((repo_root / "model_cards" / "results" / "mic_bytes.json").read_text())
+    plan = study.read_plan(repo_root / "studies" / "configs" / "mic_bytes.yaml")
+    tables = report.report(results, plan)
+    assert len(tables) > 2000
+    assert tables in (repo_root / "docs" / "results.md").read_text(encoding="utf-8")
+    published = results["config"]["methods"]
+    assert {name: plan["methods"][name]["type"] for name in published} == {n: m["type"] for n, m in published.items()}
