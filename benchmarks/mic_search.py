@@ -5,7 +5,7 @@ floats, of which a memory map reads those rows only. A ratio is CPU time of a wa
 slower.
 
     OMP_NUM_THREADS=1 python benchmarks/mic_search.py
-    OMP_NUM_THREADS=1 python benchmarks/mic_search.py --rows 1000000 --folder /tmp    # 0.77 GB of float16 there
+    OMP_NUM_THREADS=1 python benchmarks/mic_search.py --rows 1000000 --bytes 8    # two minutes, 0.77 GB of float16 in the temporary folder
     OMP_NUM_THREADS=1 python benchmarks/mic_search.py --vectors vectors.npy --queries queries.npy
 
 Without --vectors, rows are made: clusters around centres of which each has a hundred rows, in 64 of 384 directions that a rotation hides,
