@@ -34,7 +34,7 @@ def claims():
     return found
 
 
-def test_each_claim_has_a_command_and_a_status(claims, repo_root):
+def test_each_claim_has_a_command_and_a_status(claims, repo_root, monkeypatch):
     for claim, command, seconds, status in claims:
         assert status in STATUSES, claim
         assert re.fullmatch(r"[\d,]+|–", seconds), claim
@@ -43,7 +43,12 @@ def test_each_claim_has_a_command_and_a_status(claims, repo_root):
             package = words[0].replace("-", "_")
             assert words[1] in PACKAGES[words[0]].VERBS, command
             # The options are read as the verb reads them; nothing is run.
-            import_module(f"{package}.commands.{words[1].replace('-', '_')}").parse(words[2:])
+            verb = import_module(f"{package}.commands.{words[1].replace('-', '_')}")
+            if package == "hf_mic":
+                verb.parse(words[2:])
+            else:
+                monkeypatch.setattr(verb, "main", lambda *options: None)
+                verb.command(words[2:])
         else:
             assert words[0] == "python", command
             assert all((repo_root / word).is_file() for word in words if word.endswith((".py", ".yaml", ".json"))), (
