@@ -63,8 +63,8 @@ def gradient_shares(
 
     Example:
         >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
-        >>> gradient_shares(x.sum(), {"scr": 0.1 * x.sum()}, {"scr": [x]})["scr"]
-        0.1
+        >>> gradient_shares(x.sum(), {"scr": 0.25 * x.sum()}, {"scr": [x]})["scr"]
+        0.25
     """
     shares = {}
     for name, term in terms.items():

@@ -144,7 +144,7 @@ def test_architectures(kind, tmp_path, tiny_bert_path, make_sentences):
     assert list(loss.layers) == [1, 2]
     terms, gradients = step(loss, columns_for(model, make_sentences, 3))
     scr = []
-    with encoder_passes(model, [1, 2, 3]) as passes, column_merging_disabled(), torch.no_grad():
+    with torch.no_grad(), encoder_passes(model, [1, 2, 3]) as passes, column_merging_disabled():
         for column in columns_for(model, make_sentences, 3):
             token_embeddings = model(column)["token_embeddings"]
             states, mask = passes.hidden_states, passes.attention_masks[-1]

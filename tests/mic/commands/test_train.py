@@ -126,7 +126,7 @@ def test_help_lists_own_options_first_and_all_if_asked(capsys):
         texts[option] = capsys.readouterr().out
         assert "default: None" not in texts[option]
     text = texts["--help-all"]
-    assert text.index("  --dense_head") < text.index("  --gamma X") < text.index("  --max_steps")
+    assert text.index("  --dense_head") < text.index("  --gamma GAMMA") < text.index("  --max_steps")
     assert "  --max_steps" not in texts["--help"]
     for part in ("accelerate launch --num_processes", "--dense_head", "--gamma_warmup_steps", "SimCSE", "--reg_dims"):
         assert part in texts["--help"]
