@@ -29,16 +29,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hf_evl_ecg.command_line.parser import parse_arguments
+from hf_evl_ecg.command_line.prepare_report import describe
 from hf_evl_ecg.qa.answer_counts import count_answers
 from hf_evl_ecg.qa.labels import CPSC_CLASSES
 from hf_evl_ecg.qa.prompts import FORMATS, TASKS
 
-from .prepare_report import describe
-
 if TYPE_CHECKING:  # --help must not wait for pandas
     from datasets import Dataset, DatasetDict
 
-    from hf_evl_ecg.data import LoadReport
+    from hf_evl_ecg.sources import LoadReport
 
 __all__ = ["PrepareArguments", "command", "main"]
 
@@ -145,8 +144,8 @@ def main(args: PrepareArguments) -> DatasetDict:
     from datasets import DatasetDict, concatenate_datasets
 
     from hf_evl_ecg.data.labelled import check_share, keep_answers, training_conversations
-    from hf_evl_ecg.data.table import SPLITS, SplitCheck
     from hf_evl_ecg.files import write_text
+    from hf_evl_ecg.sources.table import SPLITS, SplitCheck
 
     check_share(args.labelled_share)  # before hours of reading
     parts, reports, one_split = [], [], SplitCheck()
@@ -182,7 +181,7 @@ def _load_sources(args: PrepareArguments) -> Iterator[tuple[Dataset, LoadReport]
     """Read every source that is named, one by one."""
     from datasets import concatenate_datasets
 
-    from hf_evl_ecg.data import (
+    from hf_evl_ecg.sources import (
         LoadReport,
         load_cinc,
         load_folder,
@@ -191,7 +190,7 @@ def _load_sources(args: PrepareArguments) -> Iterator[tuple[Dataset, LoadReport]
         load_ptbxl_filtered,
         load_simulated,
     )
-    from hf_evl_ecg.data.table import SPLITS
+    from hf_evl_ecg.sources.table import SPLITS
 
     common: dict[str, Any] = {"on_bad": "raise" if args.stop_on_bad else "skip", "check": args.check}
     split = {**common, "seed": args.seed}

@@ -5,7 +5,8 @@ Every loader returns a `datasets.Dataset` with one row per record (path, labels,
 loader worker, so no folder of pictures is needed.
 
 Example:
-    >>> from hf_evl_ecg.data import load_ecg, load_simulated, question_dataset
+    >>> from hf_evl_ecg.data import load_ecg, question_dataset
+    >>> from hf_evl_ecg.sources import load_simulated
     >>> rows, report = load_simulated(1, classes=["AF"])
     >>> print(report)
     simulated: 1 records, 0 skipped

@@ -21,8 +21,7 @@ from hf_evl_ecg.qa.prompts import without_image_token
 from hf_evl_ecg.records.header import ECGRecordError
 from hf_evl_ecg.records.paths import resolve_inside
 from hf_evl_ecg.records.reader import check_record
-
-from .table import SPLITS, LoadReport
+from hf_evl_ecg.sources.table import SPLITS, LoadReport
 
 __all__ = ["INSTRUCT_FEATURES", "iterate_json", "load_instructions"]
 

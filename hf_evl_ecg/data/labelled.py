@@ -9,9 +9,9 @@ from typing import Any
 from datasets import Dataset, concatenate_datasets
 
 from hf_evl_ecg.qa.prompts import NO
+from hf_evl_ecg.sources.table import with_missing
 
 from .questions import CONVERSATION_FEATURES, LOCATION, QUESTION_FEATURES, conversation_dataset
-from .table import with_missing
 
 __all__ = ["check_share", "keep_answers", "labelled_records", "training_conversations"]
 
@@ -31,7 +31,7 @@ def keep_answers(questions: Dataset, share: float, *, seed: int = 0) -> Dataset:
 
     Example:
         >>> from hf_evl_ecg.data.questions import question_dataset
-        >>> from hf_evl_ecg.data.simulated import load_simulated
+        >>> from hf_evl_ecg.sources.simulated import load_simulated
         >>> rows, _ = load_simulated(2, classes=["AF"])
         >>> half = keep_answers(question_dataset(rows, tasks=["rhythm"], formats=["fill"]), 0.5)
         >>> half["answer"][:]
@@ -92,7 +92,7 @@ def training_conversations(questions: Dataset, turns: int, *, seed: int = 0) -> 
 
     Example:
         >>> from hf_evl_ecg.data.questions import question_dataset
-        >>> from hf_evl_ecg.data.simulated import load_simulated
+        >>> from hf_evl_ecg.sources.simulated import load_simulated
         >>> questions = question_dataset(load_simulated(2, classes=["AF"])[0], tasks=["rhythm"], formats=["fill"])
         >>> [len(row["conversations"]) for row in training_conversations(keep_answers(questions, 0.5), 8)]
         [2, 1]

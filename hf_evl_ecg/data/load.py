@@ -6,10 +6,9 @@ from typing import Any, Literal
 
 from hf_evl_ecg.arguments import check_choice
 from hf_evl_ecg.signals.ecg import ECG, crop, resample
-
-from .simulated import read_simulated
-from .wfdb_records import read_wfdb
-from .zscored import read_zscored
+from hf_evl_ecg.sources.simulated import read_simulated
+from hf_evl_ecg.sources.wfdb_records import read_wfdb
+from hf_evl_ecg.sources.zscored import read_zscored
 
 __all__ = ["load_ecg"]
 

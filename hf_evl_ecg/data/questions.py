@@ -27,8 +27,7 @@ from hf_evl_ecg.qa.items import (
 )
 from hf_evl_ecg.qa.labels import AXIS_LABELS, FINDING_LABELS, PTBXL_SUPERCLASSES, RHYTHM_LABELS
 from hf_evl_ecg.qa.prompts import FORMATS, MEASUREMENTS, NO, TASKS, YES
-
-from .table import FEATURES, with_missing
+from hf_evl_ecg.sources.table import FEATURES, with_missing
 
 __all__ = [
     "CONVERSATION_FEATURES",
@@ -69,7 +68,7 @@ def question_dataset(
     """Make questions for every row.
 
     Args:
-        rows: Dataset with the columns of `hf_evl_ecg.data.table.FEATURES`.
+        rows: Dataset with the columns of `hf_evl_ecg.sources.table.FEATURES`.
         formats: Formats to make, of `FORMATS`.
         tasks: Tasks to make, of `TASKS`.
         classes: Also ask which of these labels apply (format "open"), for rows where all of them are known: a list of labels, or
@@ -87,7 +86,7 @@ def question_dataset(
         ValueError: An unknown format, task or option, or no question can be made.
 
     Example:
-        >>> from hf_evl_ecg.data.simulated import load_simulated
+        >>> from hf_evl_ecg.sources.simulated import load_simulated
         >>> rows, _ = load_simulated(1, classes=["NORM"])
         >>> question_dataset(rows, tasks=["heart_rate"], formats=["fill"])[0]["answer"]
         '98 beats per minute'
@@ -143,7 +142,7 @@ def conversation_dataset(questions: Dataset, turns: int, *, seed: int = 0) -> Da
         ValueError: ``turns`` below 1.
 
     Example:
-        >>> from hf_evl_ecg.data.simulated import load_simulated
+        >>> from hf_evl_ecg.sources.simulated import load_simulated
         >>> questions = question_dataset(load_simulated(1, classes=["AF"])[0], tasks=["rhythm"], formats=["fill"])
         >>> conversation_dataset(questions, 8)[0]["conversations"]
         [{'from': 'human', 'value': 'Complete the sentence: The rhythm is ____.'}, {'from': 'gpt', 'value': 'atrial fibrillation'}]
@@ -200,7 +199,7 @@ def questions_of_row(
     """Make every question that one row can answer.
 
     Args:
-        row: A row with the columns of `hf_evl_ecg.data.table.FEATURES`.
+        row: A row with the columns of `hf_evl_ecg.sources.table.FEATURES`.
         rng: Source of every choice.
         counts: How often each label occurs, for drawing absent ones.
         values_of: All values of each measurement, for drawing wrong ones.

@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hf_evl_ecg.data.ludb import load_ludb
+from hf_evl_ecg.sources.ludb import load_ludb
 
 from .chains import Chain, Step, yes_no
 from .criteria import DIAGNOSES, Criterion, Diagnosis, expected

@@ -97,7 +97,7 @@ class ECGTruth:
 
 
 def simulated_truth(record: str) -> ECGTruth:
-    """The truth about ``LABEL/SEED`` of `hf_evl_ecg.data.simulated`, from its parameters and its leads without noise.
+    """The truth about ``LABEL/SEED`` of `hf_evl_ecg.sources.simulated`, from its parameters and its leads without noise.
 
     Example:
         >>> truth = simulated_truth("I-AVB/4")
@@ -132,7 +132,7 @@ def simulated_truth(record: str) -> ECGTruth:
 
 
 def ludb_truth(row: Mapping[str, Any]) -> ECGTruth:
-    """The truth about a row of `hf_evl_ecg.data.ludb.load_ludb`, from the boundaries in lead II and the statements.
+    """The truth about a row of `hf_evl_ecg.sources.ludb.load_ludb`, from the boundaries in lead II and the statements.
 
     Which beats are premature, and from where an ST shift comes, LUDB does not say.
 

@@ -47,7 +47,8 @@ def score_model(
         sources but the simulated one together, with ``real``; and the questions with their answers.
 
     Example:
-        >>> from hf_evl_ecg.data import RenderedECG, load_simulated, question_dataset
+        >>> from hf_evl_ecg.data import RenderedECG, question_dataset
+        >>> from hf_evl_ecg.sources import load_simulated
         >>> questions = question_dataset(load_simulated(1, classes=["AF"])[0], tasks=["rhythm"], formats=["fill"])
         >>> options = {"method": "evl_ecg", "max_new_tokens": 4, "n_bootstrap": 0}
         >>> rows, pairs = score_model(student, processor, questions, RenderedECG(), **options)

@@ -10,10 +10,10 @@ from typing import Any, cast
 from huggingface_hub import ModelCard, ModelCardData
 from torch import nn
 
-from hf_mic.evaluation.score_pictures import plot_scores
-from hf_mic.evaluation.score_tables import markdown_report
 from hf_mic.files import write_text
 from hf_mic.losses import MICLoss
+from hf_mic.reports.score_pictures import plot_scores
+from hf_mic.reports.score_tables import markdown_report
 
 from .loss_text import describe_loss
 from .markdown import fill_template

@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
-from hf_mic.evaluation.score_tables import HEADLINE_METRICS, over_seeds, select_rows
+from hf_mic.reports.score_tables import HEADLINE_METRICS, over_seeds, select_rows
 from hf_mic.results import Rows
 
 __all__ = ["COMPARED_METRICS", "compare_methods", "model_index_results", "own_rows", "rows_by_dim"]

@@ -17,10 +17,10 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 
-from hf_mic.evaluation.score_pictures import plot_scores
-from hf_mic.evaluation.score_tables import markdown_report
 from hf_mic.files import write_text
 from hf_mic.losses import MIC_BIBTEX
+from hf_mic.reports.score_pictures import plot_scores
+from hf_mic.reports.score_tables import markdown_report
 from hf_mic.results import Rows, read_results
 
 from .card import PLACE, TAGS

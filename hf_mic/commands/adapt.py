@@ -30,10 +30,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hf_mic.command_line.options import parse_options
 from hf_mic.frozen.config import AdaptConfig
 from hf_mic.options import check_at_least, check_between
-
-from .options import parse_options
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .options import parse_options
+from hf_mic.command_line.options import parse_options
 
 
 @dataclass

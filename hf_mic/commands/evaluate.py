@@ -20,9 +20,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hf_mic.command_line.options import parse_options
 from hf_mic.evaluation.precision import PRECISIONS
-
-from .options import parse_options
 
 
 @dataclass
@@ -116,9 +115,9 @@ def main(args: EvaluateArguments) -> dict[str, Any]:
     """
     from hf_mic.evaluation.evaluation import evaluate_model
     from hf_mic.evaluation.loading import load_encoder
-    from hf_mic.evaluation.score_report import write_score_report
-    from hf_mic.evaluation.score_tables import markdown_report
     from hf_mic.evaluation.text_tasks import load_tasks
+    from hf_mic.reports.score_report import write_score_report
+    from hf_mic.reports.score_tables import markdown_report
 
     tasks = load_tasks(args.tasks, args.data_dir, validation=args.validation)
     rows: list[dict[str, Any]] = []

@@ -23,9 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hf_mic.command_line.options import parse_options
 from hf_mic.inspection.settings import InspectionSettings
-
-from .options import parse_options
 
 if TYPE_CHECKING:
     from hf_mic.inspection.inspection import Inspection

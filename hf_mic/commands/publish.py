@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .options import parse_options
+from hf_mic.command_line.options import parse_options
 
 if TYPE_CHECKING:
     from hf_mic.hub.publish import PublishReport

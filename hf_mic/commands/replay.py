@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .options import parse_options
+from hf_mic.command_line.options import parse_options
 
 if TYPE_CHECKING:
     from hf_mic.budgets import Replay

@@ -8,7 +8,7 @@ The file holds the lines <!-- results:NAME --> and <!-- /results:NAME -->; what 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .options import parse_options
+from hf_mic.command_line.options import parse_options
 
 
 @dataclass
@@ -38,9 +38,9 @@ def main(args: ReportArguments) -> bool:
         Whether the file changed.
 
     Raises:
-        ValueError: As :func:`hf_mic.evaluation.sections.fill_section`.
+        ValueError: As :func:`hf_mic.reports.sections.fill_section`.
     """
-    from hf_mic.evaluation.sections import fill_section
+    from hf_mic.reports.sections import fill_section
 
     changed = fill_section(
         args.markdown, args.name, args.results, metrics=args.metrics, methods=args.methods, dims=args.dims

@@ -20,9 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_mic.command_line.options import parse_options
 from hf_mic.options import check_at_least
-
-from .options import parse_options
 
 if TYPE_CHECKING:
     from hf_mic.search.funnel import CodedStage

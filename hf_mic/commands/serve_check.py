@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from .options import parse_options
+from hf_mic.command_line.options import parse_options
 
 if TYPE_CHECKING:
     from hf_mic.hub.serve_check import ServeReport

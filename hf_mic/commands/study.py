@@ -30,10 +30,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hf_mic.command_line.options import parse_options
 from hf_mic.files import read_mapping
 from hf_mic.options import check_choice
-
-from .options import parse_options
 
 REQUIRED = {"data", "training", "methods", "dims"}
 DEFAULTS: dict[str, Any] = {
@@ -104,8 +103,7 @@ def main(args: StudyArguments) -> dict[str, Any] | None:
         return collect(args, plan)
     from hf_mic.evaluation.tasks import RetrievalTask
     from hf_mic.evaluation.text_tasks import load_tasks
-
-    from .study_runs import encode_with, geometry_texts, held_out_texts, score, train, untrained_rows
+    from hf_mic.runs.study_runs import encode_with, geometry_texts, held_out_texts, score, train, untrained_rows
 
     names = plan["validation_tasks" if args.validation else "tasks"]
     every_task = load_tasks(names, None if args.tasks_from_hub else args.data_dir, validation=args.validation)
@@ -188,8 +186,8 @@ def collect(args: StudyArguments, plan: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: If no run is done.
     """
-    from hf_mic.evaluation.score_report import write_score_report
-    from hf_mic.evaluation.score_tables import markdown_report
+    from hf_mic.reports.score_report import write_score_report
+    from hf_mic.reports.score_tables import markdown_report
 
     folder, study = Path(args.output_dir), args.study or Path(args.plan).stem
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / "runs").glob("*.json"))]

@@ -36,10 +36,9 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from hf_mic.command_line.options import HelpFormatter, make_parser, read_words, refuse_unknown
+from hf_mic.command_line.train_arguments import TrainArguments
 from hf_mic.options import MICOptions
-
-from .options import HelpFormatter, make_parser, read_words, refuse_unknown
-from .train_arguments import TrainArguments
 
 if TYPE_CHECKING:
     from hf_mic.training_args import MICTrainingArguments
@@ -97,8 +96,7 @@ def main(args: TrainArguments, training: MICTrainingArguments) -> dict[str, Any]
     from hf_mic.evaluation.text_tasks import load_tasks
     from hf_mic.hub.legacy_modules import check_legacy
     from hf_mic.hub.push import take_hub_arguments
-
-    from .training_run import build_trainer, finish, warn_about_single_process
+    from hf_mic.runs.training_run import build_trainer, finish, warn_about_single_process
 
     hub = take_hub_arguments(training)
     if hub and args.license is None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_mic.evaluation.score_tables import HEADLINE_METRICS
+from hf_mic.reports.score_tables import HEADLINE_METRICS
 
 from .inspection import Inspection
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_mic.evaluation.score_pictures import plot_scores
-from hf_mic.evaluation.score_tables import markdown_report
 from hf_mic.files import replaced_files
 from hf_mic.geometry.pictures import plot_spectra
 from hf_mic.geometry.report import geometry_table
+from hf_mic.reports.score_pictures import plot_scores
+from hf_mic.reports.score_tables import markdown_report
 from hf_mic.results import summarize_machine
 
 from .findings import verdict

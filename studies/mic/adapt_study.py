@@ -29,10 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
-from hf_mic.commands.options import parse_options
+from hf_mic.command_line.options import parse_options
 from hf_mic.evaluation.evaluation import precomputed, score_embeddings
-from hf_mic.evaluation.score_pictures import plot_scores
-from hf_mic.evaluation.score_tables import markdown_report
 from hf_mic.evaluation.tables import read_columns
 from hf_mic.evaluation.tasks import ClassificationTask, RetrievalTask, STSTask, Task
 from hf_mic.evaluation.text_tasks import load_text_tasks
@@ -40,6 +38,8 @@ from hf_mic.files import read_mapping, replaced_file, write_text
 from hf_mic.frozen.config import AdaptConfig
 from hf_mic.frozen.fit import fit_map
 from hf_mic.options import check_choice
+from hf_mic.reports.score_pictures import plot_scores
+from hf_mic.reports.score_tables import markdown_report
 from hf_mic.results import read_results, write_results
 
 METRICS = ("spearman", "accuracy_standardised", "ndcg@10")

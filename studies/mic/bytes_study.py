@@ -38,7 +38,7 @@ from hf_mic.budgets.coders import Code, Coder, ScalarCoder, candidate_codes
 from hf_mic.budgets.maps import Method, apply_map, fit_mapping
 from hf_mic.budgets.published import make_coder, method_of, packaged_encoder
 from hf_mic.budgets.scoring import CodedTexts, Outcome, score_coded
-from hf_mic.commands.options import parse_options
+from hf_mic.command_line.options import parse_options
 from hf_mic.evaluation.metrics import bootstrap_counts, normalize, percentile_interval
 from hf_mic.evaluation.scoring import count_test_items
 from hf_mic.evaluation.tasks import Task

@@ -31,13 +31,13 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerModelC
 
 from hf_mic import MICTrainer, MICTrainingArguments
 from hf_mic.cards.card import complete_model_card
-from hf_mic.commands.options import parse_options
+from hf_mic.command_line.options import parse_options
 from hf_mic.evaluation.evaluation import evaluate_model, precomputed, score_embeddings
 from hf_mic.evaluation.metrics import normalize
-from hf_mic.evaluation.score_report import write_score_report
-from hf_mic.evaluation.score_tables import markdown_report
 from hf_mic.frozen.vectors import principal_axes
 from hf_mic.hub.publish import reload_embeddings
+from hf_mic.reports.score_report import write_score_report
+from hf_mic.reports.score_tables import markdown_report
 
 STUDY = "demo_mic"
 LIMITS = (

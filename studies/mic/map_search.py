@@ -28,15 +28,15 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from hf_mic.codes import ScalarQuantizer
-from hf_mic.commands.options import parse_options
+from hf_mic.command_line.options import parse_options
 from hf_mic.evaluation.loaders import load_sts
 from hf_mic.evaluation.metrics import normalize
-from hf_mic.evaluation.score_tables import markdown_report
 from hf_mic.files import read_mapping, write_text
 from hf_mic.frozen.config import AdaptConfig
 from hf_mic.frozen.fit import fit_map
 from hf_mic.frozen.vectors import principal_axes
 from hf_mic.options import check_choice
+from hf_mic.reports.score_tables import markdown_report
 from hf_mic.results import read_results, write_results
 
 NEIGHBOURS = 10

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from written_records import write_normal
 
 from hf_evl_ecg import ECGInterpreter, RenderConfig
 from hf_evl_ecg.signals.simulation import simulate
@@ -131,3 +132,17 @@ def interpreter(request, tiny_vlm):
     """An `ECGInterpreter` around a tiny model, once per architecture with a processor."""
     tiny = tiny_vlm(request.param)
     return ECGInterpreter(talkative(tiny.load()), tiny.processor, render=RenderConfig(width_px=440, height_px=340))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Six records of four patients, one of them cut short."""
+    root = tmp_path / "mine"
+    lines = ["record,patient,labels,heart_rate,sex,report"]
+    for i in range(6):
+        write_normal(root / f"r{i}", seed=i)
+        lines.append(f"r{i},p{i // 2},{'AF|LVH' if i % 2 else 'SR; AXN'},{60 + i},{'mf'[i % 2]},text {i}")
+    cut = root / "r3.dat"
+    cut.write_bytes(cut.read_bytes()[:-100])
+    (root / "records.csv").write_text("\n".join(lines))
+    return root

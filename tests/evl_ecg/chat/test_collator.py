@@ -23,10 +23,10 @@ from hf_evl_ecg.chat.encoding import MissingImageTokensError, TruncatedImageErro
 from hf_evl_ecg.chat.examples import UnreadableImageError, example_key, record_name
 from hf_evl_ecg.data.questions import question_dataset
 from hf_evl_ecg.data.rendered import RenderedECG
-from hf_evl_ecg.data.simulated import load_simulated
 from hf_evl_ecg.drawing.artefacts import AugmentConfig
 from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.drawing.image_file import ImageFile
+from hf_evl_ecg.sources.simulated import load_simulated
 
 THREE_TURNS = {
     "id": "m",

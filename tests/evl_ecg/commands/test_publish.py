@@ -13,10 +13,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hf_evl_ecg.commands.export import is_export
 from hf_evl_ecg.data.questions import question_dataset
-from hf_evl_ecg.data.simulated import load_simulated
 from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.hub import export, publish
 from hf_evl_ecg.models.loading import PROVENANCE_KEY
+from hf_evl_ecg.sources.simulated import load_simulated
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from ecg_work import run as run_verb

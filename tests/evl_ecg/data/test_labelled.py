@@ -7,7 +7,7 @@ import pytest
 from hf_evl_ecg.commands.prepare import PrepareArguments, main
 from hf_evl_ecg.data.labelled import keep_answers, labelled_records, training_conversations
 from hf_evl_ecg.data.questions import CONVERSATION_FEATURES, LOCATION, QUESTION_FEATURES, question_dataset
-from hf_evl_ecg.data.simulated import load_simulated
+from hf_evl_ecg.sources.simulated import load_simulated
 
 
 @pytest.fixture(scope="module")

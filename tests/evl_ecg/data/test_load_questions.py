@@ -4,10 +4,10 @@ import pytest
 from datasets import DatasetDict
 
 from hf_evl_ecg.data.questions import load_questions, question_dataset
-from hf_evl_ecg.data.simulated import load_simulated
 from hf_evl_ecg.qa.grading import task_name
 from hf_evl_ecg.qa.items import class_list_question
 from hf_evl_ecg.qa.labels import PTBXL_SUPERCLASSES
+from hf_evl_ecg.sources.simulated import load_simulated
 
 
 @pytest.fixture(scope="module")

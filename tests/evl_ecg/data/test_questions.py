@@ -8,15 +8,10 @@ import datasets
 import pytest
 
 from hf_evl_ecg.chat.conversations import read_turns
-from hf_evl_ecg.data import (
-    conversation_dataset,
-    load_ecg,
-    load_folder,
-    load_simulated,
-    question_dataset,
-)
-from hf_evl_ecg.data.table import collect_rows, make_row
+from hf_evl_ecg.data import conversation_dataset, load_ecg, question_dataset
 from hf_evl_ecg.qa.labels import CPSC_CLASSES, label_text
+from hf_evl_ecg.sources import load_folder, load_simulated
+from hf_evl_ecg.sources.table import collect_rows, make_row
 
 
 def test_conversations_hold_each_question_once_in_any_order():

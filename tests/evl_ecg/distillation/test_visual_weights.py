@@ -6,7 +6,6 @@ import torch
 from hf_evl_ecg.chat.batches import model_inputs
 from hf_evl_ecg.config import EVLECGConfig
 from hf_evl_ecg.data.rendered import RenderedECG
-from hf_evl_ecg.data.simulated import load_simulated
 from hf_evl_ecg.distillation.cache import CachedTeacher
 from hf_evl_ecg.distillation.cache_files import CacheLayout, CacheMismatchError
 from hf_evl_ecg.distillation.cache_writer import TeacherCacheWriter
@@ -19,6 +18,7 @@ from hf_evl_ecg.models.answer_attention import attend_eagerly
 from hf_evl_ecg.models.features import FeatureRequest, extract_features
 from hf_evl_ecg.models.visual_weights import mix_uniform, read_map
 from hf_evl_ecg.ot import ot_matching_loss
+from hf_evl_ecg.sources.simulated import load_simulated
 
 PAGE = RenderConfig(width_px=448, height_px=224, grid="thick")
 

@@ -12,13 +12,13 @@ from PIL import Image as PILImage
 
 from hf_evl_ecg.data.questions import question_dataset
 from hf_evl_ecg.data.rendered import RenderedECG
-from hf_evl_ecg.data.simulated import load_simulated
 from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.hub import metric_space as publish_metric_module
 from hf_evl_ecg.hub import publish
 from hf_evl_ecg.hub.metric_space import publish_metric
 from hf_evl_ecg.hub.publish import publish_dataset, render_dataset
 from hf_evl_ecg.hub.push import PublishError
+from hf_evl_ecg.sources.simulated import load_simulated
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from hub_server import go_online, run_clean, running_hub

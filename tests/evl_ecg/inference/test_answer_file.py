@@ -10,7 +10,6 @@ from PIL import Image
 
 from hf_evl_ecg.data.questions import question_dataset
 from hf_evl_ecg.data.rendered import RenderedECG
-from hf_evl_ecg.data.simulated import load_simulated
 from hf_evl_ecg.drawing.artefacts import AugmentConfig
 from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.inference.answer_file import AnswerFile, AnswerFileError, read_answers
@@ -18,6 +17,7 @@ from hf_evl_ecg.inference.digests import changed_picture, picture_digest
 from hf_evl_ecg.inference.evaluation import answer_items
 from hf_evl_ecg.qa.groups import Answer
 from hf_evl_ecg.qa.items import closed_question
+from hf_evl_ecg.sources.simulated import load_simulated
 
 PAGE = RenderConfig(width_px=224, height_px=112, grid="thick")
 

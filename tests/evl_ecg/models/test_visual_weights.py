@@ -7,11 +7,11 @@ import torch
 from hf_evl_ecg.chat.batches import model_inputs
 from hf_evl_ecg.chat.collator import EVLECGCollator
 from hf_evl_ecg.data.rendered import RenderedECG
-from hf_evl_ecg.data.simulated import load_simulated
 from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.models.features import FeatureRequest, extract_features
 from hf_evl_ecg.models.patch_positions import patch_boxes
 from hf_evl_ecg.models.visual_weights import contrast_weights, draw_map, mix_uniform, read_map, share_weights
+from hf_evl_ecg.sources.simulated import load_simulated
 from hf_evl_ecg.tokens import TokenFeatures
 
 

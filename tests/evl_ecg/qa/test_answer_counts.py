@@ -1,8 +1,8 @@
 """How often each answer occurs, for every kind of question."""
 
 from hf_evl_ecg.data.questions import question_dataset
-from hf_evl_ecg.data.simulated import load_simulated
 from hf_evl_ecg.qa.answer_counts import count_answers, one_sided
+from hf_evl_ecg.sources.simulated import load_simulated
 
 CLOSED = {"format": "closed", "task": "rhythm"}
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from hf_evl_ecg.data.ludb import load_ludb
 from hf_evl_ecg.reasoning import build_chain, ludb_truth, simulated_truth
 from hf_evl_ecg.reasoning.truth import measure_leads
 from hf_evl_ecg.signals import ECG, STANDARD_LEADS, SimulationConfig, simulate
 from hf_evl_ecg.signals.heart_vector import DOWER
+from hf_evl_ecg.sources.ludb import load_ludb
 
 LEADS = list(STANDARD_LEADS)
 

@@ -9,13 +9,14 @@ import pytest
 import wfdb
 from written_records import GAIN, beats, edit, read, write
 
-from hf_evl_ecg.data import load_cinc, load_ecg, load_folder
+from hf_evl_ecg.data import load_ecg
 from hf_evl_ecg.interpret.pictures import load_picture
 from hf_evl_ecg.interpret.report import shown_time
 from hf_evl_ecg.records.header import ECGRecordError
 from hf_evl_ecg.records.paths import find_header
 from hf_evl_ecg.records.reader import read_record
 from hf_evl_ecg.signals.ecg import STANDARD_LEADS
+from hf_evl_ecg.sources import load_cinc, load_folder
 
 DAY_S = 24 * 3600
 

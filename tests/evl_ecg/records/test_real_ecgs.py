@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import wfdb
 
-from hf_evl_ecg.data import load_cinc, load_ecg, load_ludb, load_ptbxl, load_ptbxl_filtered, question_dataset
-from hf_evl_ecg.data.zscored import restore_millivolts
+from hf_evl_ecg.data import load_ecg, question_dataset
 from hf_evl_ecg.qa.labels import CPSC_CLASSES, LABELS, PTBXL_SUPERCLASSES
 from hf_evl_ecg.qa.prompts import MEASUREMENTS
 from hf_evl_ecg.records.delineations import Wave, read_delineation
@@ -17,6 +16,8 @@ from hf_evl_ecg.records.header import ECGRecordError
 from hf_evl_ecg.records.plausibility import ImplausibleAmplitudeWarning
 from hf_evl_ecg.records.reader import read_header, read_record
 from hf_evl_ecg.signals.ecg import einthoven_error_mv
+from hf_evl_ecg.sources import load_cinc, load_ludb, load_ptbxl, load_ptbxl_filtered
+from hf_evl_ecg.sources.zscored import restore_millivolts
 
 
 @pytest.mark.real_data

@@ -7,7 +7,6 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from hf_evl_ecg.data.questions import question_dataset
-from hf_evl_ecg.data.simulated import load_simulated
 from hf_evl_ecg.qa.bootstrap import bootstrap_weights
 from hf_evl_ecg.qa.grading import candidate_answers
 from hf_evl_ecg.qa.groups import Answer
@@ -15,6 +14,7 @@ from hf_evl_ecg.qa.scoring import score_answers
 from hf_evl_ecg.qa.task_scores import text_metric
 from hf_evl_ecg.scores.compare import comparison_rows, gain_rows, paired_gains
 from hf_evl_ecg.scores.tables import gain_table
+from hf_evl_ecg.sources.simulated import load_simulated
 
 
 @pytest.fixture(scope="module")

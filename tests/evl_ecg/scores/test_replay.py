@@ -9,7 +9,6 @@ import pytest
 
 from hf_evl_ecg.__main__ import main
 from hf_evl_ecg.data.questions import question_dataset
-from hf_evl_ecg.data.simulated import load_simulated
 from hf_evl_ecg.qa.grading import candidate_answers
 from hf_evl_ecg.qa.groups import Answer
 from hf_evl_ecg.results import write_results
@@ -24,6 +23,7 @@ from hf_evl_ecg.scores.archive import (
 from hf_evl_ecg.scores.compare import comparison_rows
 from hf_evl_ecg.scores.models import score_by_source
 from hf_evl_ecg.scores.replay import ReplayError, replay
+from hf_evl_ecg.sources.simulated import load_simulated
 
 OPTIONS = {"n_bootstrap": 20, "min_per_class": 2}
 

@@ -17,7 +17,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from hf_mic.__main__ import main as command
 from hf_mic.commands.study import completed, is_done, parse, read_plan, settings_of
-from hf_mic.commands.study_runs import GEOMETRY, training_data
+from hf_mic.runs.study_runs import GEOMETRY, training_data
 
 WORDS = [f"w{i}" for i in range(40)]
 

@@ -21,8 +21,8 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from hf_mic.commands.train import main, parse
-from hf_mic.commands.training_run import load_data, warn_about_single_process
 from hf_mic.hub.legacy_modules import has_legacy_modules
+from hf_mic.runs.training_run import load_data, warn_about_single_process
 
 SCRIPT = Path(__file__).resolve().parents[3] / "examples" / "mic" / "train.py"
 WORDS = [f"w{i}" for i in range(40)]

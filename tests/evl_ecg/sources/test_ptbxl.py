@@ -3,9 +3,10 @@
 import pytest
 from written_records import write_normal
 
-from hf_evl_ecg.data import load_ptbxl, question_dataset
-from hf_evl_ecg.data.ptbxl import parse_scp_codes
+from hf_evl_ecg.data import question_dataset
 from hf_evl_ecg.records.header import ECGRecordError
+from hf_evl_ecg.sources import load_ptbxl
+from hf_evl_ecg.sources.ptbxl import parse_scp_codes
 
 
 def test_ptbxl_folds_classes_and_axis(tmp_path):

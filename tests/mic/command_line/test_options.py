@@ -6,8 +6,8 @@ from typing import Literal
 
 import pytest
 
-from hf_mic.commands import options
-from hf_mic.commands.options import parse_options
+from hf_mic.command_line import options
+from hf_mic.command_line.options import parse_options
 
 
 @dataclass

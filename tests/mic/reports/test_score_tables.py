@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from hf_mic.__main__ import main
-from hf_mic.evaluation.score_pictures import plot_scores
-from hf_mic.evaluation.score_report import write_score_report
-from hf_mic.evaluation.score_tables import markdown_report, markdown_size_table, markdown_table
-from hf_mic.evaluation.sections import fill_section
+from hf_mic.reports.score_pictures import plot_scores
+from hf_mic.reports.score_report import write_score_report
+from hf_mic.reports.score_tables import markdown_report, markdown_size_table, markdown_table
+from hf_mic.reports.sections import fill_section
 from hf_mic.results import read_results, write_results
 
 

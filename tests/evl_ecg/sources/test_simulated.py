@@ -2,10 +2,8 @@
 
 import pytest
 
-from hf_evl_ecg.data import (
-    load_ecg,
-    load_simulated,
-)
+from hf_evl_ecg.data import load_ecg
+from hf_evl_ecg.sources import load_simulated
 
 
 def test_simulated_rows_know_the_truth():

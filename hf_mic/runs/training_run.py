@@ -15,20 +15,19 @@ from sentence_transformers import SentenceTransformer
 
 from hf_mic.capture import embedding_width
 from hf_mic.cards.card import complete_model_card
+from hf_mic.command_line.train_arguments import TrainArguments
 from hf_mic.evaluation.evaluation import evaluate_model
 from hf_mic.evaluation.loading import load_encoder
-from hf_mic.evaluation.score_report import write_score_report
-from hf_mic.evaluation.score_tables import markdown_report
 from hf_mic.evaluation.tables import read_table
 from hf_mic.evaluation.tasks import Task
 from hf_mic.evaluation.training_data import load_training_data
 from hf_mic.frozen.head import KeepOrthogonal, add_dense_head
 from hf_mic.hub.legacy_modules import write_legacy_modules
 from hf_mic.hub.publish import publish_encoder
+from hf_mic.reports.score_report import write_score_report
+from hf_mic.reports.score_tables import markdown_report
 from hf_mic.trainer import MICTrainer
 from hf_mic.training_args import MICTrainingArguments
-
-from .train_arguments import TrainArguments
 
 __all__ = ["build_trainer", "finish", "load_data", "warn_about_single_process"]
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy.signal import butter, sosfiltfilt
 
-from hf_evl_ecg.data import load_ptbxl_filtered
-from hf_evl_ecg.data.zscored import FILTERED_COLUMNS, restore_millivolts
 from hf_evl_ecg.qa.labels import CPSC_CLASSES
 from hf_evl_ecg.signals.simulation import simulate
+from hf_evl_ecg.sources import load_ptbxl_filtered
+from hf_evl_ecg.sources.zscored import FILTERED_COLUMNS, restore_millivolts
 
 
 def test_limb_ratios_come_back_from_z_scores():

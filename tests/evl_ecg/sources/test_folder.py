@@ -6,12 +6,10 @@ import datasets
 import pytest
 from written_records import write_normal
 
-from hf_evl_ecg.data import (
-    load_ecg,
-    load_folder,
-)
-from hf_evl_ecg.data.table import FEATURES
+from hf_evl_ecg.data import load_ecg
 from hf_evl_ecg.records.header import ECGRecordError
+from hf_evl_ecg.sources import load_folder
+from hf_evl_ecg.sources.table import FEATURES
 
 
 def test_own_folder(folder):

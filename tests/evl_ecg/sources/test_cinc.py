@@ -3,13 +3,11 @@
 import pytest
 from written_records import write_normal
 
-from hf_evl_ecg.data import (
-    load_cinc,
-)
-from hf_evl_ecg.data.cinc import cpsc_labels
-from hf_evl_ecg.data.cinc_sources import recognise
 from hf_evl_ecg.qa.labels import CPSC_CLASSES
 from hf_evl_ecg.records.header import ECGRecordError
+from hf_evl_ecg.sources import load_cinc
+from hf_evl_ecg.sources.cinc import cpsc_labels
+from hf_evl_ecg.sources.cinc_sources import recognise
 
 
 def test_challenge_folders(tmp_path):

@@ -6,12 +6,10 @@ from collections import Counter
 import pytest
 
 import hf_evl_ecg.data
-from hf_evl_ecg.data import (
-    load_ecg,
-    load_folder,
-)
-from hf_evl_ecg.data.table import SplitCheck, collect_rows, make_row, split_by_group
+from hf_evl_ecg.data import load_ecg
 from hf_evl_ecg.records.header import ECGRecordError
+from hf_evl_ecg.sources import load_folder
+from hf_evl_ecg.sources.table import SplitCheck, collect_rows, make_row, split_by_group
 
 
 def test_all_names_exist():

@@ -1,0 +1,17 @@
+from .cinc import load_cinc
+from .folder import load_folder
+from .ludb import load_ludb
+from .ptbxl import load_ptbxl
+from .simulated import load_simulated
+from .table import LoadReport
+from .zscored import load_ptbxl_filtered
+
+__all__ = [
+    "LoadReport",
+    "load_cinc",
+    "load_folder",
+    "load_ludb",
+    "load_ptbxl",
+    "load_ptbxl_filtered",
+    "load_simulated",
+]
