@@ -10,9 +10,8 @@ from PIL import Image
 
 from hf_evl_ecg.chat.examples import UnreadableImageError
 from hf_evl_ecg.drawing.config import RenderConfig
-from hf_evl_ecg.drawing.fit import cut_leads
+from hf_evl_ecg.drawing.fit import blank_leads, cut_leads
 from hf_evl_ecg.drawing.image_file import upright_rgb
-from hf_evl_ecg.drawing.layouts import Layout
 from hf_evl_ecg.drawing.rendering import render
 from hf_evl_ecg.records.reader import read_record
 from hf_evl_ecg.signals.ecg import ECG, STANDARD_LEADS
@@ -34,7 +33,7 @@ class ECGPicture:
         image: RGB.
         ecg: The recording it was drawn from; None if the picture itself was given.
         seconds: ``"read"`` and ``"render"``.
-        unseen_leads: Leads that the drawing does not show in full: cut at its edge, or beyond a short recording's end.
+        unseen_leads: Leads that the drawing does not show in full: cut at its edge, not recorded, or beyond a short recording's end.
     """
 
     name: str
@@ -82,8 +81,7 @@ def load_picture(source: str | Path | ECG | Image.Image, config: RenderConfig | 
     config = config or RenderConfig()
     image = render(ecg, config).convert("RGB")
     seconds = {"read": read - started, "render": time.perf_counter() - read}
-    assert isinstance(config.layout, Layout)
-    unseen = {*cut_leads(ecg, config), *config.layout.blank_leads(ecg.duration_s)}
+    unseen = {*cut_leads(ecg, config), *blank_leads(ecg, config)}
     return ECGPicture(name, image, ecg, seconds, tuple(lead for lead in STANDARD_LEADS if lead in unseen))
 
 

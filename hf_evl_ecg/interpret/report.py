@@ -15,6 +15,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from hf_evl_ecg.drawing.config import RenderConfig
+from hf_evl_ecg.drawing.fit import blank_leads
 from hf_evl_ecg.drawing.layouts import LAYOUTS
 from hf_evl_ecg.models.native import base_model
 from hf_evl_ecg.signals.ecg import ECG
@@ -178,9 +179,11 @@ def shown_time(ecg: ECG, layout: str) -> list[str]:
     drawn = LAYOUTS[layout]
     if ecg.recorded_s > drawn.duration_s:
         return [f"Shown are the first {drawn.duration_s:g} of {ecg.recorded_s:g} s"]
-    if blank := drawn.blank_leads(ecg.duration_s):
-        return [f"The recording ends after {ecg.duration_s:g} s: nothing is shown of {', '.join(blank)}"]
-    return []
+    ended = drawn.blank_leads(ecg.duration_s)
+    lines = [f"The recording ends after {ecg.duration_s:g} s: nothing is shown of {', '.join(ended)}"] if ended else []
+    if blank := [lead for lead in blank_leads(ecg, RenderConfig(layout=layout)) if lead not in ended]:
+        lines.append(f"Blank in part or whole, as nothing was recorded in their place on the page: {', '.join(blank)}")
+    return lines
 
 
 def software_versions() -> dict[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence, Set
 import numpy as np
 
 from hf_evl_ecg.signals.ecg import ECG, einthoven_error_mv
+from hf_evl_ecg.signals.gaps import value_ranges
 
 from .header import ECGRecordWarning, Header, SignalLine
 from .samples import DEFAULT_GAIN
@@ -31,7 +32,7 @@ def amplitude_mv(signal_mv: np.ndarray, fs_hz: float) -> float:
     Every window of 2 s holds a beat at 30/min or more; the median ignores baseline steps and short artefacts.
 
     Args:
-        signal_mv: Shape (T, leads), in mV.
+        signal_mv: Shape (T, leads), in mV; missing samples (NaN) are left out.
         fs_hz: Sampling rate in Hz.
 
     Example:
@@ -39,6 +40,9 @@ def amplitude_mv(signal_mv: np.ndarray, fs_hz: float) -> float:
         >>> amplitude_mv(wave, 100.0)
         1.5
     """
+    if np.isnan(signal_mv).any():
+        kept = (column[~np.isnan(column), None] for column in signal_mv.T)
+        return max((amplitude_mv(values, fs_hz) for values in kept if len(values)), default=0.0)
     window = max(1, min(len(signal_mv), round(2 * fs_hz)))
     count = len(signal_mv) // window
     windows = signal_mv[: count * window].reshape(count, window, -1)
@@ -103,7 +107,8 @@ def _warn_about_amplitude(ecg: ECG, header: Header, gains: Set[float]) -> None:
 def _warn_about_limb_leads(ecg: ECG, header: Header, lowest_gain: float) -> None:
     """Warn if III, aVR, aVL or aVF are not what I and II imply, beyond rounding; filled gaps are no reason to."""
     error = einthoven_error_mv(ecg)
-    size = max(float(np.ptp(ecg.lead(name))) for name in ("I", "II", "III"))
+    limb = np.stack([ecg.lead(name) for name in ("I", "II", "III")], axis=1)
+    size = float(np.fmax.reduce(value_ranges(limb)))
     allowed = max(LIMB_ERROR_MV, LIMB_ERROR_SHARE * size, ROUNDING_STEPS / lowest_gain)
     if error > allowed and "interpolated_samples" not in ecg.metadata:
         text = (
@@ -120,6 +125,7 @@ def _scaled_lead_by_lead(ecg: ECG, part: slice, lines: Mapping[str, SignalLine])
     if len(gains) < 3 or len(set(gains)) == 1:
         return False
     millivolts = np.stack([ecg.lead(name)[part] for name in ("I", "II", "III")]).astype(np.float64)
+    millivolts = millivolts[:, ~np.isnan(millivolts).any(axis=0)]
     if not np.ptp(millivolts, axis=1).all() if millivolts.size else True:
         return False  # nothing read of it, or flat leads, whose gains cannot be compared
     stored = millivolts * np.array(gains)[:, None] + np.array([line.baseline for line in limb])[:, None]

@@ -7,9 +7,9 @@ name can lead out of the record's folder.
 
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +18,8 @@ from hf_evl_ecg.arguments import check_choice
 from hf_evl_ecg.signals.ecg import ECG, STANDARD_LEADS, canonical_leads
 
 from .comments import OVER_89, read_comments
-from .header import ECGRecordError, Header, parse_header
+from .header import ECGRecordError, ECGRecordWarning, Header, parse_header
+from .missing import describe_spans, is_digitised, treat_gaps
 from .paths import find_header
 from .plausibility import warn_about_scale
 from .segments import count_frames, read_leads
@@ -52,7 +53,9 @@ def read_record(
         root: Folder that the header and its signal files must not leave, symbolic links resolved. Without it the
             header may lie anywhere, and its signal files must lie beside it.
         nan: What to do with samples marked as missing: "raise", or "interpolate" linearly within each lead (the ends
-            hold their nearest value; counts in `metadata["interpolated_samples"]`; a lead that is half missing raises).
+            hold their nearest value; counts in `metadata["interpolated_samples"]`; a lead that is half missing raises). Neither concerns
+            digitised paper, of which most leads hold one stretch of at most half the time: what lies outside of the stretches stays NaN
+            (`ECG.allow_missing`), with an `ECGRecordWarning`.
         gain_per_mv: Stored units per mV of every lead, for headers known to be wrong; replaces gain, baseline and units.
         duration_s: Read the first seconds only, and nothing of what follows (checksums, which are of all samples, are not compared
             then); the whole length is in `metadata["recorded_s"]`. None reads all.
@@ -92,8 +95,15 @@ def read_record(
         metadata["recorded_s"] = read.recorded_s
     if not (np.isnan(signal) | (np.abs(signal) < LARGEST_MV)).all():
         raise ECGRecordError(header.path, "signal", "beyond the range of float32", "voltages in mV")
-    signal = _fill_missing(signal, order, nan, header.path, metadata)
-    ecg = ECG(signal, read.fs_hz, order, header.record_name, header.comments, notes.diagnoses, metadata)
+    digitised = is_digitised(signal, read.fs_hz)
+    signal, filled = treat_gaps(signal, order, nan, header.path, digitised=digitised)
+    if filled:
+        metadata["interpolated_samples"] = filled
+    if digitised:
+        spans = describe_spans(signal, order, read.fs_hz)
+        text = f"{header.path}: each lead holds a stretch of its own, as digitised paper does, and is blank elsewhere: {spans}"
+        warnings.warn(text, ECGRecordWarning, stacklevel=2)
+    ecg = ECG(signal, read.fs_hz, order, header.record_name, header.comments, notes.diagnoses, metadata, digitised)
     warn_about_scale(ecg, header, gain_per_mv, read.parts)
     return ecg
 
@@ -131,21 +141,3 @@ def read_header(path: str | os.PathLike[str], *, root: str | os.PathLike[str] | 
         ['I', 'II', 'III']
     """
     return parse_header(find_header(path, root))
-
-
-def _fill_missing(
-    signal: np.ndarray, order: Sequence[str], nan: str, path: Path, metadata: dict[str, Any]
-) -> np.ndarray:
-    holes = np.isnan(signal)
-    counts = {lead: int(n) for lead, n in zip(order, holes.sum(0), strict=True) if n}
-    if not counts:
-        return signal
-    if nan == "raise" or max(counts.values()) > len(signal) // 2:
-        allowed = "a value for every sample; nan='interpolate' (--missing interpolate) fills gaps of up to half a lead"
-        raise ECGRecordError(path, "missing samples per lead", counts, allowed)
-    times = np.arange(len(signal))
-    for column in np.flatnonzero(holes.any(0)):
-        hole = holes[:, column]
-        signal[hole, column] = np.interp(times[hole], times[~hole], signal[~hole, column])
-    metadata["interpolated_samples"] = counts
-    return signal

@@ -15,6 +15,8 @@ import numpy as np
 
 from hf_evl_ecg.arguments import check_between
 
+from .gaps import fill_gaps, value_ranges
+
 __all__ = [
     "DERIVED_LEADS",
     "ECG",
@@ -90,13 +92,15 @@ class ECG:
     """One 12-lead recording.
 
     Attributes:
-        signal_mv: Shape (T, 12), float32, millivolts, every value finite; made read-only.
+        signal_mv: Shape (T, 12), float32, millivolts, every value finite (see `allow_missing`); made read-only.
         fs_hz: Sampling rate in Hz, within `FS_RANGE_HZ`.
         leads: The 12 standard leads, naming the columns of `signal_mv`; `STANDARD_LEADS` order unless asked otherwise.
         record_name: The record's name, for messages and headers.
         comments: Comment lines as they stand in the record, without the leading `#`.
         diagnoses: Diagnostic statements or codes found in the comments, in their order.
         metadata: Anything else worth keeping: age, sex, source, derived leads, how the voltage scale was found.
+        allow_missing: NaN means that nothing was recorded then, as in digitised paper, whose leads hold 2.5 s each; it stays blank
+            where the ECG is drawn. Otherwise NaN is an error.
 
     Raises:
         ValueError: Wrong shape, no samples, a value that is not finite, a sampling rate out of range, or wrong leads.
@@ -114,6 +118,7 @@ class ECG:
     comments: tuple[str, ...] = ()
     diagnoses: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    allow_missing: bool = False
 
     def __post_init__(self) -> None:
         signal = np.array(self.signal_mv, dtype=np.float32)
@@ -122,7 +127,7 @@ class ECG:
         fs_hz = float(self.fs_hz)
         _check_rate(fs_hz)
         leads = canonical_leads(self.leads)
-        finite = np.isfinite(signal)
+        finite = np.isfinite(signal) | (np.isnan(signal) if self.allow_missing else False)
         if not finite.all():
             bad = {lead: int(n) for lead, n in zip(leads, (~finite).sum(0), strict=True) if n}
             raise ValueError(f"signal_mv: not every value is finite, samples per lead: {bad} (fill or drop them first)")
@@ -138,6 +143,7 @@ class ECG:
         """Rebuild through the constructor: a read-only mapping cannot be pickled, and loader workers send ECGs around."""
         return ECG, (
             self.signal_mv, self.fs_hz, self.leads, self.record_name, self.comments, self.diagnoses, dict(self.metadata),
+            self.allow_missing,
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -156,7 +162,7 @@ class ECG:
     @property
     def flat_leads(self) -> tuple[str, ...]:
         """Leads whose whole range is below 1 µV: an electrode that was off, or a channel that was never recorded."""
-        ranges = np.ptp(self.signal_mv, axis=0)
+        ranges = value_ranges(self.signal_mv)
         return tuple(lead for lead, value in zip(self.leads, ranges, strict=True) if value < FLAT_RANGE_MV)
 
     def lead(self, name: str) -> np.ndarray:
@@ -207,7 +213,10 @@ def resample(ecg: ECG, fs_hz: float) -> ECG:
     from scipy.signal import resample_poly
 
     # float64, as the filter adds up in the precision that it is given
-    signal = resample_poly(ecg.signal_mv.astype(np.float64), up, down, axis=0, padtype="line")
+    signal = resample_poly(fill_gaps(ecg.signal_mv.astype(np.float64)), up, down, axis=0, padtype="line")
+    if ecg.allow_missing:  # a filter would spread NaN over its whole length
+        nearest = np.rint(np.arange(len(signal)) * down / up).astype(np.intp).clip(max=len(ecg) - 1)
+        signal[np.isnan(ecg.signal_mv)[nearest]] = np.nan
     return replace(ecg, signal_mv=signal, fs_hz=fs_hz)
 
 
@@ -268,11 +277,12 @@ def einthoven_error_mv(ecg: ECG) -> float:
     """Return the largest deviation of III, aVR, aVL and aVF from what I and II imply, in mV.
 
     A few µV are rounding; more means that leads were scaled, filtered or shifted separately, or that electrodes or
-    channels were swapped.
+    channels were swapped. Times at which one of the leads was not recorded do not count.
 
     Example:
         >>> einthoven_error_mv(ECG(np.zeros((10, 12)), 500))
         0.0
     """
     implied = derive_limb_leads(ecg.lead("I").astype(np.float64), ecg.lead("II").astype(np.float64))
-    return max(float(np.abs(ecg.lead(name) - values).max()) for name, values in implied.items())
+    errors = [np.abs(ecg.lead(name) - values) for name, values in implied.items()]
+    return float(np.fmax.reduce(errors, axis=None, initial=0.0))
