@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,7 +43,8 @@ class ProductCoder:
             self.rotation.niter = ITERATIONS
             self.rotation.train(rows)
             rows = self.rotation.apply_py(rows)
-        self.quantizer = faiss.ProductQuantizer(width, size, 8)
+        # faiss's stubs describe the C++ methods, and Python has wrappers of them that return arrays.
+        self.quantizer: Any = faiss.ProductQuantizer(width, size, 8)
         self.quantizer.cp.seed = 1234 + seed  # 1234 is faiss's own
         self.quantizer.train(rows)
 
