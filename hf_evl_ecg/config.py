@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from hf_evl_ecg.arguments import check_between, check_choice
+from hf_evl_ecg.arguments import check_between, check_choice, plain_fields
 
 from .method import MethodOptions
 
@@ -92,6 +92,7 @@ class EVLECGConfig(MethodOptions, TrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         super().__post_init__()
         loading: Any = self.accelerator_config
         if loading.dispatch_batches is None:

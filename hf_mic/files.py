@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, and YAML files of ``name: value`` lines, read and checked."""
+"""Files: written whole or not at all, values as json can hold them, and YAML files of ``name: value`` lines, read and checked."""
 
 from __future__ import annotations
 
@@ -9,12 +9,22 @@ import stat
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 import yaml
 
-__all__ = ["did_you_mean", "read_mapping", "replaced_file", "replaced_files", "write_atomically", "write_text"]
+__all__ = [
+    "did_you_mean",
+    "plain",
+    "plain_fields",
+    "read_mapping",
+    "replaced_file",
+    "replaced_files",
+    "write_atomically",
+    "write_text",
+]
 
 
 @contextmanager
@@ -96,6 +106,34 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         text: Its content, to which nothing is added.
     """
     write_atomically(path, lambda file: file.write(text.encode()))
+
+
+@runtime_checkable
+class _Array(Protocol):
+    """Arrays and numbers of numpy, torch and pandas, none of which is imported for this."""
+
+    def tolist(self) -> Any: ...
+
+
+def plain(value: Any) -> Any:
+    """Numbers and arrays of numpy or torch as Python numbers and lists, also inside lists, tuples and dicts; all else as it is.
+
+    Example:
+        >>> import numpy as np
+        >>> plain({"dims": np.array([8, 16]), "gamma": (np.float64(0.5), "auto")})
+        {'dims': [8, 16], 'gamma': (0.5, 'auto')}
+    """
+    if isinstance(value, _Array):
+        value = value.tolist()
+    if isinstance(value, list | tuple | range):
+        return (tuple if type(value) is tuple else list)(map(plain, value))
+    return {plain(key): plain(item) for key, item in value.items()} if type(value) is dict else value
+
+
+def plain_fields(config: Any) -> None:
+    """Make the fields of a dataclass :func:`plain`, so that json can hold them; also of a frozen one."""
+    for field in filter(lambda field: field.init, fields(config)):
+        object.__setattr__(config, field.name, plain(getattr(config, field.name)))
 
 
 def read_mapping(path: str | Path, known: Collection[str], required: Collection[str] = ()) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hf_mic.options import check_choice, check_number, check_tau
+from hf_mic.options import check_choice, check_number, check_number_or_auto
 from hf_mic.statistics import (
     TokenStatistics,
     at_least_float32,
@@ -67,7 +67,7 @@ def soft_collapse_from_statistics(
     """
     width = statistics.std_sum.numel()
     check_prefixes(dims, width, allow_full=False)
-    check_tau(tau)
+    check_number_or_auto("tau", tau)
     with full_precision(statistics.correlation_sum):
         num_sequences = statistics.num_sequences.clamp(min=1)
         # Correlations of N independent tokens scatter by about 1 / sqrt(N) around 0; "auto" tolerates two of these.

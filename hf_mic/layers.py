@@ -12,6 +12,7 @@ from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 from torch import nn
 
 from hf_mic.capture import embedding_width, transformer_of
+from hf_mic.files import plain
 from hf_mic.options import check_between
 from hf_mic.statistics import check_prefixes
 
@@ -166,7 +167,7 @@ def mark_matryoshka(model: SentenceTransformer, dims: Iterable[int]) -> None:
     # Asked of the modules, because the model itself would answer its truncate_dim.
     width = SentenceTransformer(modules=list(model), device=str(model.device)).get_embedding_dimension()
     if isinstance(model[0], Transformer) and width is not None:
-        found = sorted({*dims, width})
+        found = sorted({*plain(list(dims)), width})
         check_between("dims", found[0], 1, width)
         check_between("dims", found[-1], 1, width)
         config = model[0].config

@@ -21,6 +21,7 @@ from hf_mic.capture import (
     encoder_passes,
     unwrap,
 )
+from hf_mic.files import plain
 from hf_mic.functional import (
     TokenStatistics,
     masked_mean,
@@ -133,6 +134,9 @@ class MICLoss(nn.Module):
         gather_across_devices: bool = False,
     ) -> None:
         super().__init__()
+        # Numbers of numpy end in the model's config, where json refuses them after the training.
+        matryoshka_dims, matryoshka_weights = plain(matryoshka_dims), plain(matryoshka_weights)
+        layers, reg_dims = plain(layers), plain(reg_dims)
         check_mic_options(gamma=gamma, gamma_share=gamma_share, tau=tau, var_weight=var_weight, scr_weight=scr_weight, sir_weight=sir_weight, t=t,
                           cv_mode=cv_mode, scope=scope, layers=layers, distill=distill, distill_weight=distill_weight,
                           distill_temperature=distill_temperature)  # fmt: skip
@@ -272,7 +276,7 @@ class MICLoss(nn.Module):
 
     def get_config_dict(self) -> dict[str, Any]:
         """Return the configuration for model cards."""
-        return (
+        return plain(
             matryoshka_config(self.loss)
             | {
                 "scope": self.scope,

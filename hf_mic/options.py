@@ -6,7 +6,10 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Any, Literal
+
+from hf_mic.files import plain, plain_fields
 
 __all__ = [
     "MIC_OPTIONS",
@@ -18,7 +21,7 @@ __all__ = [
     "check_distinct",
     "check_mic_options",
     "check_number",
-    "check_tau",
+    "check_number_or_auto",
 ]
 
 
@@ -30,14 +33,14 @@ def check_number(name: str, value: float, *, positive: bool = False) -> None:
         Traceback (most recent call last):
         ValueError: gamma=-0.1: must be >= 0 and finite
     """
-    if not (value > 0 if positive else value >= 0) or value == math.inf:
-        raise ValueError(f"{name}={value}: must be {'>' if positive else '>='} 0 and finite")
+    if not isinstance(value, Real) or not (value > 0 if positive else value >= 0) or value == math.inf:
+        raise ValueError(f"{name}={value!r}: must be {'>' if positive else '>='} 0 and finite")
 
 
 def check_at_least(name: str, value: int, least: int) -> None:
-    """Refuse a number below the least that is allowed."""
-    if value < least:
-        raise ValueError(f"{name}={value}: must be at least {least}")
+    """Refuse what is no whole number, and one below the least that is allowed."""
+    if not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name}={value!r}: must be at least {least}, a whole number")
 
 
 def check_between(name: str, value: float, low: float, high: float) -> None:
@@ -59,23 +62,17 @@ def check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
 
 
 def check_distinct(name: str, values: Sequence[int], least: int = 1) -> None:
-    """Refuse an empty list, repeated numbers, and numbers below the least that is allowed."""
-    if not values or len(set(values)) < len(values) or min(values) < least:
-        raise ValueError(f"{name}={list(values)}: must be distinct whole numbers >= {least}, at least one")
+    """Refuse what is no list of whole numbers, an empty list, repeated numbers, and numbers below the least that is allowed."""
+    listed = plain(values)  # of an array too
+    whole = isinstance(listed, Sequence) and listed and all(isinstance(value, int) for value in listed)
+    if not whole or len(set(listed)) < len(listed) or min(listed) < least:
+        raise ValueError(f"{name}={listed}: must be distinct whole numbers >= {least}, at least one")
 
 
-def check_tau(tau: float | str) -> None:
+def check_number_or_auto(name: str, value: float | str) -> None:
     """Refuse what is neither a number from 0 on nor ``"auto"``."""
-    if tau != "auto" and not (isinstance(tau, (int, float)) and tau >= 0):
-        raise ValueError(f"tau={tau!r}: must be a number >= 0 or 'auto'")
-
-
-def _check_gamma(gamma: float | str) -> None:
-    if gamma == "auto":
-        return
-    if not isinstance(gamma, (int, float)):
-        raise ValueError(f"gamma={gamma!r}: must be a number >= 0 or 'auto'")
-    check_number("gamma", gamma)
+    if value != "auto" and not (isinstance(value, Real) and 0 <= value < math.inf):
+        raise ValueError(f"{name}={value!r}: must be >= 0 and finite, or 'auto'")
 
 
 MIC_OPTIONS = ("gamma", "gamma_share", "tau", "var_weight", "scr_weight", "sir_weight", "t", "cv_mode", "scope", "layers", "distill",
@@ -95,12 +92,12 @@ def check_mic_options(**options: Any) -> None:
         ("distill", (None, "similarity_kl")),
     ):
         check_choice(name, options[name], allowed)
-    _check_gamma(options["gamma"])
+    for name in ("gamma", "tau"):
+        check_number_or_auto(name, options[name])
     for name in ("var_weight", "scr_weight", "sir_weight", "distill_weight"):
         check_number(name, options[name])
     for name in ("t", "distill_temperature", "gamma_share"):
         check_number(name, options[name], positive=True)
-    check_tau(options["tau"])
     distill, weight = options["distill"], options["distill_weight"]
     if (distill is None) != (weight == 0):
         raise ValueError(
@@ -229,6 +226,7 @@ class MICOptions:
     )
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         self.tau, self.gamma = _number_or_text(self.tau), _number_or_text(self.gamma)
         self.layer_dims = _parsed_layer_dims(self.layer_dims)
         self._check_ranges()

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from hf_mic.files import write_text
+from hf_mic.files import plain, write_text
 
 __all__ = ["Rows", "read_results", "summarize_machine", "write_results"]
 
@@ -75,9 +75,15 @@ def write_results(path: str | Path, study: str, config: Mapping[str, Any], rows:
         "machine": summarize_machine(),
         "rows": [dict(row) for row in rows],
     }
-    text = json.dumps(results, indent=1, default=str, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(results, indent=1, default=_known_to_json, ensure_ascii=False, allow_nan=False)
     write_text(path, f"{text}\n")
     return results
+
+
+def _known_to_json(value: Any) -> Any:
+    """Numbers of numpy as numbers, what json does not know otherwise as text."""
+    number = plain(value)
+    return str(value) if number is value else number
 
 
 def read_results(path: str | Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hf_evl_ecg.arguments import check_between, check_choice
+from hf_evl_ecg.arguments import check_between, check_choice, plain_fields
 
 from .config import TRACE_RANGE_MM
 from .palettes import PALETTES
@@ -52,6 +52,7 @@ class AugmentConfig:
     trace_mm: tuple[float, float] | None = (0.2, 0.45)
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         limits = {
             "probability": 1.0, "rotation_deg": 45.0, "crop": 0.3, "perspective": 0.2, "yellowing": 1.0, "blur_px": 20.0,
             "noise": 100.0, "creases": 50, "no_grid": 1.0,

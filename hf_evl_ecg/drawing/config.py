@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hf_evl_ecg.arguments import check_between, check_choice
+from hf_evl_ecg.arguments import check_between, check_choice, plain_fields
 
 from .geometry import arrange
 from .header_text import header_fields
@@ -78,6 +78,7 @@ class RenderConfig:
     mode: str = "RGB"
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         object.__setattr__(self, "layout", _named("layout", self.layout, LAYOUTS, Layout))
         object.__setattr__(self, "palette", _named("palette", self.palette, PALETTES, Palette))
         for name in ("speed_mm_s", "gain_mm_mv", "trace_mm"):

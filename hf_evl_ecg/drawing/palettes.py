@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hf_evl_ecg.arguments import plain_fields
+
 __all__ = ["PALETTES", "Palette"]
 
 Colour = tuple[int, int, int]
@@ -27,6 +29,7 @@ class Palette:
     ink: Colour
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         for name in ("paper", "thin", "thick", "ink"):
             colour = tuple(getattr(self, name))
             if len(colour) != 3 or not all(type(part) is int and 0 <= part <= 255 for part in colour):

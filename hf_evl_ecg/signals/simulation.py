@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from hf_evl_ecg.arguments import check_at_least, check_between, check_choice
+from hf_evl_ecg.arguments import check_at_least, check_between, check_choice, plain_fields
 
 from .ecg import ECG
 from .heart_vector import leads_from_vcg
@@ -67,6 +67,7 @@ class SimulationConfig:
     muscle_mv: float = 0.012
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         if self.heart_rate_bpm is not None:
             low, high = self.heart_rate_bpm
             if not 30 <= low <= high <= 180:

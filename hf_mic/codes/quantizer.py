@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hf_mic.files import plain
 from hf_mic.options import check_between, check_choice
 
 from .inputs import as_matrix, finite_rows
@@ -99,6 +100,7 @@ class ScalarQuantizer:
         Raises:
             ValueError: If the vectors are no floating-point matrix, have fewer than 16 rows or one that is not finite.
         """
+        bits = plain(bits)
         check_choice("bits", bits, BITS)
         check_choice("rotation", rotation, (None, "orthogonal"))
         array = as_matrix(vectors)

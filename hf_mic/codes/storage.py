@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from hf_mic.files import replaced_file
+from hf_mic.files import plain, replaced_file
 
 from .quantizer import ScalarQuantizer
 
@@ -34,8 +34,8 @@ def save_quantizer(quantizer: ScalarQuantizer, path: str | os.PathLike[str]) -> 
     """
     header = {
         "format_version": FORMAT_VERSION,
-        "dims": quantizer.dims,
-        "bits": quantizer.bits,
+        "dims": plain(quantizer.dims),
+        "bits": plain(quantizer.bits),
         "rotation": None if quantizer.rotation is None else "orthogonal",
         "source": quantizer.source,
     }

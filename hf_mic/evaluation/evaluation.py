@@ -8,6 +8,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Router
 from tqdm.auto import tqdm
 
+from hf_mic.files import plain
 from hf_mic.options import check_at_least, check_between, check_distinct
 
 from . import metrics
@@ -113,6 +114,7 @@ def score_embeddings(
         >>> rows[0]["metric"], rows[0]["value"]
         ('spearman', 1.0)
     """
+    dims = plain(dims)
     _check_request(tasks, dims, precisions, n_bootstrap)
     index = TextIndex(tasks, separate_queries=embed_queries is not None)
     embeddings = index.embed(embed, embed_queries)

@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 from hf_mic.codes.inputs import as_array, as_matrix
 from hf_mic.codes.quantizer import ScalarQuantizer
 from hf_mic.codes.storage import load_quantizer, save_quantizer
-from hf_mic.files import replaced_files, write_text
+from hf_mic.files import plain, replaced_files, write_text
 from hf_mic.options import check_at_least
 
 from .candidates import Candidate, sizes
@@ -93,6 +93,7 @@ class Compressor:
         """
         from .choosing import choose, split_rows  # fitting needs what using a compressor does not
 
+        bytes_per_vector, seed = plain(bytes_per_vector), plain(seed)
         check_at_least("bytes_per_vector", bytes_per_vector, 1)
         array = as_matrix(vectors)
         sizes(array.shape[1], bytes_per_vector)

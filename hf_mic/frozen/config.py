@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from hf_mic.files import plain_fields
 from hf_mic.options import check_at_least, check_choice, check_distinct, check_number
 
 __all__ = ["AdaptConfig"]
@@ -91,6 +92,7 @@ class AdaptConfig:
     seed: int = field(default=0, metadata={"help": "Seed of batches and initial weights; the same seed, the same map."})
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         for name, allowed in (
             ("kind", ("orthogonal", "linear", "mlp")),
             ("bits", (None, 1, 2)),

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from hf_mic.files import plain
 from hf_mic.options import check_at_least, check_distinct
 
 from .directions import alignment, mean_cosine, uniformity
@@ -103,6 +104,7 @@ def geometry_report(
         >>> [(row["dim"], round(row["effective_rank"], 6)) for row in rows]
         [(2, 2.0), (8, 8.0)]
     """
+    dims, k = plain(dims), plain(k)
     for name, value, least in (("k", k, 1), ("max_queries", max_queries, 1), ("max_rows", max_rows, 2)):
         check_at_least(name, value, least)
     x = as_matrix(take(embeddings, draw(len(embeddings), max_rows, seed)))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_mic.files import write_text
+from hf_mic.files import plain, write_text
 
 from .diagnostics import geometry_report
 from .linalg import Matrix, as_matrix, centre, draw, eigenvalues, factorise, take
@@ -73,7 +73,7 @@ def write_geometry_report(
     Raises:
         ValueError: As `geometry_report`.
     """
-    settings = {"k": k, "max_rows": max_rows, "max_queries": max_queries, "seed": seed}
+    settings = plain({"k": k, "max_rows": max_rows, "max_queries": max_queries, "seed": seed})
     rows = geometry_report(embeddings, dims, pairs, k=k, max_rows=max_rows, max_queries=max_queries, seed=seed)
     x = as_matrix(take(embeddings, draw(len(embeddings), max_rows, seed)))
     factor = factorise(centre(x))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hf_mic.evaluation.precision import PRECISIONS, check_precisions
+from hf_mic.files import plain_fields
 from hf_mic.options import check_at_least, check_distinct
 
 __all__ = ["InspectionError", "InspectionSettings", "default_dims"]
@@ -51,6 +52,7 @@ class InspectionSettings:
     seed: int = field(default=0, metadata={"help": "Seed of samples and resamples."})
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         for name, least in (("k", 1), ("max_queries", 1), ("batch_size", 1), ("n_bootstrap", 0), ("seed", 0)):
             check_at_least(name, getattr(self, name), least)
         check_at_least("max_texts", self.max_texts, 2 * self.k + 1)  # a text, its k neighbours, and as many others

@@ -96,7 +96,7 @@ def test_evaluation_before_training_measures_nothing(make_model, make_sentences)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"gamma": "much"}, "gamma='much': must be a number >= 0 or 'auto'"),
+        ({"gamma": "much"}, "gamma='much': must be >= 0 and finite, or 'auto'"),
         ({"gamma": "auto", "gamma_share": 0.0}, "gamma_share=0.0: must be > 0"),
     ],
 )

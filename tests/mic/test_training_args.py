@@ -34,7 +34,7 @@ def test_every_field_has_help():
         ({"gamma": -0.1}, "gamma=.*: must be >= 0"),
         ({"gamma": float("nan")}, "gamma=.*: must be >= 0"),
         ({"gamma_warmup_steps": -1}, "gamma_warmup_steps"),
-        ({"tau": -0.1}, "tau=-0.1: must be a number >= 0 or 'auto'"),
+        ({"tau": -0.1}, "tau=-0.1: must be >= 0 and finite, or 'auto'"),
         ({"tau": "automatic"}, "tau=.*: must be"),
         ({"tau": None}, "tau=.*: must be"),
         ({"var_weight": -1}, "var_weight"),
