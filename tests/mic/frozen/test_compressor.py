@@ -2,13 +2,17 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset, load_from_disk
 
 from hf_mic import Compressor
 from hf_mic.codes import ScalarQuantizer, open_codes
@@ -118,6 +122,69 @@ def test_an_mlp_can_be_the_fitted_map(vectors, tmp_path):
     made = Compressor(short, ScalarQuantizer(2, 16), chosen.report)
     made.save(tmp_path)
     assert np.array_equal(Compressor.load(tmp_path).transform(rows), made.transform(rows))
+
+
+def test_a_code_does_not_depend_on_what_else_is_in_the_batch(fitted, vectors):
+    """float16 coordinates would show a sum in another order in their last bit."""
+    exact = Compressor(fitted.prefix_map, ScalarQuantizer(fitted.dims, 16))
+    for coder in (fitted, exact):
+        codes = coder.transform(vectors)
+        for rows in (1, 2, 3, 17, 100):
+            parts = [coder.transform(vectors[start : start + rows]) for start in range(0, len(vectors), rows)]
+            assert np.array_equal(np.concatenate(parts), codes), rows
+
+
+def test_the_last_row_of_a_chunk_of_one(fitted, vectors, monkeypatch):
+    exact = Compressor(fitted.prefix_map, ScalarQuantizer(fitted.dims, 16))
+    whole = exact.transform(vectors)
+    monkeypatch.setattr(compressor, "ROWS", 1)
+    assert np.array_equal(exact.transform(vectors), whole)
+    with pytest.raises(ValueError, match=r"row 0 is zero \(1 such rows among 1\)"):
+        exact.transform(np.zeros((1, WIDTH)))
+
+
+def test_a_spawned_process_codes_the_same(fitted, vectors):
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        parts = list(pool.map(fitted.transform, [vectors[:700], vectors[700:]]))
+    assert np.array_equal(np.concatenate(parts), fitted.transform(vectors))
+    again = pickle.loads(pickle.dumps(fitted))
+    assert again.fingerprint() == fitted.fingerprint()
+    assert again.report == fitted.report
+
+
+@pytest.mark.parametrize("kind", [None, "numpy", "torch"])
+def test_a_table_is_coded_as_a_matrix(fitted, vectors, tmp_path, kind):
+    Dataset.from_dict({"id": range(len(vectors)), "embedding": list(vectors)}).save_to_disk(tmp_path)
+    table = load_from_disk(tmp_path).with_format(kind)
+
+    def codes(coder, **options):
+        return table.map(coder.transform_batch, batched=True, remove_columns="embedding", **options)
+
+    fitted.save(tmp_path / "c")
+    coded = codes(Compressor.load(tmp_path / "c"), batch_size=109)  # 1200 = 11 x 109 + 1
+    assert coded.column_names == ["id", "codes"]
+    assert coded.features["codes"].feature.dtype == "uint8"
+    assert coded.with_format("numpy")["id"][:].tolist() == list(range(len(vectors)))
+    assert np.array_equal(coded.with_format("numpy")["codes"][:], fitted.transform(vectors))
+    # What was written is found again by the compressor's numbers: those of another are not taken for it.
+    assert codes(Compressor.load(tmp_path / "c"), batch_size=109).cache_files == coded.cache_files
+    other = Compressor(fitted.prefix_map, ScalarQuantizer(fitted.dims, 16))  # another code of the same map
+    assert np.array_equal(codes(other, batch_size=109).with_format("numpy")["codes"][:], other.transform(vectors))
+
+
+def test_batches_of_other_columns_and_what_is_refused(fitted, vectors):
+    rows = np.empty(3, dtype=object)
+    rows[:] = list(vectors[:3])
+    names = ["a", "b", "c"]
+    coded = fitted.transform_batch({"name": names, "v": rows}, column="v", codes="c")
+    assert coded.keys() == {"name", "c"}
+    assert coded["name"] is names
+    assert np.array_equal(coded["c"], fitted.transform(vectors[:3]))
+    with pytest.raises(ValueError, match="column='embedding': must be one of name, v"):
+        fitted.transform_batch({"name": names, "v": rows})
+    for wrong in ([[1.0, 2.0], [1.0]], [None, [1.0, 2.0]]):
+        with pytest.raises(ValueError, match=r"must have shape \(N, D\), rows of one length"):
+            fitted.transform_batch({"embedding": wrong})
 
 
 def test_few_rows_and_copies(vectors):
