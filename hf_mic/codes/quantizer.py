@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from hf_mic.files import plain
 from hf_mic.options import check_between, check_choice
 
-from .inputs import as_matrix, finite_rows
+from .inputs import Codes, Vectors, as_array, as_codes, as_matrix, finite_rows
 from .levels import lloyd_max, nearest_level
 from .packing import BITS, code_bytes, pack, unpack
 from .rotation import random_orthogonal
@@ -24,7 +24,6 @@ from .searching import best_rows
 __all__ = ["ScalarQuantizer", "Similarity"]
 
 Similarity = Literal["cosine", "dot"]
-Matrix = TypeVar("Matrix", NDArray, Tensor)
 
 LEAST_ROWS = 16  # means and spreads of fewer rows are noise
 SAMPLED_ROWS = 100_000  # for means and spreads
@@ -78,7 +77,7 @@ class ScalarQuantizer:
     @classmethod
     def fit(
         cls,
-        vectors: NDArray | Tensor,
+        vectors: Vectors,
         bits: int,
         *,
         rotation: Literal["orthogonal"] | None = None,
@@ -87,7 +86,7 @@ class ScalarQuantizer:
         """Calibrate a code on rows like those that will be coded.
 
         Args:
-            vectors: Floats; a numpy array, a memory map or a tensor. Of more than 100,000 rows a random sample is used.
+            vectors: Floats; a numpy array, a memory map, a tensor or a list of rows. Of more than 100,000 rows a random sample is used.
                 Shape: (N, d).
             bits: Bits per coordinate: 1, 2, 4, 8, 16 or 32.
             rotation: ``"orthogonal"``: turn the vectors by a random rotation, which gives all coordinates about the same
@@ -132,11 +131,11 @@ class ScalarQuantizer:
         """Bytes of a code; nothing else is stored per vector."""
         return code_bytes(self.dims, self.bits)
 
-    def encode(self, vectors: NDArray | Tensor) -> NDArray[np.uint8]:
+    def encode(self, vectors: Vectors) -> NDArray[np.uint8]:
         """Codes of vectors.
 
         Args:
-            vectors: Floats; a numpy array, a memory map or a tensor. Shape: (N, d).
+            vectors: Floats; a numpy array, a memory map, a tensor or a list of rows. Shape: (N, d).
 
         Returns:
             Packed as :mod:`hf_mic.codes.packing` says; floats little-endian. Shape: (N, bytes_per_vector).
@@ -179,13 +178,13 @@ class ScalarQuantizer:
         Raises:
             ValueError: If these are no codes of this quantiser.
         """
-        self._check_codes(codes)
+        codes = as_array(self._codes(codes))
         if self.bits >= 16:
             return np.ascontiguousarray(codes).view("<f2" if self.bits == 16 else "<f4").astype(np.float32)
-        turned = self.means + self.spreads * self.levels[unpack(np.asarray(codes), self.bits, self.dims)]
+        turned = self.means + self.spreads * self.levels[unpack(codes, self.bits, self.dims)]
         return turned if self.rotation is None else turned @ self.rotation.T
 
-    def scores(self, queries: NDArray | Tensor, codes: Matrix, similarity: Similarity = "cosine") -> Matrix:
+    def scores(self, queries: Vectors, codes: Codes, similarity: Similarity = "cosine") -> Codes:
         """Similarity of each query to each coded row, as if the rows were decoded first.
 
         Args:
@@ -200,15 +199,17 @@ class ScalarQuantizer:
         Raises:
             ValueError: If shapes or types do not fit, or a query is not finite.
         """
-        scorer = self._scorer(self._queries(queries), codes, similarity)
+        floats, codes = self._queries(queries), self._codes(codes)
+        scorer = self._scorer(floats, codes, similarity)
         device = codes.device if isinstance(codes, Tensor) else "cpu"
-        out = torch.empty((len(codes), len(queries)), dtype=torch.float32, device=device)
+        out = torch.empty((len(codes), len(floats)), dtype=torch.float32, device=device)
         for start, part in chunks(codes):
             out[start : start + len(part)] = scorer(part)
-        return out.T if isinstance(codes, Tensor) else out.T.numpy()
+        scored: Any = out.T if isinstance(codes, Tensor) else out.T.numpy()
+        return scored
 
     def search(
-        self, queries: NDArray | Tensor, codes: NDArray | Tensor, k: int = 10, similarity: Similarity = "cosine"
+        self, queries: Vectors, codes: NDArray | Tensor, k: int = 10, similarity: Similarity = "cosine"
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The k most similar coded rows of each query, best first; of equal scores the lower row.
 
@@ -224,7 +225,7 @@ class ScalarQuantizer:
         Raises:
             ValueError: As :meth:`scores`, or if ``k`` is not in [1, N].
         """
-        floats = self._queries(queries)
+        floats, codes = self._queries(queries), self._codes(codes)
         check_between("k", k, 1, len(codes))
         found = []
         for first in range(0, len(floats), QUERY_BLOCK):
@@ -238,7 +239,6 @@ class ScalarQuantizer:
 
     def _scorer(self, queries: NDArray, codes: NDArray | Tensor, similarity: Similarity) -> Scorer:
         check_choice("similarity", similarity, ("cosine", "dot"))
-        self._check_codes(codes)
         device = codes.device if isinstance(codes, Tensor) else torch.device("cpu")
         turned = queries if self.rotation is None else queries @ self.rotation
         values = None
@@ -246,18 +246,13 @@ class ScalarQuantizer:
             values = torch.from_numpy(byte_values(self.bits, self.means, self.spreads, self.levels)).to(device)
         return Scorer(torch.tensor(turned, device=device), self.bits, values, cosine=similarity == "cosine")
 
-    def _queries(self, queries: NDArray | Tensor) -> NDArray[np.float32]:
+    def _queries(self, queries: Vectors) -> NDArray[np.float32]:
         """Float queries, decoded if they are codes."""
-        if queries.dtype in (np.uint8, torch.uint8):
-            return self.decode(queries.cpu().numpy() if isinstance(queries, Tensor) else queries)
-        return finite_rows(as_matrix(queries, self.dims))
+        array = as_array(queries)
+        return self.decode(array) if array.dtype == np.uint8 else finite_rows(as_matrix(array, self.dims))
 
-    def _check_codes(self, codes: NDArray | Tensor) -> None:
-        if codes.dtype not in (np.uint8, torch.uint8) or codes.ndim != 2 or codes.shape[1] != self.bytes_per_vector:
-            raise ValueError(
-                f"Codes of {self.dims} x {self.bits} bits must be uint8 of shape (N, {self.bytes_per_vector}), got "
-                f"{codes.dtype} of shape {tuple(codes.shape)}."
-            )
+    def _codes(self, codes: Codes) -> Codes:
+        return as_codes(codes, self.bytes_per_vector, f"Codes of {self.dims} x {self.bits} bits")
 
 
 def _standardised(rows: NDArray, means: NDArray, spreads: NDArray) -> NDArray[np.float32]:

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
+from hf_mic.codes.inputs import as_array
+
 from . import metrics
 from .precision import quantize
 from .tasks import ClassificationTask, PairClassificationTask, RetrievalTask, STSTask, Task
@@ -104,7 +106,7 @@ def embed_checked(embed: Embed, texts: list[str]) -> Vectors:
         >>> embed_checked(lambda texts: np.ones((len(texts), 2)), ["a", "b"]).shape
         (2, 2)
     """
-    embeddings = np.asarray(embed(texts), dtype=np.float32)
+    embeddings = as_array(embed(texts)).astype(np.float32)
     if embeddings.ndim != 2 or len(embeddings) != len(texts):
         raise ValueError(f"embed must return one row per text, ({len(texts)}, D); got shape {embeddings.shape}.")
     bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from hf_mic.codes.inputs import as_array, as_matrix
+from hf_mic.codes.inputs import Vectors, as_array, as_matrix
 from hf_mic.codes.quantizer import ScalarQuantizer
 from hf_mic.codes.storage import load_quantizer, save_quantizer
 from hf_mic.files import plain, replaced_files, write_text
@@ -69,7 +69,7 @@ class Compressor:
     @classmethod
     def fit(
         cls,
-        vectors: NDArray | Tensor,
+        vectors: Vectors,
         bytes_per_vector: int = 8,
         *,
         seed: int = 0,
@@ -82,7 +82,7 @@ class Compressor:
         copies are left out.
 
         Args:
-            vectors: Floats of any scale; a numpy array, a memory map, or a tensor. Shape: (N, D).
+            vectors: Floats of any scale; a numpy array, a memory map, a tensor or a list of rows. Shape: (N, D).
             bytes_per_vector: Bytes of a code, at most 4 D.
             seed: Seed of everything random; the same vectors, settings and number of threads give the same compressor.
             config: Settings of the fitted map; its ``dims`` and ``seed`` are set here.
@@ -120,11 +120,11 @@ class Compressor:
         """Bytes of a code."""
         return self.quantizer.bytes_per_vector
 
-    def transform(self, vectors: NDArray | Tensor) -> NDArray[np.uint8]:
+    def transform(self, vectors: Vectors) -> NDArray[np.uint8]:
         """Codes of vectors.
 
         Args:
-            vectors: Floats of any scale; a numpy array, a memory map, or a tensor. Shape: (N, D).
+            vectors: Floats of any scale; a numpy array, a memory map, a tensor or a list of rows. Shape: (N, D).
 
         Returns:
             Shape: (N, bytes_per_vector).
@@ -170,7 +170,7 @@ class Compressor:
             vectors = list(vectors)
         return {**others, codes: self.transform(vectors)}
 
-    def transform_to(self, path: str | os.PathLike[str], vectors: NDArray | Tensor, *, progress: bool = True) -> Path:
+    def transform_to(self, path: str | os.PathLike[str], vectors: Vectors, *, progress: bool = True) -> Path:
         """Codes of vectors as a .npy file that :func:`hf_mic.codes.open_codes` reads, also of more than fit into memory.
 
         The file appears when it is whole. Killed, the same call goes on where it was.
@@ -189,7 +189,7 @@ class Compressor:
             Path(path), array, self._coded, self.bytes_per_vector, rows=ROWS, key=self.fingerprint(), progress=progress
         )
 
-    def scores(self, queries: NDArray | Tensor, codes: NDArray | Tensor) -> NDArray[np.float32]:
+    def scores(self, queries: Vectors, codes: NDArray | Tensor) -> NDArray[np.float32]:
         """Cosine of each query, mapped but not rounded, to each coded vector.
 
         Args:
@@ -199,10 +199,10 @@ class Compressor:
         Returns:
             Shape: (Q, N).
         """
-        return self.quantizer.scores(self._mapped(queries), as_array(codes))
+        return as_array(self.quantizer.scores(self._mapped(queries), codes))
 
     def search(
-        self, queries: NDArray | Tensor, codes: NDArray | Tensor, k: int = 10
+        self, queries: Vectors, codes: NDArray | Tensor, k: int = 10
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The k most similar coded vectors of each query, best first; of equal scores the lower row.
 
@@ -277,7 +277,7 @@ class Compressor:
             raise ValueError(f"{folder} holds files of different compressors, or damaged ones: save it again.")
         return loaded
 
-    def _mapped(self, vectors: NDArray | Tensor) -> NDArray[np.float32]:
+    def _mapped(self, vectors: Vectors) -> NDArray[np.float32]:
         return self._floats(unit_rows(as_matrix(vectors, self.width)))
 
     def _floats(self, unit: Tensor) -> NDArray[np.float32]:

@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import get_scheduler
 
+from hf_mic.codes.inputs import Vectors
 from hf_mic.functional import (
     similarity_distillation_loss,
     soft_collapse_loss,
@@ -39,7 +40,7 @@ __all__ = ["fit_map"]
 LEAST_DIVERGENCE = 1e-4  # nats: the full width starts at none, and has to stay near it, not to approach it for ever
 
 
-def fit_map(embeddings: NDArray | Tensor, config: AdaptConfig | None = None, *, progress: bool = True) -> PrefixMap:
+def fit_map(embeddings: Vectors, config: AdaptConfig | None = None, *, progress: bool = True) -> PrefixMap:
     r"""Fit a map so that prefixes of the mapped embeddings see the data as the whole embeddings do.
 
     Minimised over the map f, with Z = f(X) for a batch X of unit vectors, with the geometric mean of the divergences and the
@@ -59,7 +60,7 @@ def fit_map(embeddings: NDArray | Tensor, config: AdaptConfig | None = None, *, 
     prefix finds, and how many as many principal axes find; a warning names the lengths at which the map is behind.
 
     Args:
-        embeddings: Floating-point vectors of any scale; a numpy array, a memory map, or a tensor. Shape: (N, D).
+        embeddings: Floating-point vectors of any scale; a numpy array, a memory map, a tensor or a list of rows. Shape: (N, D).
         config: Settings; default :class:`AdaptConfig`.
         progress: Show a progress bar.
 

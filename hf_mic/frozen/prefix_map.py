@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from hf_mic.codes.inputs import FLOATS, check_floats
+from hf_mic.codes.inputs import FLOATS, Vectors, as_matrix
 from hf_mic.files import replaced_file
 from hf_mic.options import check_between
 
@@ -62,7 +62,7 @@ class PrefixMap:
 
     def apply(
         self,
-        embeddings: NDArray,
+        embeddings: Vectors,
         *,
         dim: int | None = None,
         out: NDArray | None = None,
@@ -72,7 +72,7 @@ class PrefixMap:
         """Map embeddings in chunks; rows are scaled to unit length before and after.
 
         Args:
-            embeddings: Rows of any scale, also a memory map. Shape: (N, D).
+            embeddings: Rows of any scale; a numpy array, a memory map, a tensor or a list of rows. Shape: (N, D).
             dim: Keep only this many leading coordinates, renormalised: the index to store. Default: all.
             out: Where to write, for example a memory map. Shape: (N, dim). Default: a new float32 array.
             batch_size: Rows mapped at once.
@@ -89,9 +89,7 @@ class PrefixMap:
             array([[0.8, 0.6]], dtype=float32)
         """
         dim = self.width if dim is None else dim
-        if embeddings.ndim != 2 or embeddings.shape[1] != self.width:
-            raise ValueError(f"This map takes embeddings of shape (N, {self.width}), got {embeddings.shape}.")
-        check_floats(embeddings)
+        embeddings = as_matrix(embeddings, self.width)
         check_between("dim", dim, 1, self.width)
         if out is None:
             out = np.empty((len(embeddings), dim), dtype=np.float32)

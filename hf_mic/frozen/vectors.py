@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hf_mic.codes.inputs import as_matrix
+from hf_mic.codes.inputs import Vectors, as_matrix
 from hf_mic.statistics import check_prefixes
 
 __all__ = ["checked_vectors", "distinct_unit_rows", "principal_axes", "unit_rows"]
@@ -71,11 +71,11 @@ def distinct_unit_rows(rows: NDArray, most: int, seed: int = 0) -> NDArray[np.fl
     return unit[np.sort(first)]
 
 
-def checked_vectors(embeddings: NDArray | Tensor, dims: Sequence[int], batch_size: int) -> NDArray:
+def checked_vectors(embeddings: Vectors, dims: Sequence[int], batch_size: int) -> NDArray:
     """The embeddings as a numpy array, after a look at every row.
 
     Args:
-        embeddings: A numpy array, a memory map, or a tensor. Shape: (N, D).
+        embeddings: A numpy array, a memory map, a tensor or a list of rows. Shape: (N, D).
         dims: Prefix lengths, which must lie below D.
         batch_size: Rows that are needed at least.
 
@@ -95,7 +95,7 @@ def checked_vectors(embeddings: NDArray | Tensor, dims: Sequence[int], batch_siz
     return embeddings
 
 
-def principal_axes(rows: NDArray, seed: int = 0, *, among: NDArray | None = None) -> Tensor:
+def principal_axes(rows: Vectors, seed: int = 0, *, among: NDArray | None = None) -> Tensor:
     """Principal axes of the unit vectors as an orthogonal matrix, most variance first, largest entry positive.
 
     Args:
@@ -111,6 +111,7 @@ def principal_axes(rows: NDArray, seed: int = 0, *, among: NDArray | None = None
         tensor([[0., 1.],
                 [1., 0.]])
     """
+    rows = as_matrix(rows)
     width = rows.shape[1]
     used = np.arange(len(rows)) if among is None else among
     if len(used) > COVARIANCE_ROWS:

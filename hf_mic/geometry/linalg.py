@@ -13,6 +13,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
+from hf_mic.codes.inputs import as_array
 from hf_mic.options import check_at_least
 
 __all__ = [
@@ -45,9 +46,7 @@ def as_matrix(embeddings: Matrix, *, min_rows: int = 2) -> np.ndarray:
         >>> as_matrix([[1, 2], [3, 4]]).dtype
         dtype('float64')
     """
-    if isinstance(embeddings, torch.Tensor):
-        embeddings = embeddings.detach().to("cpu", torch.float64).numpy()
-    x = np.asarray(embeddings)
+    x = as_array(embeddings)
     if x.ndim != 2 or len(x) < min_rows or x.shape[1] < 1:
         raise ValueError(f"embeddings must be a matrix of shape (N >= {min_rows}, D >= 1), got shape {x.shape}")
     if not (np.issubdtype(x.dtype, np.floating) or np.issubdtype(x.dtype, np.integer)):
@@ -85,7 +84,7 @@ def take(embeddings: Matrix, rows: np.ndarray) -> Matrix:
     """Rows of embeddings before any conversion, so that a memory-mapped array is read only there."""
     if isinstance(embeddings, torch.Tensor):
         return embeddings[torch.as_tensor(rows, device=embeddings.device)]
-    return np.asarray(embeddings)[rows]
+    return as_array(embeddings)[rows]
 
 
 def centre(x: np.ndarray) -> np.ndarray:

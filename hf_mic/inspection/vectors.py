@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from hf_mic.codes.inputs import as_matrix
+from hf_mic.codes.inputs import Vectors, as_matrix
 from hf_mic.frozen.compressor import SETTINGS, Compressor
 from hf_mic.frozen.prefix_map import PrefixMap
 from hf_mic.geometry.linalg import draw, neighbours, shared
@@ -22,7 +21,7 @@ __all__ = ["inspect_vectors", "read_map"]
 
 
 def inspect_vectors(
-    vectors: NDArray | Tensor,
+    vectors: Vectors,
     *,
     name: str = "vectors",
     file: str | None = None,

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hf_mic.codes.inputs import as_matrix
+from hf_mic.codes.inputs import Vectors, as_array, as_codes, as_matrix
 from hf_mic.codes.searching import best_rows
 from hf_mic.frozen.compressor import Compressor
 from hf_mic.frozen.vectors import unit_rows
@@ -50,12 +50,8 @@ class CodedStage:
     """
 
     def __init__(self, compressor: Compressor, codes: NDArray[np.uint8]):
-        if codes.ndim != 2 or codes.dtype != np.uint8 or codes.shape[1] != compressor.bytes_per_vector:
-            raise ValueError(
-                f"Codes of this compressor are uint8 of shape (N, {compressor.bytes_per_vector}), got {codes.dtype} of shape "
-                f"{codes.shape}."
-            )
-        self.compressor, self.codes = compressor, codes
+        self.compressor = compressor
+        self.codes = as_array(as_codes(codes, compressor.bytes_per_vector, "Codes of this compressor"))
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -79,7 +75,7 @@ class VectorStage:
         vectors: float16, float32 or float64 of any scale. Shape: (N, D).
     """
 
-    def __init__(self, vectors: NDArray | Tensor):
+    def __init__(self, vectors: Vectors):
         self.vectors = as_matrix(vectors)
 
     def __len__(self) -> int:
@@ -165,7 +161,7 @@ class Funnel:
             raise ValueError(f"{names} searches everything, so it can only be the first stage.")
         self.first, self.later, self.shortlists = stages[0], later, [min(size, counts[0]) for size in sizes]
 
-    def search(self, queries: NDArray | Tensor, k: int = 10) -> Found:
+    def search(self, queries: Vectors, k: int = 10) -> Found:
         """The k best rows of each query by the last stage, among those that the stages before left.
 
         Args:
