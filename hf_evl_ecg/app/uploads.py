@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 import warnings
@@ -17,7 +18,7 @@ from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.interpret.pictures import IMAGE_SUFFIXES, READ_S, is_image_file, load_picture
 from hf_evl_ecg.qa.labels import label_text
 from hf_evl_ecg.records.header import ECGRecordWarning, Header
-from hf_evl_ecg.records.reader import check_record, read_record
+from hf_evl_ecg.records.reader import check_record, read_header, read_record
 from hf_evl_ecg.signals.ecg import ECG
 from hf_evl_ecg.signals.simulation import simulate
 
@@ -150,6 +151,7 @@ def _read(folder: Path, main: str, gain_per_mv: float | None) -> GivenECG:
         if is_image_file(main):
             _check_pixels(folder / main)
             return GivenECG(main, load_picture(folder / main, RenderConfig()).image)
+        renamed = _name_as_header(folder, main)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             _check_samples(check_record(folder / main, root=folder), main)
@@ -157,12 +159,51 @@ def _read(folder: Path, main: str, gain_per_mv: float | None) -> GivenECG:
     except ValueError as error:
         raise UploadError(str(error).replace(f"{folder}/", "")) from error
     warned = [str(found.message) for found in caught if issubclass(found.category, ECGRecordWarning)]
-    notes = [text.replace(f"{folder}/", "") for text in dict.fromkeys(warned)]  # both steps may warn of the same
+    notes = [f"{given} was read as {name}, which {main} names." for given, name in renamed.items()]
+    notes += [text.replace(f"{folder}/", "") for text in dict.fromkeys(warned)]  # both steps may warn of the same
     if derived := ecg.metadata.get("derived_leads"):
         notes.append(f"{', '.join(derived)} computed from I and II.")
     if ecg.flat_leads:
         notes.append(f"Flat: {', '.join(ecg.flat_leads)}.")
     return GivenECG(Path(main).stem, ecg, tuple(notes))
+
+
+def _name_as_header(folder: Path, main: str) -> dict[str, str]:
+    """Give signal files the names by which the header calls them, and return old name → new name.
+
+    Browsers and systems change names ("r (1).dat", "R.DAT"), people too: what is left over fits together where it is one file of a kind.
+
+    Raises:
+        UploadError: The header names a file that none of those given can be.
+    """
+    lines = read_header(folder / main, root=folder).signals
+    given = [path.name for path in folder.iterdir() if path.name != main]
+    spare = sorted(set(given) - {line.file_name for line in lines})
+    wanted = sorted({line.file_name for line in lines if line.lead is not None} - set(given))
+    renamed: dict[str, str] = {}
+    for same in (_plain_name, lambda name: Path(name).suffix.lower()):
+        for name in wanted:
+            fitting = [other for other in spare if same(other) == same(name) and other not in renamed]
+            if name not in renamed.values() and len(fitting) == 1:
+                renamed[fitting[0]] = name
+    if lacking := [name for name in wanted if name not in renamed.values()]:
+        raise UploadError(
+            f"{main} names {', '.join(lacking)}, and {', '.join(spare) or 'nothing else'} was given; {_WANTED}"
+        )
+    for other, name in renamed.items():
+        (folder / other).rename(folder / name)
+    return renamed
+
+
+def _plain_name(name: str) -> str:
+    """A file's name without the number of a copy, in small letters.
+
+    Example:
+        >>> _plain_name("JS00001 (2).MAT")
+        'js00001.mat'
+    """
+    path = Path(name)
+    return (re.sub(r"\s*\(\d+\)$", "", path.stem) + path.suffix).lower()
 
 
 def _check_samples(header: Header, name: str) -> None:

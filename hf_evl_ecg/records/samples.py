@@ -53,7 +53,7 @@ def check_sizes(header: Header, files: dict[str, Path]) -> int:
         if len({(line.fmt, line.byte_offset) for line in lines}) > 1:
             allowed = f"one format and offset for all signals in {first.file_name}"
             raise ECGRecordError(header.path, "format", sorted({line.fmt for line in lines}), allowed)
-        size = _file_size(path, lines, header.n_samples)
+        size = _file_size(path, lines, header)
         per_frame = sum(line.samples_per_frame for line in lines)
         capacity = _capacity(lines, size, path) // per_frame
         if header.n_samples is not None and header.n_samples > capacity:
@@ -132,16 +132,17 @@ def _groups(header: Header, files: Collection[str]) -> list[list[SignalLine]]:
     return [group for group in groups if group[0].file_name in files]
 
 
-def _file_size(path: Path, lines: list[SignalLine], n_frames: int | None) -> int:
+def _file_size(path: Path, lines: list[SignalLine], header: Header) -> int:
     """Size in bytes of a readable, regular file whose samples lie where a header can say."""
     try:
         size = os.stat(path).st_size
         if not path.is_file():
             raise ECGRecordError(path, "signal file", "not a regular file", "a binary signal file")
         if path.suffix.lower() == ".mat":
-            check_matlab(path, lines, n_frames)
+            check_matlab(path, lines, header.n_samples)
     except OSError as error:
-        raise ECGRecordError(path, "signal file", error.strerror, "an existing, readable file") from error
+        allowed = f"an existing, readable file, as {header.path.name} names it"
+        raise ECGRecordError(path, "signal file", error.strerror, allowed) from error
     return size
 
 

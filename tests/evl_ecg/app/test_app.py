@@ -137,7 +137,6 @@ def test_a_picture_is_read_and_nothing_is_left(arrive, tmp_path):
     [
         (lambda hea, dat: {"r__hea": hea, "r__dat": dat[:100]}, ECGRecordError, "r.dat has 100 bytes"),
         (lambda hea, dat: {"r__hea": b"\x00\x01", "r__dat": dat}, ECGRecordError, r"r\.hea: "),
-        (lambda hea, dat: {"r__hea": hea, "q__dat": dat}, ECGRecordError, r"r\.dat"),
         (lambda hea, dat: {"r__hea": hea.replace(b"r.dat", b"../x.dat"), "x__dat": dat}, ECGRecordError, "x.dat"),
         (lambda hea, dat: {"r__hea": hea.replace(b"r.dat", b"/etc/passwd"), "r__dat": dat}, ECGRecordError, "passwd"),
         (lambda hea, dat: {"scan__png": dat}, UnreadableImageError, "no image"),
@@ -148,6 +147,44 @@ def test_bad_files_give_the_typed_error_without_folders(arrive, record, change, 
         uploads.read_uploads(arrive(**change(record.hea, record.dat)), arrive.folder, 1)
     assert isinstance(caught.value.__cause__, cause)
     assert str(arrive.folder) not in str(caught.value)
+    assert left(arrive.folder) == []
+
+
+@pytest.mark.parametrize(
+    "names", [("q.hea", "q.dat"), ("r (1).hea", "r (1).dat"), ("R.HEA", "R.DAT"), ("r.hea", "x.DAT")]
+)
+def test_a_pair_under_other_names_fits_together(arrive, record, names):
+    given = uploads.read_uploads(arrive(**dict(zip(names, (record.hea, record.dat), strict=True))), arrive.folder, 1)
+    np.testing.assert_allclose(given.source.signal_mv, record.signal, atol=2e-3)
+    assert given.notes == (f"{names[1]} was read as r.dat, which {names[0]} names.",)
+    assert left(arrive.folder) == []
+
+
+def test_two_files_under_other_names_are_told_apart_by_their_names(arrive, tmp_path):
+    signal = simulate("AF", seed=1, fs_hz=100.0).signal_mv.astype(np.float64)
+    lines = ["r 12 100 1000"]
+    for name, leads in (("a", STANDARD_LEADS[:6]), ("b", STANDARD_LEADS[6:])):
+        columns = [STANDARD_LEADS.index(lead) for lead in leads]
+        wfdb.wrsamp(name, fs=100, units=["mV"] * 6, sig_name=list(leads), p_signal=signal[:, columns], fmt=["16"] * 6,
+                    write_dir=str(tmp_path))  # fmt: skip
+        lines += (tmp_path / f"{name}.hea").read_text().splitlines()[1:7]
+    files = {"r.hea": "\n".join(lines).encode(), "B (3).DAT": (tmp_path / "b.dat").read_bytes()}
+    given = uploads.read_uploads(arrive(**files, **{"z.dat": (tmp_path / "a.dat").read_bytes()}), arrive.folder, 1)
+    np.testing.assert_allclose(given.source.signal_mv, signal, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (["r.hea", "q.mat"], r"r\.hea names r\.dat, and q\.mat was given; give a WFDB record"),
+        (["r.hea", "p.dat", "q.dat"], r"r\.hea names r\.dat, and p\.dat, q\.dat was given"),
+    ],
+)
+def test_files_that_do_not_fit_are_named_with_what_is_wanted(arrive, record, names, reason):
+    with pytest.raises(uploads.UploadError, match=reason):
+        uploads.read_uploads(
+            arrive(**dict(zip(names, (record.hea, record.dat, record.dat), strict=False))), arrive.folder, 1
+        )
     assert left(arrive.folder) == []
 
 
