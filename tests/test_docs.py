@@ -33,6 +33,7 @@ PAGES = [
     "evaluate",
     "index",
     "interpret",
+    "own_records",
     "publish",
     "results",
     "serve",

@@ -5,7 +5,8 @@ Everything at hand, LUDB by subject, PTB-XL by fold, the Challenge by record, an
     hf-evl-ecg prepare --ptbxl data/ptb-xl --ludb data/ludb --cinc data/cinc2021/training --simulated_train 500 \
         --output_dir outputs/questions
 
-One's own folder of WFDB records with a CSV (columns: record; labels, patient, split, report, heart_rate … where known):
+One's own folder of WFDB records with a CSV (columns: record; labels, patient, split, report, heart_rate … where known; see
+docs/own_records.md):
 
     hf-evl-ecg prepare --folder my_ecgs --table my_labels.csv --output_dir outputs/my_questions
 
@@ -66,7 +67,10 @@ class PrepareArguments:
         default=None, metadata={"help": "The Challenge's dx_mapping.csv, for names of codes."}
     )
     folder: str | None = field(default=None, metadata={"help": "A folder of WFDB records of your own."})
-    table: str = field(default="records.csv", metadata={"help": "Its CSV, relative to the folder."})
+    table: str | None = field(
+        default=None,
+        metadata={"help": "Its CSV: a path as it is, or relative to the folder. Default: the folder's records.csv."},
+    )
     simulated_train: int = field(default=0, metadata={"help": "Simulated training records of each class."})
     simulated_validation: int = field(default=0, metadata={"help": "Simulated validation records of each class."})
     simulated_test: int = field(default=0, metadata={"help": "Simulated test records of each class."})
@@ -152,8 +156,7 @@ def main(args: PrepareArguments) -> DatasetDict:
     for rows, report in _load_sources(args):
         for row in rows.select_columns(["record", "recording", "source", "storage", "root", "split", "patient"]):
             one_split.add(row)  # tables of two sources may name the same recording
-        short = f"{report.source}: {report.n_rows} records, {len(report.skipped)} skipped"
-        print(report if len(report.skipped) <= MOST_PRINTED else short)
+        print(report.describe(MOST_PRINTED))
         parts.append(_make_questions(args, rows, report.source))
         reports.append(report)
     if not parts:

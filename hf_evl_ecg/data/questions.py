@@ -119,7 +119,9 @@ def question_dataset(
     if balanced:
         made = _balance(made, random.Random(f"{seed}:balance"))
     if not made:
-        raise ValueError(f"formats={list(formats)}, tasks={list(tasks)}: no such question can be made from these rows")
+        silent = [name for name in ("labels", "rhythm", "axis", "report", *MEASUREMENTS) if not any(rows[name])]
+        text = f"formats={list(formats)}, tasks={list(tasks)}: no such question can be made from these rows"
+        raise ValueError(text + f", in none of which there are {', '.join(silent)}" * bool(silent))
     asked = Dataset.from_dict({name: [item[name] for item in made] for name in QUESTION_FEATURES}, QUESTION_FEATURES)
     return with_missing(asked, [item["missing"] for item in made])
 

@@ -87,14 +87,18 @@ def label_text(code: str) -> str:
     """Return the wording of a label.
 
     Raises:
-        ValueError: The code is unknown.
+        ValueError: The code is unknown; the message lists codes with their wordings, and the code of one that was spelled out.
 
     Example:
         >>> label_text("I-AVB")
         'first-degree AV block'
     """
     if code not in LABELS:
-        raise ValueError(f"unknown label {code!r}: allowed are {sorted(LABELS)}")
+        spelled = {name.lower(): label for label in LABELS for name in label_names(label)}
+        meant = spelled.get(code.strip().lower())
+        hint = f"write {meant}; " if meant else ""
+        listed = ", ".join(f"{label.code} ({label.text})" for label in _TABLE)
+        raise ValueError(f"unknown label {code!r}: {hint}allowed are {listed}")
     return LABELS[code].text
 
 

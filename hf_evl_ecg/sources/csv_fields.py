@@ -22,7 +22,7 @@ def read_table(path: Path, needed: Sequence[str]) -> Iterator[dict[str, str]]:
             reader = csv.DictReader(file, restval="")
             missing = [name for name in needed if name not in (reader.fieldnames or ())]
             if missing:
-                raise ValueError(f"{path}: no columns {missing}, it has {reader.fieldnames}")
+                raise ValueError(f"{path}: no columns {missing}, it has {reader.fieldnames} (commas separate columns)")
             yield from reader
         except (csv.Error, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: not a CSV file in UTF-8, {error}") from error

@@ -18,11 +18,12 @@ from .wfdb_records import check_wfdb, recording_keys
 __all__ = ["load_folder"]
 
 SEPARATORS = ";|"
+COLUMNS = ("record", "patient", "split", "labels", "report", "age", "sex", *MEASUREMENTS)
 
 
 def load_folder(
     root: str | os.PathLike[str],
-    table: str | os.PathLike[str] = "records.csv",
+    table: str | os.PathLike[str] | None = None,
     *,
     known_labels: list[str] | None = None,
     gain_per_mv: float | None = None,
@@ -38,11 +39,11 @@ def load_folder(
     (train, validation, test), `labels` (codes of `hf_evl_ecg.qa.labels.LABELS`, separated by `;` or `|`), `report`, `age`,
     `sex`, and the measurements `heart_rate` (beats per minute), `pr_interval`, `qrs_duration`, `qt_interval` (ms). Where
     no split is given, patients are kept together; where no patient is given either, records are split one by one and
-    the report says so. Rows that name one recording in several spellings (`a`, `./a.hea`, a link, a copy) share its split.
+    the report says so, as it names columns that are not used. Rows that name one recording in several spellings (`a`, `./a.hea`, a link, a copy) share its split.
 
     Args:
         root: The data folder; nothing outside it is read for a record.
-        table: The CSV, relative to the folder.
+        table: The CSV, by its path as it is or relative to the folder; None: the folder's `records.csv`.
         known_labels: Labels whose absence means "not there", for yes/no questions; None takes all that occur.
         gain_per_mv: As in `read_record`, for all records.
         fractions: Shares of train, validation and test.
@@ -66,14 +67,19 @@ def load_folder(
           split by patient
     """
     root = Path(root).resolve()
-    entries = list(read_table(root / table, ("record",)))
+    path = _find_table(root, table)
+    entries = list(read_table(path, ("record",)))
     if not entries:
-        raise ValueError(f"{root / table}: no rows")
+        raise ValueError(f"{path}: no rows")
     if empty := [i for i, entry in enumerate(entries, 1) if not entry["record"].strip()]:
-        raise ValueError(f"{root / table}, row {empty[0]}: record='': must be the record's path relative to the folder")
+        raise ValueError(f"{path}, row {empty[0]}: record='': must be the record's path relative to the folder")
+    if longer := [i for i, entry in enumerate(entries, 1) if None in entry]:
+        raise ValueError(f"{path}, row {longer[0]}: has more fields than the header has names (join labels by ; or |)")
     labels = [_labels(entry) for entry in entries]
     known = known_labels if known_labels is not None else []
     splits, notes = _splits(root, entries, fractions, seed)
+    if unused := [name for name in entries[0] if name and name not in COLUMNS]:
+        notes.append(f"{path.name}: columns {', '.join(unused)} are not used; those that are: {', '.join(COLUMNS)}")
 
     # All rows before the first file: a fault of the table should not show after minutes of reading headers.
     rows = []
@@ -81,12 +87,23 @@ def load_folder(
         try:
             rows.append(_row(root, entry, found, split, known, gain_per_mv, missing))
         except ValueError as error:
-            raise ValueError(f"{root / table}, row {i}: {error}") from error
+            raise ValueError(f"{path}, row {i}: {error}") from error
     if known_labels is None:
         known = list(dict.fromkeys(label for found in labels for label in found))
         rows = [row | {"known_labels": known} for row in rows]
     makers = ((row["record"], partial(_checked, row, check)) for row in rows)
     return collect_rows(makers, root.name, on_bad=on_bad, notes=notes)
+
+
+def _find_table(root: Path, table: str | os.PathLike[str] | None) -> Path:
+    """The table by its path as it is given, as other programs take it, else in the data folder."""
+    if table is None:
+        return root / "records.csv"
+    places = [Path(table), root / table]
+    found = next((path for path in places if path.is_file()), None)
+    if found is None:
+        raise ValueError(f"table={os.fspath(table)!r}: there is no such file, neither here nor in {root}")
+    return found
 
 
 def _checked(row: dict[str, Any], check: Literal["header", "signal", "none"]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from datasets import Dataset, Features, List, Value
 from tqdm.auto import tqdm
 
 from hf_evl_ecg.arguments import check_choice
-from hf_evl_ecg.qa.labels import LABELS
+from hf_evl_ecg.qa.labels import label_text
 from hf_evl_ecg.records.comments import OVER_89, age_in_years
 from hf_evl_ecg.records.header import ECGRecordError
 
@@ -84,8 +84,14 @@ class LoadReport:
     notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
+        return self.describe()
+
+    def describe(self, most: int | None = None) -> str:
+        """The report as text; of more than ``most`` skipped records the first ``most`` are named."""
         lines = [f"{self.source}: {self.n_rows} records, {len(self.skipped)} skipped", *self.notes]
-        return "\n  ".join(lines + [f"skipped {record}: {reason}" for record, reason in self.skipped])
+        lines += [f"skipped {record}: {reason}" for record, reason in self.skipped[:most]]
+        left = len(self.skipped[:most]) - len(self.skipped)
+        return "\n  ".join(lines + ([f"skipped {-left} more"] if left else []))
 
 
 class SplitCheck:
@@ -156,7 +162,10 @@ def make_row(record: str, source: str, root: str | os.PathLike[str], split: str,
     if surplus:
         raise ValueError(f"unknown columns {surplus}: allowed are {list(FEATURES)}")
     for label in (*known.get("labels", ()), *known.get("known_labels", ())):
-        check_choice(f"record {record!r}: label", label, LABELS)
+        try:
+            label_text(label)
+        except ValueError as error:
+            raise ValueError(f"record {record!r}: {error}") from error
     if "age" in known:
         known["age"] = age_in_years(known["age"])
     row: dict[str, Any] = dict.fromkeys(FEATURES)

@@ -7,6 +7,7 @@ import pytest
 from written_records import write_normal
 
 from hf_evl_ecg.data import load_ecg
+from hf_evl_ecg.data.questions import question_dataset
 from hf_evl_ecg.records.header import ECGRecordError
 from hf_evl_ecg.sources import load_folder
 from hf_evl_ecg.sources.table import FEATURES
@@ -39,9 +40,9 @@ def test_own_folder_refuses(folder):
         (folder / "records.csv").write_text(text)
         return folder
 
-    with pytest.raises(ValueError, match="record 'r0': label='XX': allowed are"):
+    with pytest.raises(ValueError, match=r"record 'r0': unknown label 'XX': allowed are NORM \(normal ECG\), MI"):
         load_folder(table("record,labels\nr0,XX\n"))
-    with pytest.raises(ValueError, match=r"records\.csv, row 2: record 'r1': label='XX'"):
+    with pytest.raises(ValueError, match=r"records\.csv, row 2: record 'r1': unknown label 'XX'"):
         load_folder(table("record,labels\nr0,AF\nr1,XX\n"))
     with pytest.raises(ValueError, match=r"records\.csv, row 2: record=''"):
         load_folder(table("record,labels\nr0,AF\n,AF\n"))
@@ -53,8 +54,12 @@ def test_own_folder_refuses(folder):
         load_folder(table("record,split\nr0,train\nr1,\n"))
     with pytest.raises(ValueError, match="patient a is in train and test"):
         load_folder(table("record,patient,split\nr0,a,train\nr1,a,test\n"))
-    with pytest.raises(ValueError, match="missing \\(give the folder"):
+    with pytest.raises(ValueError, match=r"table='none.csv': there is no such file, neither here nor in "):
         load_folder(folder, "none.csv")
+    with pytest.raises(ValueError, match=r"unknown label 'Left bundle branch block': write LBBB; allowed"):
+        load_folder(table("record,labels\nr0,Left bundle branch block\n"))
+    with pytest.raises(ValueError, match=r"row 2: has more fields than the header has names \(join labels by ; or"):
+        load_folder(table("record,labels\nr0,AF\nr1,AF,LVH\n"))
     with pytest.raises(ValueError, match="no readable record"):
         load_folder(table("record\nr3\n"))
     assert "2 of 2 records name no patient" in load_folder(table("record\nr0\nr1\n"))[1].notes[0]
@@ -116,3 +121,34 @@ def test_ages_are_years_in_every_table(folder):
     rows, report = load_folder(folder)
     assert rows["age"][:] == [90.0, 56.0, None, None, None]
     assert report.notes[-1].startswith('1 records of age 90: so is "over 89" read')
+
+
+def test_columns_that_are_not_used_are_named(folder):
+    (folder / "mine.csv").write_text("record,rhythm,diagnosis\nr0,AF,LVH\n")
+    rows, report = load_folder(folder, "mine.csv")
+    assert report.notes[-1].startswith(
+        "mine.csv: columns rhythm, diagnosis are not used; those that are: record, patient, split, labels"
+    )
+    assert report.notes[-1] in str(report)
+    with pytest.raises(
+        ValueError, match="made from these rows, in none of which there are labels, rhythm, axis, report, heart_rate"
+    ):
+        question_dataset(rows)
+    report.skipped = [(f"r{i}", "why") for i in range(5)]
+    assert report.describe(2).splitlines()[-4:] == [
+        f"  {report.notes[-1]}",
+        "  skipped r0: why",
+        "  skipped r1: why",
+        "  skipped 3 more",
+    ]
+
+
+def test_a_table_is_taken_by_its_path_first(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (folder / "mine.csv").write_text("record,labels\nr0,AF\n")
+    assert load_folder(folder, "mine.csv")[0]["labels"] == [["AF"]]
+    (tmp_path / "mine.csv").write_text("record,labels\nr0,LVH\n")
+    for given in ("mine.csv", "./mine.csv", tmp_path / "mine.csv"):
+        assert load_folder(folder, given)[0]["labels"] == [["LVH"]]
+    (tmp_path / "records.csv").write_text("record,labels\nr0,LVH\n")
+    assert load_folder(folder)[1].n_rows == 5  # the folder's own, unless one is named

@@ -20,7 +20,7 @@ def test_rows_are_checked():
     for change, match in [
         ({"split": "dev"}, "split"),
         ({"colour": 1}, "unknown columns"),
-        ({"labels": ["XX"]}, "label='XX'"),
+        ({"labels": ["XX"]}, "unknown label 'XX'"),
     ]:
         with pytest.raises(ValueError, match=match):
             make_row(**({"record": "r", "source": "s", "root": "", "split": "train"} | change))
