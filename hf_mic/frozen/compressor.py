@@ -166,7 +166,7 @@ class Compressor:
             raise ValueError(f"column={column!r}: must be one of {', '.join(batch)}")
         others, vectors = dict(batch), batch[column]
         del others[column]
-        if getattr(vectors, "dtype", None) == object:  # lists of a table come as an array of arrays
+        if getattr(getattr(vectors, "dtype", None), "hasobject", False):  # lists of a table come as an array of arrays
             vectors = list(vectors)
         return {**others, codes: self.transform(vectors)}
 
