@@ -38,6 +38,7 @@ ONNX = [
     "onnxruntime>=1.32,<2",
     "onnxscript>=0.7.2,<1",
 ]  # onnx 1.20 infers wrong shapes before quantisation
+OPENVINO = [*ONNX, "openvino>=2026.4,<2027"]
 SEARCH = ["faiss-cpu>=1.15,<2", "usearch>=2.26,<3"]
 RAY = ["ray[data]>=2.60,<3"]
 APP = ["gradio>=6.31,<7"]
@@ -73,6 +74,7 @@ setup(
         "vlm": VLM,
         "app": APP,
         "onnx": ONNX,
+        "openvino": OPENVINO,
         "search": SEARCH,
         "ray": RAY,
         "dev": DEV + ONNX,

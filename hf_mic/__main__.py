@@ -20,7 +20,7 @@ VERBS = {
     "study": "train methods from one encoder with several seeds, score and compare them",
     "card": "render a model card from the results of a study",
     "publish": "send an encoder with its card to the Hub, and check what the Hub returns",
-    "export": "write an encoder as one ONNX graph, token ids to mapped and truncated embedding",
+    "export": "write an encoder as one ONNX or OpenVINO graph, token ids to truncated embedding",
     "serve-check": "ask a running server whether its vectors are those of a folder, at each prefix",
     "replay": "fit and score a published row again: does it come out as published",
     "report": "fill a section of a markdown file with the tables of a results json",

@@ -6,7 +6,7 @@ import copy
 import logging
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,17 @@ from hf_mic.options import check_between
 
 from .publish import CHECK_TEXTS
 
-__all__ = ["INPUTS", "OUTPUT", "OnnxExportError", "OnnxReport", "export_onnx", "run_onnx"]
+__all__ = [
+    "INPUTS",
+    "OUTPUT",
+    "SAME",
+    "GraphReport",
+    "OnnxExportError",
+    "compare",
+    "export_onnx",
+    "float_copy",
+    "run_onnx",
+]
 
 INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "sentence_embedding"
@@ -36,21 +46,23 @@ class OnnxExportError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class OnnxReport:
+class GraphReport:
     """What was written.
 
     Attributes:
         path: The file.
         dim: Width of its embeddings.
-        difference: Largest difference of coordinates between the float graph and sentence-transformers.
-        int8_cosine: Least cosine between the embeddings of the int8 graph and those of sentence-transformers; None in float32.
-        megabytes: Size of the file.
+        difference: Largest difference of coordinates between the graph, computed in float32, and sentence-transformers.
+        computes_in: What its runtime computes in unless it is told otherwise: ``"float32"``, ``"int8"``, ``"bfloat16"`` …
+        least_cosine: Least cosine between embeddings computed so and those of sentence-transformers; None in float32.
+        megabytes: Size of the graph and its weights.
     """
 
     path: Path
     dim: int
     difference: float
-    int8_cosine: float | None
+    computes_in: str
+    least_cosine: float | None
     megabytes: float
 
 
@@ -61,7 +73,7 @@ def export_onnx(
     dim: int | None = None,
     int8: bool = False,
     texts: Sequence[str] = CHECK_TEXTS,
-) -> OnnxReport:
+) -> GraphReport:
     """Write an encoder as one graph that needs a tokenizer and a runtime, neither torch nor sentence-transformers.
 
     Inputs ``input_ids`` and ``attention_mask``, int64. Shape: (texts, tokens), both free. Output ``sentence_embedding``, unit vectors.
@@ -82,35 +94,58 @@ def export_onnx(
 
     See examples/serving/embed_onnx.py for its use.
     """
-    if not isinstance(model[0], Transformer):
-        raise ValueError(
-            f"model: begins with a {type(model[0]).__name__}, a graph of token ids needs a Transformer first"
-        )
-    # A copy on the CPU, in float32 and not in training: dropout would become part of the graph.
-    model = SentenceTransformer(modules=copy.deepcopy(list(model)), device="cpu").float().eval()
+    model = float_copy(model)
     graph = _Graph(model, dim)
     with tempfile.TemporaryDirectory() as scratch:
         plain = Path(scratch, "model.onnx")
         _export(graph, model.preprocess([texts[0], texts[-1]]), plain)
-        expected = _expected(model, texts, graph.dim)
-        difference = max(
-            float(np.abs(run_onnx(plain, model.preprocess(list(part))) - expected[rows]).max())
-            for part, rows in _parts(texts)
-        )
+        difference, _ = compare(model, texts, graph.dim, lambda features: run_onnx(plain, features))
         if not difference <= SAME:
             raise OnnxExportError(
                 f"{path}: the graph differs from the encoder by {difference:.2g}, more than {SAME}; nothing was written"
             )
         cosine = None
         if int8:
-            plain, cosine = _quantise(plain), 1.0
-            for part, rows in _parts(texts):
-                found = run_onnx(plain, model.preprocess(list(part)))
-                cosine = min(cosine, float((found * expected[rows]).sum(axis=1).min()))
+            plain = _quantise(plain)
+            _, cosine = compare(model, texts, graph.dim, lambda features: run_onnx(plain, features))
         size = plain.stat().st_size / 1e6
         with replaced_file(path) as temporary:
             temporary.write_bytes(plain.read_bytes())
-    return OnnxReport(Path(path), graph.dim, difference, cosine, size)
+    return GraphReport(Path(path), graph.dim, difference, "int8" if int8 else "float32", cosine, size)
+
+
+def float_copy(model: SentenceTransformer) -> SentenceTransformer:
+    """A copy without prompts on the CPU, in float32 and not in training: dropout would become part of a graph.
+
+    Raises:
+        ValueError: There is no Transformer at its beginning.
+    """
+    if not isinstance(model[0], Transformer):
+        raise ValueError(
+            f"model: begins with a {type(model[0]).__name__}, a graph of token ids needs a Transformer first"
+        )
+    return SentenceTransformer(modules=copy.deepcopy(list(model)), device="cpu").float().eval()
+
+
+def compare(
+    model: SentenceTransformer, texts: Sequence[str], dim: int, run: Callable[[dict[str, Any]], NDArray[np.float32]]
+) -> tuple[float, float]:
+    """How far a graph's embeddings are from those of an encoder: texts as one batch, whose padding must not count, and one by one.
+
+    Args:
+        model: From :func:`float_copy`; what is put before a text is up to who calls the graph.
+        texts: What is embedded.
+        dim: Prefix length.
+        run: Token ids and mask → embeddings. Shape: (texts, dim).
+
+    Returns:
+        The largest difference of coordinates, and the least cosine.
+    """
+    expected = _expected(model, texts, dim)
+    batches = [slice(None), *(slice(row, row + 1) for row in range(len(texts)))]
+    found = np.concatenate([run(model.preprocess(list(texts[rows]))) for rows in batches])
+    expected = np.concatenate([expected[rows] for rows in batches])
+    return float(np.abs(found - expected).max()), float((found * expected).sum(axis=1).min())
 
 
 def run_onnx(path: str | Path, features: dict[str, Any]) -> NDArray[np.float32]:
@@ -186,12 +221,5 @@ def _quantise(path: Path) -> Path:
 
 
 def _expected(model: SentenceTransformer, texts: Sequence[str], dim: int) -> NDArray[np.float32]:
-    full = model.encode(
-        list(texts)
-    )  # of a copy without prompts: what is put before a text is up to who calls the graph
+    full = model.encode(list(texts))
     return full[:, :dim] / np.linalg.norm(full[:, :dim], axis=1, keepdims=True)
-
-
-def _parts(texts: Sequence[str]) -> list[tuple[Sequence[str], slice]]:
-    """All texts as one batch, whose padding must not count, and each by itself."""
-    return [(texts, slice(None)), *((texts[i : i + 1], slice(i, i + 1)) for i in range(len(texts)))]

@@ -18,6 +18,7 @@ from hf_mic.hub import onnx_export
 from hf_mic.hub.onnx_export import OnnxExportError, export_onnx, run_onnx
 
 MISSING = [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]
+needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="needs openvino (the extra openvino)")
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)} (the extra onnx)")
 
 
@@ -41,7 +42,7 @@ def exported(mapped, tmp_path_factory):
 
 def test_the_graph_computes_mapped_truncated_unit_vectors_for_any_shape(mapped, exported, make_sentences):
     _, report = exported
-    assert (report.dim, report.int8_cosine) == (8, None)
+    assert (report.dim, report.computes_in, report.least_cosine) == (8, "float32", None)
     assert report.difference <= 1e-4
     for texts in (make_sentences(1, 0, longest=2), make_sentences(7, 1), make_sentences(3, 2, longest=60)):
         found = run_onnx(report.path, mapped.preprocess(texts))
@@ -79,6 +80,46 @@ def test_a_client_needs_no_torch(mapped, exported, make_sentences, repo_root):
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@needs_openvino
+def test_openvino_computes_the_same(mapped, exported, make_sentences, tmp_path, capsys):
+    from hf_mic.hub.openvino_export import openvino_runner
+
+    folder, plain = exported
+    path = tmp_path / "graph" / "a.xml"
+    assert main(["export", str(folder / "encoder"), "--dim", "8", "--output", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert sorted(file.name for file in path.parent.iterdir()) == ["a.bin", "a.xml"]
+    run, computes_in = openvino_runner(path, "f32")
+    assert computes_in == "float32"
+    for texts in (make_sentences(1, 0, longest=2), make_sentences(7, 1), make_sentences(3, 2, longest=60)):
+        features = mapped.preprocess(texts)
+        expected = mapped.encode(texts, truncate_dim=8, normalize_embeddings=True)
+        np.testing.assert_allclose(run(features), expected, atol=1e-4)
+        np.testing.assert_allclose(run(features), run_onnx(plain.path, features), atol=1e-4)
+    # What this processor does by itself is said, and is what the printed cosine was measured with.
+    run, computes_in = openvino_runner(path)
+    texts = list(onnx_export.CHECK_TEXTS)
+    expected = mapped.encode(texts, truncate_dim=8, normalize_embeddings=True)
+    least = (run(mapped.preprocess(texts)) * expected).sum(axis=1).min()
+    if computes_in == "float32":
+        assert "cosine" not in printed
+    else:
+        noted = float(re.search(rf"computed in {computes_in}, the least cosine to them is (\S+)\.", printed)[1])
+        assert 0.99 < noted <= least + 1e-4
+
+
+@needs_openvino
+def test_an_openvino_graph_that_differs_is_not_written(mapped, tmp_path, monkeypatch):
+    from hf_mic.hub import openvino_export
+
+    with pytest.raises(ValueError, match=r"OpenVINO reads a graph from \*\.xml"):
+        openvino_export.export_openvino(mapped, tmp_path / "a.onnx")
+    monkeypatch.setattr(openvino_export, "compare", lambda *given: (float("nan"), 1.0))
+    with pytest.raises(OnnxExportError, match="OpenVINO's graph differs from the encoder by nan"):
+        openvino_export.export_openvino(mapped, tmp_path / "a.xml", dim=8)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_graph_that_differs_is_not_written(mapped, exported, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_export, "_export", lambda graph, features, path: shutil.copyfile(exported[1].path, path))
     assert export_onnx(mapped, tmp_path / "same.onnx", dim=8).difference <= 1e-4
@@ -96,6 +137,7 @@ def test_the_verb_and_what_int8_loses(mapped, exported, make_sentences, tmp_path
     assert main(["export", str(folder / "encoder"), "--dim", "8", "--int8", "--output", str(path)]) == 0
     printed = capsys.readouterr().out
     assert "8 dimensions" in printed
+    assert "computed in int8" in printed
     least = float(re.search(r"the least cosine to them is (\S+)\.", printed)[1])
     features = mapped.preprocess(list(onnx_export.CHECK_TEXTS))
     cosines = (run_onnx(path, features) * run_onnx(plain.path, features)).sum(axis=1)
@@ -105,6 +147,12 @@ def test_the_verb_and_what_int8_loses(mapped, exported, make_sentences, tmp_path
     assert main(["export", str(folder / "encoder"), "--dim", "64", "--output", str(tmp_path / "b.onnx")]) == 2
     assert "dim=64: must lie in [1, 32]" in capsys.readouterr().err
     assert not (tmp_path / "b.onnx").exists()
+    for words, message in (
+        (["b.bin"], "must end in .onnx, or in .xml for OpenVINO"),
+        (["b.xml", "--int8"], "int8=True: only ONNX graphs"),
+    ):
+        assert main(["export", str(folder / "encoder"), "--output", *words]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_what_has_no_transformer_is_refused(static_model, tmp_path):
