@@ -34,7 +34,7 @@ def check_floats(embeddings: NDArray) -> None:
 
 
 def as_array(embeddings: Vectors) -> NDArray:
-    """A numpy array, a memory map as it is, the values of a tensor, or a list of rows of any of these.
+    """A numpy array, a memory map as it is, the values of a tensor, or a list or column of rows of any of these.
 
     Floats that numpy has not, such as bfloat16, become float32.
 
@@ -42,6 +42,10 @@ def as_array(embeddings: Vectors) -> NDArray:
         ValueError: If rows are of different lengths, or a tensor is sparse.
     """
     try:
+        if (
+            isinstance(embeddings, np.ndarray) and embeddings.dtype == object
+        ):  # a column of a table holds an array of arrays
+            embeddings = list(embeddings)
         if isinstance(embeddings, list | tuple) and embeddings and isinstance(embeddings[0], Tensor):
             embeddings = torch.stack(list(embeddings))
         if not isinstance(embeddings, Tensor):
@@ -50,7 +54,7 @@ def as_array(embeddings: Vectors) -> NDArray:
         known = tensor.dtype in (torch.float16, torch.float64) or not tensor.is_floating_point()
         return (tensor if known else tensor.float()).numpy()
     except (ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(f"Embeddings must have shape (N, D), dense rows of one length: {error}") from error
+        raise ValueError(f"Embeddings must have shape (N, D), rows of one length, not sparse: {error}") from error
 
 
 def as_matrix(embeddings: Vectors, width: int | None = None) -> NDArray:

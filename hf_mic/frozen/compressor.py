@@ -166,8 +166,6 @@ class Compressor:
             raise ValueError(f"column={column!r}: must be one of {', '.join(batch)}")
         others, vectors = dict(batch), batch[column]
         del others[column]
-        if getattr(getattr(vectors, "dtype", None), "hasobject", False):  # lists of a table come as an array of arrays
-            vectors = list(vectors)
         return {**others, codes: self.transform(vectors)}
 
     def transform_to(self, path: str | os.PathLike[str], vectors: Vectors, *, progress: bool = True) -> Path:

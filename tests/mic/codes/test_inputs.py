@@ -34,6 +34,7 @@ KINDS = {
     "list of arrays": list,
     "list of tensors": lambda x: list(torch.tensor(x)),
     "list of bfloat16": lambda x: list(torch.tensor(x).bfloat16()),
+    "array of arrays": lambda x: np.fromiter(x, dtype=object),
     "float16": lambda x: x.astype(np.float16),
     "float32": lambda x: x.copy(),
     "float64": lambda x: x.astype(np.float64),
@@ -110,7 +111,7 @@ def test_what_is_no_matrix_of_floats_is_refused_alike():
         (ROWS[0], r"got \(16,\) \(a single vector is a matrix of one row"),
         ([*ROWS.tolist(), [1.0]], "rows of one length"),
         ([*torch.tensor(ROWS), torch.ones(3)], "rows of one length"),
-        (torch.tensor(ROWS).to_sparse(), "dense rows"),
+        (torch.tensor(ROWS).to_sparse(), "not sparse"),
         (ROWS[:, :5], r"must have shape \(N, 16\), got \(150, 5\)"),
     ):
         for call in (TURN.apply, COMPRESSOR.transform, CODE.encode, lambda x: CODE.scores(x, CODES), lambda x: as_matrix(x, 16)):  # fmt: skip
