@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,8 +16,9 @@ from PIL import Image
 from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.interpret.pictures import IMAGE_SUFFIXES, READ_S, is_image_file, load_picture
 from hf_evl_ecg.qa.labels import label_text
-from hf_evl_ecg.records.header import ECGRecordWarning, Header
+from hf_evl_ecg.records.header import Header
 from hf_evl_ecg.records.reader import check_record, read_header, read_record
+from hf_evl_ecg.records.warned import gather_warnings
 from hf_evl_ecg.signals.ecg import ECG
 from hf_evl_ecg.signals.simulation import simulate
 
@@ -152,15 +152,13 @@ def _read(folder: Path, main: str, gain_per_mv: float | None) -> GivenECG:
             _check_pixels(folder / main)
             return GivenECG(main, load_picture(folder / main, RenderConfig()).image)
         renamed = _name_as_header(folder, main)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        with gather_warnings(folder) as warned:  # both steps may warn of the same
             _check_samples(check_record(folder / main, root=folder), main)
             ecg = read_record(folder / main, root=folder, gain_per_mv=gain_per_mv, duration_s=READ_S)
     except ValueError as error:
         raise UploadError(str(error).replace(f"{folder}/", "")) from error
-    warned = [str(found.message) for found in caught if issubclass(found.category, ECGRecordWarning)]
     notes = [f"{given} was read as {name}, which {main} names." for given, name in renamed.items()]
-    notes += [text.replace(f"{folder}/", "") for text in dict.fromkeys(warned)]  # both steps may warn of the same
+    notes += warned
     if derived := ecg.metadata.get("derived_leads"):
         notes.append(f"{', '.join(derived)} computed from I and II.")
     if ecg.flat_leads:

@@ -9,9 +9,7 @@ Prints the answer and the probability of each label; --html writes a page that p
 from __future__ import annotations
 
 import json
-import os
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -134,18 +132,11 @@ def _check(args: InterpretArguments) -> None:
 def _read(args: InterpretArguments) -> tuple[ECG, list[str]]:
     """The recording, and what reading it warned of, without the folder it lies in."""
     from hf_evl_ecg.interpret.pictures import READ_S
-    from hf_evl_ecg.records.header import ECGRecordWarning
     from hf_evl_ecg.records.reader import read_record
+    from hf_evl_ecg.records.warned import gather_warnings
 
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ECGRecordWarning)
+    with gather_warnings(Path(args.record).parent) as warned:
         ecg = read_record(args.record, nan=args.missing, gain_per_mv=args.gain_per_mv, duration_s=READ_S)
-    warned = []
-    for warning in caught:
-        if issubclass(warning.category, ECGRecordWarning):
-            warned.append(str(warning.message).replace(f"{Path(args.record).parent}{os.sep}", ""))
-        else:
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     return ecg, warned
 
 

@@ -71,6 +71,12 @@ class PrepareArguments:
         default=None,
         metadata={"help": "Its CSV: a path as it is, or relative to the folder. Default: the folder's records.csv."},
     )
+    gain_per_mv: float | None = field(
+        default=None,
+        metadata={
+            "help": "Stored units per mV of all records of the folder, where their headers are known to be wrong."
+        },
+    )
     simulated_train: int = field(default=0, metadata={"help": "Simulated training records of each class."})
     simulated_validation: int = field(default=0, metadata={"help": "Simulated validation records of each class."})
     simulated_test: int = field(default=0, metadata={"help": "Simulated test records of each class."})
@@ -124,6 +130,9 @@ class PrepareArguments:
         for name in ("simulated_train", "simulated_validation", "simulated_test"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 0")
+        for name in ("table", "gain_per_mv"):
+            if self.folder is None and getattr(self, name) is not None:
+                raise ValueError(f"{name}={getattr(self, name)}: is of the records in folder, and none is given")
 
 
 def command(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -209,7 +218,7 @@ def _load_sources(args: PrepareArguments) -> Iterator[tuple[Dataset, LoadReport]
     if args.cinc:
         yield load_cinc(args.cinc, dx_mapping=args.dx_mapping, **split, **read)
     if args.folder:
-        yield load_folder(args.folder, args.table, **split, **read)
+        yield load_folder(args.folder, args.table, gain_per_mv=args.gain_per_mv, **split, **read)
     simulated = []
     for name in SPLITS:
         count = getattr(args, f"simulated_{name}")

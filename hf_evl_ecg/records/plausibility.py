@@ -75,7 +75,7 @@ def warn_about_scale(
             text = (
                 f"{header.path}: III = II - I holds for the stored numbers and not for the voltages, so the header's gains "
                 "scale each lead by itself and the leads cannot be compared; if the stored unit is 1 uV, as in LUDB, read "
-                "with gain_per_mv=1000"
+                "with gain_per_mv=1000 (--gain_per_mv 1000 of prepare and interpret)"
             )
             warnings.warn(text, ECGRecordWarning, stacklevel=3)
     gains = {gain_per_mv} if gain_per_mv else {_gain_per_mv(line) for _, lines in parts for line in lines.values()}

@@ -2,8 +2,8 @@ from .cinc import load_cinc
 from .folder import load_folder
 from .ludb import load_ludb
 from .ptbxl import load_ptbxl
+from .report import LoadReport
 from .simulated import load_simulated
-from .table import LoadReport
 from .zscored import load_ptbxl_filtered
 
 __all__ = [

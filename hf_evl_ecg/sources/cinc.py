@@ -18,7 +18,8 @@ from hf_evl_ecg.records.comments import read_comments
 
 from .cinc_sources import PTBXL, Recognised, SourceCount, known_labels, recognise, same_source
 from .csv_fields import read_table
-from .table import LoadReport, collect_rows, make_row, split_by_group
+from .report import LoadReport
+from .table import collect_rows, make_row, split_by_group
 from .wfdb_records import check_wfdb, recording_keys
 
 __all__ = ["SNOMED_LABELS", "cpsc_labels", "load_cinc", "read_dx_mapping"]
@@ -106,7 +107,7 @@ def load_cinc(
         (record, partial(_row, root, where.source, record, split, names, check, missing, counts[where.source]))
         for (record, where, _), split in zip(records, splits, strict=True)
     ]
-    rows, report = collect_rows(makers, "cinc", on_bad=on_bad, notes=NOTES)
+    rows, report = collect_rows(makers, "cinc", on_bad=on_bad, notes=NOTES, check=check)
     report.notes += [f"{source}: {count}" for source, count in counts.items() if source in wanted]
     if PTBXL in wanted:
         report.notes.append(f"{PTBXL}: split at random, not by PTB-XL's folds: never beside PTB-XL itself")

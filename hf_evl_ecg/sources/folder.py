@@ -12,7 +12,8 @@ from hf_evl_ecg.qa.labels import main_axis, main_rhythm
 from hf_evl_ecg.qa.prompts import MEASUREMENTS
 
 from .csv_fields import number, read_table
-from .table import LoadReport, collect_rows, make_row, split_by_group
+from .report import LoadReport
+from .table import collect_rows, make_row, split_by_group
 from .wfdb_records import check_wfdb, recording_keys
 
 __all__ = ["load_folder"]
@@ -92,7 +93,7 @@ def load_folder(
         known = list(dict.fromkeys(label for found in labels for label in found))
         rows = [row | {"known_labels": known} for row in rows]
     makers = ((row["record"], partial(_checked, row, check)) for row in rows)
-    return collect_rows(makers, root.name, on_bad=on_bad, notes=notes)
+    return collect_rows(makers, root.name, on_bad=on_bad, notes=notes, check=check)
 
 
 def _find_table(root: Path, table: str | os.PathLike[str] | None) -> Path:
@@ -161,7 +162,9 @@ def _splits(
     groups = [f"patient {p}" if p else f"record {entries[i]['record']}" for p, i in zip(patients, same, strict=True)]
     unknown = patients.count("")
     note = "split by patient"
-    if unknown:
+    if unknown == len(entries):
+        note = "split by record, as no record names a patient: one who has several may be in two splits"
+    elif unknown:
         note += f"; {unknown} of {len(entries)} records name no patient and are split by record"
     return split_by_group(groups, fractions=fractions, seed=seed), [note, *notes]
 

@@ -19,7 +19,8 @@ from hf_evl_ecg.records.delineations import measure, read_delineation
 from hf_evl_ecg.records.paths import resolve_inside
 from hf_evl_ecg.signals.ecg import STANDARD_LEADS
 
-from .table import LoadReport, collect_rows, make_row, split_by_group
+from .report import LoadReport
+from .table import collect_rows, make_row, split_by_group
 from .wfdb_records import check_wfdb
 
 __all__ = ["GAIN_PER_MV", "load_ludb"]
@@ -94,7 +95,7 @@ def load_ludb(
         (record, partial(_row, root, record, name, split, check, missing))
         for record, name, split in zip(records, names, splits, strict=True)
     ]
-    return collect_rows(makers, "ludb", on_bad=on_bad, notes=NOTES)
+    return collect_rows(makers, "ludb", on_bad=on_bad, notes=NOTES, check=check)
 
 
 def _row(

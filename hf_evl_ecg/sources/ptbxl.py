@@ -17,7 +17,8 @@ from hf_evl_ecg.arguments import check_choice
 from hf_evl_ecg.qa.labels import AXIS_LABELS, PTBXL_SUPERCLASSES, main_rhythm
 
 from .csv_fields import number, read_table, row_error, whole_number
-from .table import LoadReport, collect_rows, make_row
+from .report import LoadReport
+from .table import collect_rows, make_row
 from .wfdb_records import check_wfdb
 
 __all__ = ["SCP_LABELS", "fold_split", "load_ptbxl", "parse_scp_codes", "ptbxl_superclasses", "scp_codes_of_row"]
@@ -91,7 +92,7 @@ def load_ptbxl(
     table = enumerate(read_table(path, ("ecg_id", "scp_codes", "strat_fold", column)), 1)
     makers = ((entry[column] or f"row {i}", partial(row, i, entry, unknown=unknown)) for i, entry in table)
     notes = ("official folds: 1-8 train, 9 validation, 10 test, by patient",)
-    rows, report = collect_rows(makers, "ptb-xl", on_bad=on_bad, notes=notes)
+    rows, report = collect_rows(makers, "ptb-xl", on_bad=on_bad, notes=notes, check=check)
     if unknown:
         counts = ", ".join(f"{code} {n}" for code, n in unknown.most_common())
         report.notes.append(f"codes that stand in no row of scp_statements.csv, and are no labels: {counts}")

@@ -13,7 +13,8 @@ from hf_evl_ecg.records.header import ECGRecordError
 from hf_evl_ecg.signals.ecg import ECG
 from hf_evl_ecg.signals.simulation import simulate
 
-from .table import SPLITS, LoadReport, collect_rows, make_row
+from .report import LoadReport
+from .table import SPLITS, collect_rows, make_row
 
 __all__ = ["load_simulated", "read_simulated"]
 

@@ -8,7 +8,6 @@ import logging
 import os
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from datasets import Dataset, Features, List, Value
@@ -18,13 +17,14 @@ from hf_evl_ecg.arguments import check_choice
 from hf_evl_ecg.qa.labels import label_text
 from hf_evl_ecg.records.comments import OVER_89, age_in_years
 from hf_evl_ecg.records.header import ECGRecordError
+from hf_evl_ecg.records.reader import read_record
 
+from .report import LoadReport, RecordWarnings
 from .wfdb_records import DRAWN_S, recording_keys
 
 __all__ = [
     "FEATURES",
     "SPLITS",
-    "LoadReport",
     "SplitCheck",
     "collect_rows",
     "make_row",
@@ -34,6 +34,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+SAMPLE = 24  # records of which samples are read where headers are checked: seconds at most, and a wrong gain concerns most records
 BAR_AFTER_S = 3.0  # no bar for what is done by then
 SPLITS = ("train", "validation", "test")
 FEATURES = Features(
@@ -65,33 +66,6 @@ FEATURES = Features(
 
 # PTB-XL's records under its own names and the Challenge's.
 _PTBXL_NAME = re.compile(r"(?:^|/)(?:HR(\d{5})|(\d{5})_[hl]r)(?:\.\w+)?$", re.IGNORECASE)
-
-
-@dataclass
-class LoadReport:
-    """What was read, what was left out and why, and what a reader of results must know.
-
-    Attributes:
-        source: Name of the dataset.
-        n_rows: Records kept.
-        skipped: (record, reason) of each record left out.
-        notes: Facts about splits, labels or voltages that belong beside any result.
-    """
-
-    source: str
-    n_rows: int = 0
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        return self.describe()
-
-    def describe(self, most: int | None = None) -> str:
-        """The report as text; of more than ``most`` skipped records the first ``most`` are named."""
-        lines = [f"{self.source}: {self.n_rows} records, {len(self.skipped)} skipped", *self.notes]
-        lines += [f"skipped {record}: {reason}" for record, reason in self.skipped[:most]]
-        left = len(self.skipped[:most]) - len(self.skipped)
-        return "\n  ".join(lines + ([f"skipped {-left} more"] if left else []))
 
 
 class SplitCheck:
@@ -193,6 +167,7 @@ def collect_rows(
     *,
     on_bad: Literal["skip", "raise"] = "skip",
     notes: Sequence[str] = (),
+    check: Literal["header", "signal", "none"] | None = None,
 ) -> tuple[Dataset, LoadReport]:
     """Make each record's row and gather the good ones.
 
@@ -201,9 +176,11 @@ def collect_rows(
         source: Name for the report.
         on_bad: "skip" leaves a bad record out, names it in the log and the report; "raise" stops at the first.
         notes: Put into the report.
+        check: How far the makers check records. After "header", `SAMPLE` of them are read, so that the report says what looks wrong with
+            their voltages.
 
     Returns:
-        The dataset with the columns of `FEATURES`, and the report.
+        The dataset with the columns of `FEATURES`, and the report, which counts records that were warned of, by kind.
 
     Raises:
         ECGRecordError: A bad record, with `on_bad="raise"`.
@@ -212,16 +189,17 @@ def collect_rows(
     check_choice("on_bad", on_bad, ("skip", "raise"))
     report = LoadReport(source, notes=list(notes))
     good: list[dict[str, Any]] = []
-    check = SplitCheck()
+    splits, warned = SplitCheck(), RecordWarnings()
     for record, make in tqdm(makers, desc=source, unit=" records", delay=BAR_AFTER_S, leave=False):
         try:
-            row = make()
+            with warned.of(record):
+                row = make()
         except ECGRecordError as error:
             if on_bad == "raise":
                 raise
             report.skipped.append((record, str(error)))
             continue
-        check.add(row)
+        splits.add(row)
         good.append(row)
     if report.skipped:
         names = ", ".join(record for record, _ in report.skipped[:10])
@@ -229,12 +207,33 @@ def collect_rows(
     if not good:
         raise ValueError(f"{source}: no readable record, {report}")
     report.n_rows = len(good)
+    report.notes += warned.notes(len(good))
+    if check == "header":
+        report.notes += _read_some(good)
     if lengths := [row["duration_s"] for row in good if (row["duration_s"] or 0) > DRAWN_S]:
         text = f"{len(lengths)} records last more than the {DRAWN_S:g} s that are drawn, up to {max(lengths):g} s"
         report.notes.append(f"{text}: their labels are of the whole record")
     if old := sum(row["age"] == OVER_89 for row in good):
         report.notes.append(f'{old} records of age {OVER_89:g}: so is "over 89" read, which PTB-XL writes as 300')
     return Dataset.from_list(good, features=FEATURES), report
+
+
+def _read_some(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What looks wrong with the samples of some records, evenly taken."""
+    some = [rows[i * len(rows) // SAMPLE] for i in range(SAMPLE)] if len(rows) > SAMPLE else rows
+    warned = RecordWarnings()
+    for row in some:
+        try:
+            with warned.of(row["record"]):
+                nan: Literal["raise", "interpolate"] = row["missing"] or "raise"
+                read_record(
+                    row["record"], root=row["root"], nan=nan, gain_per_mv=row["gain_per_mv"], duration_s=DRAWN_S
+                )
+        except ECGRecordError as error:
+            warned.add(
+                row["record"], f"cannot be read: {error} (check='signal', --check signal, finds all such records)"
+            )
+    return warned.notes(len(some), " whose samples were read")
 
 
 def split_by_group(

@@ -10,6 +10,7 @@ from hf_evl_ecg.arguments import check_choice
 from hf_evl_ecg.records.header import MAX_HEADER_BYTES, ECGRecordError, Header
 from hf_evl_ecg.records.paths import find_header
 from hf_evl_ecg.records.reader import check_record, read_header, read_record
+from hf_evl_ecg.records.warned import gather_warnings, say_once
 from hf_evl_ecg.signals.ecg import ECG
 
 __all__ = ["DRAWN_S", "check_wfdb", "read_wfdb", "recording_keys"]
@@ -60,10 +61,15 @@ def read_wfdb(
 ) -> ECG:
     """Read the record that a row names; `gain_per_mv` is used where the row has it.
 
+    Of what looks wrong it is warned once for each kind and data folder.
+
     Raises:
         ECGRecordError: As `read_record`.
     """
-    return read_record(row["record"], root=root, nan=nan, gain_per_mv=row.get("gain_per_mv"), duration_s=duration_s)
+    with gather_warnings() as warned:
+        ecg = read_record(row["record"], root=root, nan=nan, gain_per_mv=row.get("gain_per_mv"), duration_s=duration_s)
+    say_once(warned, os.fspath(root))
+    return ecg
 
 
 def recording_keys(record: str, root: str | os.PathLike[str]) -> list[Hashable]:

@@ -19,7 +19,8 @@ from hf_evl_ecg.signals.ecg import ECG, STANDARD_LEADS
 
 from .csv_fields import flag, number, read_table, row_error, whole_number
 from .ptbxl import fold_split, scp_codes_of_row
-from .table import LoadReport, collect_rows, make_row, split_by_group
+from .report import LoadReport
+from .table import collect_rows, make_row, split_by_group
 
 __all__ = ["SCALE_NOTE", "TYPICAL_STD_MV", "load_ptbxl_filtered", "read_zscored", "restore_millivolts"]
 
