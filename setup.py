@@ -47,6 +47,7 @@ ONNX = [
 ]  # onnx 1.20 infers wrong shapes before quantisation
 OPENVINO = [*ONNX, "openvino>=2026.4,<2027"]
 SEARCH = ["faiss-cpu>=1.15,<2", "usearch>=2.26,<3"]
+MTEB = ["mteb>=2.26,<3"]
 RAY = ["ray[data]>=2.60,<3"]
 APP = ["gradio>=6.31,<7"]
 DEV = [
@@ -86,6 +87,7 @@ setup(
         "openvino": OPENVINO,
         "search": SEARCH,
         "ray": RAY,
+        "mteb": MTEB,
         "dev": DEV + ONNX + CLINICAL,
     },
     classifiers=[

@@ -146,6 +146,8 @@ def test_what_is_not_run_is_known():
     }
     assert skipped == {
         "codes: not run: examples/mic/code_with_ray.py does the same, and a test runs it on a cluster of two workers",
+        "evaluate: needs: mteb",  # run where the extra mteb is installed
+        "evaluate: not run: downloads the task; tests run two small ones of their own",
         "serve: needs: openvino",  # run where the extra openvino is installed
         "truncate_an_index: needs: faiss",  # run where the extra search is installed
         "truncate_an_index: needs: usearch",
