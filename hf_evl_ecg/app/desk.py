@@ -120,7 +120,15 @@ class Desk:
         seconds = time.perf_counter() - started
         scored = model(given.source, question, max_new_tokens=1)  # for the scores alone: the answer is written already
         scores[role] = scored.label_scores
-        yield card(answer=answer, seconds=seconds, seen=scored.image, unseen_leads=scored.unseen_leads)
+        doubts = model.doubts(question, answer, scored.label_scores)
+        yield card(
+            answer=answer,
+            seconds=seconds,
+            seen=scored.image,
+            unseen_leads=scored.unseen_leads,
+            doubts=doubts,
+            measured=scored.measured,
+        )
 
     def _show(self, given: GivenECG) -> list[Any]:
         cards = [answer_card(role, model) for role, model in self.models.items()]

@@ -80,6 +80,8 @@ def answer_card(
     seconds: float | None = None,
     seen: Image.Image | None = None,
     unseen_leads: Sequence[str] = (),
+    doubts: Sequence[str] = (),
+    measured: Sequence[str] = (),
 ) -> str:
     """One model's answer.
 
@@ -92,6 +94,8 @@ def answer_card(
         seconds: How long the answer took; None: it is still being written.
         seen: The picture the model saw.
         unseen_leads: Leads that it does not show in full.
+        doubts: Why the answer should be doubted.
+        measured: What was measured of such answers.
     """
     head = f'<header><h3>{_text(name)}</h3><span class="model">{_text(model)}</span></header>'
     if answer is None:
@@ -101,6 +105,10 @@ def answer_card(
         said = f'<p class="answer">{_text(answer)}<span class="cursor">▍</span></p>'
         return f'<article class="card">{head}{asked}{said}</article>'
     said = f'<p class="answer">{_text(answer) or "<em>(an empty answer)</em>"}</p>'
+    if doubts:
+        said += f'<p class="doubt">Doubtful: {_text("; ".join(doubts))}</p>'
+    if measured:
+        said += f'<p class="took">Such answers on test records: {_text("; ".join(measured))}</p>'
     took = f'<p class="took">{seconds:.1f} s</p>'
     if seen is not None:
         lacking = f", not in full: {', '.join(unseen_leads)}" if unseen_leads else ""

@@ -153,6 +153,7 @@ def _provenance(
     script: DistillArguments, draw: RenderedECG, training: EVLECGConfig, trainer: EVLECGTrainer
 ) -> dict[str, Any]:
     """Where the student comes from, for its config.json; of folders only the names."""
+    from hf_evl_ecg.distillation.runs import trained_kinds
     from hf_evl_ecg.results import current_commit
 
     def name(model: str | None) -> str | None:
@@ -165,6 +166,7 @@ def _provenance(
         "student": name(script.student),
         "data": sorted(set(trainer.train_dataset["source"])),
         "images": draw.config.to_dict(),
+        "question_kinds": trained_kinds(trainer),
         "steps": trainer.state.global_step,
         "alpha": training.alpha,
         "commit": current_commit(),

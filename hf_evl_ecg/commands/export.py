@@ -45,11 +45,14 @@ def main(args: ExportArguments, images: PageOptions) -> ExportReport:
     Returns:
         What was written, and how it was checked.
     """
+    from hf_evl_ecg.chat.question_kinds import read_kinds
     from hf_evl_ecg.hub.export import export_student
     from hf_evl_ecg.results import current_commit
 
     drawn = images.config(args.model).to_dict()
     provenance = {"method": args.method, "images": drawn, "commit": current_commit()}
+    if kinds := read_kinds(args.model):
+        provenance["question_kinds"] = kinds
     report = export_student(args.model, args.output_dir, provenance=provenance)
     print(
         f"Exported: {report.folder}, {report.parameters:,} parameters; loaded in a new process without this package, its logits "

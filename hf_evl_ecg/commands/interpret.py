@@ -148,6 +148,8 @@ def _summary(report: ECGReport) -> str:
     for opinion in report.opinions:
         done = opinion.interpretation
         lines.append(f"{opinion.model['name']}: {done.answer or '(nothing)'}")
+        lines += [f"  doubtful: {doubt}" for doubt in done.doubts]
+        lines += [f"  such answers on test records: {found}" for found in done.measured]
         if done.unseen_leads:
             lines.append(f"  its picture does not show in full: {', '.join(done.unseen_leads)}")
         lines += [f"  {score:.2f}  {label_text(label)}" for label, score in done.label_scores.items()]

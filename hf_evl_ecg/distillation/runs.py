@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from transformers import EvalPrediction
 
+from hf_evl_ecg.chat.question_kinds import count_kinds, write_kinds
 from hf_evl_ecg.config import EVLECGConfig
 from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.drawing.trained_pages import write_pages
 
 from .trainer import EVLECGTrainer
 
-__all__ = ["TeacherConfig", "answer_metrics", "save_student"]
+__all__ = ["TeacherConfig", "answer_metrics", "save_student", "trained_kinds"]
 
 
 @dataclass
@@ -44,9 +45,18 @@ def save_student(trainer: EVLECGTrainer, processor: Any, pages: RenderConfig | N
         processor.save_pretrained(output)
         if pages is not None:
             write_pages(str(output), pages)
+        if trainer.train_dataset is not None:
+            write_kinds(str(output), trained_kinds(trainer))
         print(f"Written: {output}")
     # The last collective must carry no tensor: a gloo thread that frees one while Python finishes aborts the process (torch 2.13).
     trainer.accelerator.wait_for_everyone()
+
+
+def trained_kinds(trainer: EVLECGTrainer) -> dict[str, int]:
+    """Kinds of the training's questions, as `hf_evl_ecg.chat.question_kinds.count_kinds` counts them."""
+    data: Any = trainer.train_dataset
+    names = [name for name in ("question", "conversations") if name in data.column_names]
+    return count_kinds(data.select_columns(names)) if names else {}
 
 
 def answer_metrics(processor: Any, training: EVLECGConfig) -> Callable[[EvalPrediction], Mapping[str, float]] | None:

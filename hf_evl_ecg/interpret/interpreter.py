@@ -16,6 +16,7 @@ from torch import nn
 from hf_evl_ecg.arguments import check_at_least
 from hf_evl_ecg.chat.collator import EVLECGCollator
 from hf_evl_ecg.chat.examples import UnreadableImageError
+from hf_evl_ecg.chat.question_kinds import read_kinds
 from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.drawing.trained_pages import read_pages, stored_pages
 from hf_evl_ecg.inference.generation import generate_answers
@@ -28,10 +29,10 @@ from hf_evl_ecg.qa.prompts import REPORT_QUESTION
 from hf_evl_ecg.records.header import ECGRecordError
 from hf_evl_ecg.signals.ecg import ECG
 
+from .doubts import KnownKinds, answer_conflicts, read_measured
 from .pictures import ECGPicture, load_picture
 
 __all__ = ["ECGInterpreter", "Interpretation"]
-
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ class Interpretation:
         seconds: Time for ``"read"``, ``"render"``, ``"generate"`` and ``"score"``; in a batch the latter two are the batch's
             time divided by its size.
         unseen_leads: Leads that the picture does not show in full: cut at its edge, or beyond a short recording's end.
+        doubts: Why to doubt the answer: it contradicts the label scores, or no such questions were in training or measured.
+        measured: What the model's card says of such questions on test records.
     """
 
     question: str
@@ -61,6 +64,8 @@ class Interpretation:
     image: Image.Image
     seconds: dict[str, float]
     unseen_leads: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    measured: tuple[str, ...] = ()
 
 
 class ECGInterpreter:
@@ -74,6 +79,7 @@ class ECGInterpreter:
         labels: Labels to score unless a call says otherwise; None: the config's ``"labels"``, or the nine CPSC-2018 classes.
         system_prompt: System message of the chat; None: the config's ``"system_prompt"``, or none.
         temperatures: Task → temperature of the label scores; None: the config's ``"temperatures"``, or 1.
+        kinds: Which kinds of questions the model was trained and measured on; None: the config's ``"question_kinds"``.
 
     Raises:
         UnsupportedModelError: The model takes no images.
@@ -96,6 +102,7 @@ class ECGInterpreter:
         labels: Sequence[str] | None = None,
         system_prompt: str | None = None,
         temperatures: Mapping[str, float] | None = None,
+        kinds: KnownKinds | None = None,
     ) -> None:
         image_token_id(model)
         self.model = model.eval()
@@ -110,6 +117,7 @@ class ECGInterpreter:
         system = self.provenance.get("system_prompt") if system_prompt is None else system_prompt
         stored = self.provenance.get("temperatures") if temperatures is None else temperatures
         self.temperatures: dict[str, float] = dict(stored or {})
+        self.kinds = kinds or KnownKinds(self.provenance.get("question_kinds") or {}, {})
         self._collate = EVLECGCollator(processor, system_prompt=system, on_bad_example="stop")
         self._score = LabelScorer(model, processor, system_prompt=system, temperatures=self.temperatures)
 
@@ -149,10 +157,13 @@ class ECGInterpreter:
         network, processor = load_vlm(
             model, device=device, dtype=dtype, quantization=quantization, revision=revision, **hub_options
         )
-        render = render or read_pages(model, **({"revision": revision} if revision else {}), **hub_options)
-        return cls(
+        hub = {**({"revision": revision} if revision else {}), **hub_options}
+        render = render or read_pages(model, **hub)
+        made = cls(
             network, processor, render=render, labels=labels, system_prompt=system_prompt, temperatures=temperatures
         )
+        made.kinds = KnownKinds(read_kinds(model) or made.kinds.trained, read_measured(model, **hub))
+        return made
 
     def __call__(
         self,
@@ -225,7 +236,11 @@ class ECGInterpreter:
                 continue
             answers, scores, seconds = self._ask(pictures, own, wanted, max_new_tokens)
             done += [
-                Interpretation(question, answer, found, picture.image, picture.seconds | seconds, picture.unseen_leads)
+                Interpretation(
+                    *(question, answer, found, picture.image, picture.seconds | seconds, picture.unseen_leads),
+                    doubts=self.doubts(question, answer, found),
+                    measured=tuple(self.kinds.results(question)),
+                )
                 for picture, question, answer, found in zip(pictures, own, answers, scores, strict=True)
             ]
         return done
@@ -247,6 +262,10 @@ class ECGInterpreter:
         asked = self._questions(None if question is None else [question], 1)
         batch = self._encode([load_picture(ecg, self.render)], asked)
         return stream_answer(self.model, batch, self.processor.tokenizer, max_new_tokens=max_new_tokens)
+
+    def doubts(self, question: str, answer: str, scores: Mapping[str, float]) -> tuple[str, ...]:
+        """Why an answer of this model should be doubted, as in `Interpretation.doubts`."""
+        return (*answer_conflicts(question, answer, scores), *self.kinds.doubts(question))
 
     def _questions(self, questions: str | Sequence[str] | None, count: int) -> list[str]:
         if questions is None or isinstance(questions, str):

@@ -176,8 +176,11 @@ def _opinion(report: ECGReport, opinion: Opinion) -> str:
         seen = f'<div class="seen">{picture}what the model saw, {width} × {height} px{lacking}</div>'
     spent = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in found.seconds.items())
     name = opinion.model["name"]
+    notes = f'<p class="warning">Doubtful: {_text("; ".join(found.doubts))}</p>' if found.doubts else ""
+    if found.measured:
+        notes += f'<p class="note">Such answers on test records: {_text("; ".join(found.measured))}</p>'
     return (
-        f'<section>{seen}<h2>Answer of {_text(name)}</h2><p class="answer">{_text(found.answer or "(nothing)")}</p>'
+        f'<section>{seen}<h2>Answer of {_text(name)}</h2><p class="answer">{_text(found.answer or "(nothing)")}</p>{notes}'
         f'<p class="model">{_text(_model_line(opinion.model))}; {_text(spent)}</p></section>'
     )
 

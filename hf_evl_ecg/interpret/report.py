@@ -148,6 +148,8 @@ class ECGReport:
                     "label_scores": opinion.interpretation.label_scores,
                     "image_px": list(opinion.interpretation.image.size),
                     "unseen_leads": list(opinion.interpretation.unseen_leads),
+                    "doubts": list(opinion.interpretation.doubts),
+                    "measured": list(opinion.interpretation.measured),
                     "seconds": opinion.interpretation.seconds,
                 }
                 for opinion in self.opinions

@@ -1,6 +1,7 @@
 """One question and what a model made of it → what was right, for every format of question."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +12,27 @@ from .labels import AXIS_LABELS, FINDING_LABELS, LABELS, PTBXL_SUPERCLASSES, RHY
 from .parsing import parse_labels, parse_number, parse_option, parse_yes_no
 from .prompts import CHOICE_LETTERS, FORMATS, MEASUREMENTS, NO, YES
 
-__all__ = ["Grade", "candidate_answers", "grade", "item_kind", "label_family", "label_matrix", "task_name"]
+__all__ = [
+    "Grade",
+    "candidate_answers",
+    "grade",
+    "item_kind",
+    "label_family",
+    "label_matrix",
+    "plain",
+    "task_name",
+    "task_words",
+]
 
 FAMILIES = {
     "diagnosis": (*PTBXL_SUPERCLASSES, *FINDING_LABELS),
     "rhythm": RHYTHM_LABELS,
     "axis": AXIS_LABELS,
     "report": tuple(LABELS),
+}
+_FORMS = {form: form for form in ("choice", "open", "classes", "superclasses")} | {
+    "closed": "yes/no",
+    "fill": "fill in",
 }
 _CODES = {label.text.lower(): code for code, label in LABELS.items()}
 
@@ -85,6 +100,27 @@ def task_name(item: Mapping[str, Any]) -> str:
         superclasses = set(label_family(item)) == set(PTBXL_SUPERCLASSES)
         return f"{item['task']}_{'superclasses' if superclasses else 'classes'}"
     return f"{item['task']}_{item['format']}"
+
+
+def task_words(name: str) -> str:
+    """A task's name for readers.
+
+    Example:
+        >>> task_words("heart_rate_closed"), task_words("report")
+        ('heart rate (yes/no)', 'report')
+    """
+    asked, _, form = name.rpartition("_")
+    return f"{plain(asked)} ({_FORMS[form]})" if form in _FORMS else plain(name)
+
+
+def plain(name: str) -> str:
+    """A name with its intervals spelt as cardiologists do.
+
+    Example:
+        >>> plain("qrs_duration")
+        'QRS duration'
+    """
+    return re.sub(r"\b(pr|qrs|qt|st)\b", lambda found: found.group().upper(), name.replace("_", " "))
 
 
 def label_family(item: Mapping[str, Any]) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from hf_evl_ecg.qa.grading import plain, task_words
 
 __all__ = ["DataSource", "find_source", "group_name", "method_name", "metric_name", "plain", "split_task", "task_text"]
 
@@ -79,20 +80,7 @@ def task_text(name: str, source: str = "") -> str:
         >>> task_text("heart_rate_closed", "real")
         'all real records: heart rate (yes/no)'
     """
-    asked, _, form = name.rpartition("_")
-    formats = _names()["formats"]
-    text = f"{plain(asked)} ({formats[form]})" if form in formats else plain(name)
-    return f"{group_name(source)}: {text}" if source else text
-
-
-def plain(name: str) -> str:
-    """A name with its intervals spelt as cardiologists do.
-
-    Example:
-        >>> plain("qrs_duration")
-        'QRS duration'
-    """
-    return re.sub(r"\b(pr|qrs|qt|st)\b", lambda found: found.group().upper(), name.replace("_", " "))
+    return f"{group_name(source)}: {task_words(name)}" if source else task_words(name)
 
 
 def split_task(task: str) -> tuple[str, str, str | None]:

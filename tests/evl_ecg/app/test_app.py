@@ -16,6 +16,7 @@ from hf_evl_ecg.app import parts as html
 from hf_evl_ecg.app import uploads
 from hf_evl_ecg.chat.examples import UnreadableImageError
 from hf_evl_ecg.commands.app import AppArguments
+from hf_evl_ecg.interpret.doubts import answer_conflicts
 from hf_evl_ecg.records.header import ECGRecordError
 from hf_evl_ecg.signals.ecg import ECG, STANDARD_LEADS, crop
 from hf_evl_ecg.signals.simulation import LABELS, simulate
@@ -318,7 +319,13 @@ class Answering:
             self.ended = True
 
     def __call__(self, ecg, question, *, max_new_tokens):
-        return SimpleNamespace(label_scores={"AF": 0.25}, image=Image.new("RGB", (30, 20)), unseen_leads=("V4", "V5"))
+        image = Image.new("RGB", (30, 20))
+        return SimpleNamespace(
+            label_scores={"AF": 0.25}, image=image, unseen_leads=("V4", "V5"), measured=("accuracy 0.5",)
+        )
+
+    def doubts(self, question, answer, scores):
+        return answer_conflicts(question, answer, scores)
 
 
 @pytest.fixture
@@ -330,6 +337,15 @@ def desk(tmp_path):
         return Desk(models, {role: f"{role} model" for role in models}, str(tmp_path), Limits(max_new_tokens=7))
 
     return make
+
+
+def test_an_answer_against_its_scores_is_flagged_on_its_card(desk):
+    given = uploads.simulated_ecg("AF", 0)
+    cards = [card for _, card, _ in desk(Student=Answering(("atrial ", "fibrillation"))).ask(given, "What is it?")]
+    assert any("Doubtful: the answer names atrial fibrillation, whose own score is 0.25" in str(card) for card in cards)
+    assert any("Such answers on test records: accuracy 0.5" in str(card) for card in cards)
+    cards = [card for _, card, _ in desk(Student=Answering()).ask(given, "What is it?")]
+    assert not any("Doubtful" in str(card) for card in cards)
 
 
 def test_answers_grow_one_model_after_the_other(desk):
