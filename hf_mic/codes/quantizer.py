@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ __all__ = ["ScalarQuantizer", "Similarity"]
 Similarity = Literal["cosine", "dot"]
 
 LEAST_ROWS = 16  # means and spreads of fewer rows are noise
+SMALLEST_NUMBER, LARGEST_NUMBER = 1e-15, 1e15  # of calibration rows: their squares are numbers of float32
 SAMPLED_ROWS = 100_000  # for means and spreads
 SAMPLED_VALUES = 1_000_000  # for the levels
 ENCODED_ROWS = 16384  # rows coded at once
@@ -97,7 +99,8 @@ class ScalarQuantizer:
             The code. The same rows and seed give the same.
 
         Raises:
-            ValueError: If the vectors are no floating-point matrix, have fewer than 16 rows or one that is not finite.
+            ValueError: If the vectors are no floating-point matrix, have fewer than 16 rows or one that is not finite,
+                or so small or large that their squares are no numbers of float32.
         """
         bits = plain(bits)
         check_choice("bits", bits, BITS)
@@ -109,6 +112,12 @@ class ScalarQuantizer:
             )
         used = _sample(len(array), SAMPLED_ROWS, seed)
         rows = finite_rows(array[used])
+        largest = float(np.abs(rows).max(initial=0))
+        if largest and not SMALLEST_NUMBER < largest < LARGEST_NUMBER:
+            raise ValueError(
+                f"The largest number in the vectors is {largest:.3g}, and float32 does not hold the squares that scores need: divide the "
+                "vectors by their mean length."
+            )
         # Bytes alone would let (6, 4) rows pass for (4, 6).
         source = hashlib.sha256(repr(rows.shape).encode() + rows.tobytes()).hexdigest()
         dims = rows.shape[1]
@@ -121,6 +130,12 @@ class ScalarQuantizer:
         means = rows.mean(axis=0, dtype=np.float64)
         spreads = rows.std(axis=0, dtype=np.float64)
         spreads[spreads <= 1e-6 * np.abs(means)] = 0  # what float32 cannot tell from a constant
+        if not spreads.any():
+            warnings.warn(
+                f"The {len(rows):,} calibration rows are the same but for rounding, so all vectors have the same code: give rows that "
+                "differ, and subtract an offset that all of them share.",
+                stacklevel=2,
+            )
         standard = _standardised(rows, means, spreads)[:, spreads > 0].ravel()
         standard = standard[_sample(len(standard), SAMPLED_VALUES, seed)]
         levels = lloyd_max(standard, 2**bits) if len(standard) else np.linspace(-1, 1, 2**bits, dtype=np.float32)

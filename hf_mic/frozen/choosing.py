@@ -103,6 +103,7 @@ def _maps(
         settings = replace(config, dims=sorted(dims), seed=seed, batch_size=batch_size)
         with warnings.catch_warnings():  # PCA is a candidate too: where it is ahead, it is chosen
             warnings.filterwarnings("ignore", message="The map keeps fewer")
+            warnings.filterwarnings("ignore", message="The vectors hardly")  # said before, of all of them
             maps["fitted"] = fit_map(learn, settings, progress=progress)
     return maps
 

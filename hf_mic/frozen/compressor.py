@@ -25,7 +25,7 @@ from .candidates import Candidate, sizes
 from .coded_file import write_codes
 from .config import AdaptConfig
 from .prefix_map import PrefixMap
-from .vectors import distinct_unit_rows, unit_rows
+from .vectors import check_directions, distinct_unit_rows, unit_rows
 
 __all__ = ["Compressor"]
 
@@ -101,6 +101,7 @@ class Compressor:
         unit = distinct_unit_rows(array, FITTED_ROWS, seed)
         if len(unit) < LEAST_ROWS:
             raise ValueError(f"{len(unit)} distinct vectors are too few to choose a code: give at least {LEAST_ROWS}.")
+        check_directions(unit)
         learn, judge = split_rows(len(unit), seed)
         chosen = choose(unit[learn], unit[judge], bytes_per_vector, seed, config or AdaptConfig(), progress=progress)
         return cls(*chosen)

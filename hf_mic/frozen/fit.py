@@ -54,7 +54,7 @@ def fit_map(embeddings: Vectors, config: AdaptConfig | None = None, *, progress:
     width is one more student for ``linear`` and ``mlp``, which limits how far it drifts; a rotation keeps it exactly.
 
     The embeddings are checked once from end to end, then ``pool_size`` rows (``batch_size`` without neighbours) are read at
-    a time. Remove exact copies first: a copy is its own nearest neighbour and teaches nothing.
+    a time. Exact copies are left out: a copy is its own nearest neighbour and teaches nothing.
 
     A twentieth of the rows, at most 512, is held out. ``held_out`` of the map says how many of their ten nearest rows each
     prefix finds, and how many as many principal axes find; a warning names the lengths at which the map is behind.
@@ -68,8 +68,9 @@ def fit_map(embeddings: Vectors, config: AdaptConfig | None = None, *, progress:
         The map. The same embeddings, settings and number of threads give the same bits.
 
     Raises:
-        ValueError: If the embeddings are not a floating-point matrix, have fewer rows than a batch, a row that
-            is zero or not finite, or a width not above ``dims``; or if the fit diverges.
+        ValueError: If the embeddings are not a floating-point matrix, have fewer rows that differ than a batch, a row that
+            is zero or not finite, or a width not above ``dims``; if they point the same way but for rounding, as with a huge
+            offset or coordinate; or if the fit diverges.
 
     Source: terms after arXiv 2605.29987.
 
@@ -80,8 +81,8 @@ def fit_map(embeddings: Vectors, config: AdaptConfig | None = None, *, progress:
         (500, 4)
     """
     config = config or AdaptConfig()
-    rows = checked_vectors(embeddings, config.dims, config.batch_size)
-    fit, held_out = split_held_out(len(rows), config.batch_size, config.seed)
+    rows, distinct = checked_vectors(embeddings, config.dims, config.batch_size)
+    fit, held_out = (distinct[some] for some in split_held_out(len(distinct), config.batch_size, config.seed))
     axes = principal_axes(rows, config.seed, among=fit)
     current = _initial_map(axes, config)
     losses = _train(current, rows, fit, config, progress)

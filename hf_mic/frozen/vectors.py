@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,10 +13,25 @@ from torch import Tensor
 from hf_mic.codes.inputs import Vectors, as_matrix
 from hf_mic.statistics import check_prefixes
 
-__all__ = ["checked_vectors", "distinct_unit_rows", "principal_axes", "unit_rows"]
+__all__ = [
+    "check_directions",
+    "checked_vectors",
+    "describe_direction",
+    "distinct_unit_rows",
+    "principal_axes",
+    "unit_rows",
+]
 
 SCAN_ROWS = 16384  # rows held at once, so that an index on disk need not fit into memory
 COVARIANCE_ROWS = 100_000  # rows sampled to estimate the axes
+DIRECTION_ROWS = 4096  # rows sampled to see whether they point different ways
+HASHED_ROWS = 2048  # rows whose numbers are held as 64 bits at once
+SHORTEST, LONGEST = 1e-15, 1e15  # lengths whose squares, and those of their parts, float32 holds
+NARROW, ROUNDING = (
+    1e-3,
+    1e-6,
+)  # squared length outside of one direction: neighbours that are hard to tell apart, that are noise
+COPIES = 0.1  # share of copies that is worth a word
 
 
 def unit_rows(rows: NDArray, first: int = 0) -> Tensor:
@@ -32,17 +48,26 @@ def unit_rows(rows: NDArray, first: int = 0) -> Tensor:
         >>> unit_rows(np.array([[3.0, 4.0]]))
         tensor([[0.6000, 0.8000]])
     """
-    vectors = torch.from_numpy(np.array(rows, dtype=np.float32, order="C"))
+    with np.errstate(over="ignore"):  # seen to below
+        vectors = torch.from_numpy(np.array(rows, dtype=np.float32, order="C"))
     norms = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-    bad = torch.nonzero(~(torch.isfinite(norms) & (norms > 0)).squeeze(1)).flatten()
-    if bad.numel():
-        row = int(bad[0])
-        what = "is zero" if norms[row] == 0 else "holds NaN or infinity, or is too long for float32"
+    extreme = torch.nonzero(~((norms >= SHORTEST) & (norms <= LONGEST)).squeeze(1)).flatten()
+    if not extreme.numel():
+        return vectors / norms
+    # Each by its largest number first: a length has a square in float32 only between 1e-19 and 1e19, a direction always.
+    exact = np.asarray(rows)[extreme.numpy()].astype(np.float64)
+    largest = np.abs(exact).max(axis=1, keepdims=True)
+    bad = np.flatnonzero(~(np.isfinite(largest) & (largest > 0)))
+    if bad.size:
+        what = "is zero" if largest[bad[0], 0] == 0 else "holds NaN or infinity"
         raise ValueError(
-            f"Embedding row {first + row} {what} ({bad.numel()} such rows among {len(rows)}): a direction is needed. "
+            f"Embedding row {first + int(extreme[bad[0]])} {what} ({bad.size} such rows among {len(rows)}): a direction is needed. "
             "Drop these rows, or embed their texts again."
         )
-    return vectors / norms
+    exact /= largest
+    unit = vectors / norms
+    unit[extreme] = torch.from_numpy(exact / np.linalg.norm(exact, axis=1, keepdims=True)).float()
+    return unit
 
 
 def distinct_unit_rows(rows: NDArray, most: int, seed: int = 0) -> NDArray[np.float32]:
@@ -68,11 +93,77 @@ def distinct_unit_rows(rows: NDArray, most: int, seed: int = 0) -> NDArray[np.fl
         rows = rows[np.sort(np.random.default_rng(seed).choice(len(rows), most, replace=False, shuffle=False))]
     unit = unit_rows(rows).numpy()
     _, first = np.unique(unit.view(f"V{unit.itemsize * unit.shape[1]}").ravel(), return_index=True)
+    _warn_of_copies(len(unit) - len(first), len(unit))
     return unit[np.sort(first)]
 
 
-def checked_vectors(embeddings: Vectors, dims: Sequence[int], batch_size: int) -> NDArray:
-    """The embeddings as a numpy array, after a look at every row.
+def describe_direction(unit: NDArray) -> tuple[float, str]:
+    """How far unit vectors point different ways, and if they hardly do, what of the vectors makes them point one way.
+
+    Args:
+        unit: Unit vectors, of which a few thousand tell. Shape: (N, D).
+
+    Returns:
+        The mean squared length outside of the direction that most of it lies along, and a sentence on what that direction is.
+
+    Example:
+        >>> outside, sentence = describe_direction(np.array([[1.0, 0.001], [1.0, -0.001]]))
+        >>> f"{outside:.0e}", sentence
+        ('1e-06', 'Coordinate 0 is far larger than all others: leave it out, ...')
+    """
+    rows = unit[:: -(-len(unit) // DIRECTION_ROWS)].astype(np.float64)
+    direction = rows[0]
+    for _ in range(10):  # power iteration; where it matters, the second direction is a thousandth of the first
+        direction = rows.T @ (rows @ direction)
+        direction /= np.linalg.norm(direction)
+    along = rows @ direction
+    outside = float(np.square(rows - np.outer(along, direction)).sum(axis=1).mean())
+    coordinate = int(np.abs(direction).argmax())
+    if direction[coordinate] ** 2 > 0.99:
+        sentence = (
+            f"Coordinate {coordinate} is far larger than all others: leave it out, or divide each coordinate by its standard deviation, "
+            "of queries too."
+        )
+    elif abs(along.mean()) > 0.9:
+        sentence = (
+            "One offset is in all of them and is far larger than what differs: subtract their mean, vectors - vectors.mean(axis=0), "
+            "from queries too."
+        )
+    else:
+        sentence = "They lie on one line, and have a single number each to tell them apart."
+    return outside, sentence
+
+
+def check_directions(unit: NDArray) -> None:
+    """Refuse unit vectors that differ by rounding alone, and warn of those that hardly differ.
+
+    Raises:
+        ValueError: If all but a millionth of their squared length lies along one direction.
+    """
+    outside, sentence = describe_direction(unit)
+    if outside < ROUNDING:
+        raise ValueError(
+            f"The vectors lie along one direction but for rounding ({outside:.1g} of their squared length). {sentence}"
+        )
+    if outside < NARROW:
+        warnings.warn(
+            f"The vectors hardly point different ways ({outside:.1g} of their squared length lies outside of one direction), so rounding "
+            f"decides over neighbours. {sentence}",
+            stacklevel=3,
+        )
+
+
+def _warn_of_copies(copies: int, count: int) -> None:
+    if copies > COPIES * count:
+        warnings.warn(
+            f"{copies:,} of {count:,} vectors are exact copies of others and were left out: a copy is its own nearest neighbour, and "
+            "teaches nothing.",
+            stacklevel=4,
+        )
+
+
+def checked_vectors(embeddings: Vectors, dims: Sequence[int], batch_size: int) -> tuple[NDArray, NDArray[np.int64]]:
+    """The embeddings as a numpy array, after a look at every row, and the numbers of those that are no copies of earlier ones.
 
     Args:
         embeddings: A numpy array, a memory map, a tensor or a list of rows. Shape: (N, D).
@@ -80,7 +171,8 @@ def checked_vectors(embeddings: Vectors, dims: Sequence[int], batch_size: int) -
         batch_size: Rows that are needed at least.
 
     Raises:
-        ValueError: If they are no floating-point matrix of that size, or a row is zero or not finite.
+        ValueError: If they are no floating-point matrix of that size, a row is zero or not finite, or fewer rows than a batch
+            differ, or all but by rounding.
     """
     embeddings = as_matrix(embeddings)
     count, width = embeddings.shape
@@ -90,9 +182,23 @@ def checked_vectors(embeddings: Vectors, dims: Sequence[int], batch_size: int) -
             f"A batch of {batch_size} needs at least as many embeddings, got {count}: lower batch_size, or give "
             "more vectors (ten times the width is a fair least)."
         )
+    # A number of 64 bits in place of each row: of 10 million rows, less than one in a hundred runs takes two for the same.
+    factors = 1 + 2 * np.random.default_rng(0).integers(2**63, size=width, dtype=np.uint64)
+    hashes = np.empty(count, dtype=np.uint64)
     for start in range(0, count, SCAN_ROWS):
-        unit_rows(embeddings[start : start + SCAN_ROWS], start)
-    return embeddings
+        bits = unit_rows(embeddings[start : start + SCAN_ROWS], start).numpy().view(np.uint32)
+        for part in range(0, len(bits), HASHED_ROWS):
+            chunk = bits[part : part + HASHED_ROWS]
+            hashes[start + part : start + part + len(chunk)] = chunk.astype(np.uint64) @ factors
+    distinct = np.sort(np.unique(hashes, return_index=True)[1])
+    if len(distinct) < batch_size:
+        raise ValueError(
+            f"Only {len(distinct):,} of {count:,} vectors differ, and a batch of {batch_size} needs at least as many: copies teach "
+            "nothing. Lower batch_size, or give more vectors."
+        )
+    _warn_of_copies(count - len(distinct), count)
+    check_directions(unit_rows(embeddings[distinct[:: -(-len(distinct) // DIRECTION_ROWS)]]).numpy())
+    return embeddings, distinct
 
 
 def principal_axes(rows: Vectors, seed: int = 0, *, among: NDArray | None = None) -> Tensor:

@@ -153,6 +153,11 @@ def _cautions(inspection: Inspection) -> list[str]:
             f"Read with care: {texts['measured']:,} {_what(inspection)} are few for {model['width']} dimensions; spectra, R² and "
             f"neighbours need several times as many {_what(inspection)} as dimensions."
         )
+    if model.get("one_direction"):
+        lines.append(
+            f"The {_what(inspection)} hardly point different ways: {model['outside_of_one_direction']:.1g} of the squared length lies "
+            f"outside of one direction, so rounding decides over neighbours. {model['one_direction']}"
+        )
     if model["truncate_dim"]:
         lines.append(
             f"The model is set to truncate_dim = {model['truncate_dim']}: encode returns that many coordinates."

@@ -18,7 +18,7 @@ from hf_mic.evaluation.metrics import normalize, truncate
 from hf_mic.evaluation.precision import bytes_per_vector, quantize
 from hf_mic.evaluation.scoring import TextIndex, embed_checked
 from hf_mic.evaluation.tasks import Task
-from hf_mic.frozen.vectors import principal_axes
+from hf_mic.frozen.vectors import NARROW, describe_direction, principal_axes
 from hf_mic.geometry.diagnostics import geometry_report
 from hf_mic.geometry.linalg import centre, draw, eigenvalues, factorise, neighbours, shared
 
@@ -174,6 +174,7 @@ def _score(
 
 def _facts(model: SentenceTransformer, name: str, truncate_dim: int | None, embeddings: NDArray) -> dict[str, Any]:
     norms = np.linalg.norm(embeddings, axis=1)
+    outside, direction = describe_direction(normalize(embeddings[norms > 0]))
     longest = model.max_seq_length
     return {
         "name": name,
@@ -187,6 +188,8 @@ def _facts(model: SentenceTransformer, name: str, truncate_dim: int | None, embe
         "prompts": {key: text for key, text in model.prompts.items() if text},
         "default_prompt_name": model.default_prompt_name,
         "norm": {"mean": float(norms.mean()), "lowest": float(norms.min()), "highest": float(norms.max())},
+        "outside_of_one_direction": outside,
+        "one_direction": direction if outside < NARROW else None,
     }
 
 

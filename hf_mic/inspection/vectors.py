@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hf_mic.codes.inputs import Vectors, as_matrix
 from hf_mic.frozen.compressor import SETTINGS, Compressor
 from hf_mic.frozen.prefix_map import PrefixMap
+from hf_mic.frozen.vectors import LONGEST, NARROW, SHORTEST, describe_direction, unit_rows
 from hf_mic.geometry.linalg import draw, neighbours, shared
 
 from .inspection import Inspection, measure_embeddings
@@ -56,7 +57,8 @@ def inspect_vectors(
     settings, array = settings or InspectionSettings(), as_matrix(vectors)
     count, width = array.shape
     numbers = draw(count, settings.max_texts, settings.seed) if count else np.arange(0)
-    rows = _distinct(_checked(array[numbers], numbers))
+    given, norms = _checked(array[numbers], numbers)
+    rows = _distinct(given)
     if len(rows) < 2 * settings.k + 1:
         raise InspectionError(
             f"{len(rows)} distinct vectors are too few to compare {settings.k} neighbours: give at least {2 * settings.k + 1}."
@@ -64,7 +66,7 @@ def inspect_vectors(
     if mapped is not None and mapped.width != width:
         raise InspectionError(f"{map_name} takes vectors of width {mapped.width}, these have {width}.")
     dims = settings.dims_for(width)
-    norms = np.linalg.norm(rows, axis=1)
+    outside, direction = describe_direction(unit_rows(rows).numpy())
     return Inspection(
         model={
             "name": name,
@@ -73,6 +75,8 @@ def inspect_vectors(
             "width": width,
             "truncate_dim": None,
             "norm": {"mean": float(norms.mean()), "lowest": float(norms.min()), "highest": float(norms.max())},
+            "outside_of_one_direction": outside,
+            "one_direction": direction if outside < NARROW else None,
         },
         texts={"from": "vectors", "given": count, "measured": len(rows)},
         **measure_embeddings(rows, dims, settings, progress_bar=progress_bar),
@@ -125,17 +129,19 @@ def _after(
     return {"kind": prefix_map.kind, **found, "code": code}
 
 
-def _checked(rows: NDArray, numbers: NDArray) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):  # refused below
-        rows = rows.astype(np.float32)
-    norms = np.linalg.norm(rows, axis=1)
-    bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
+def _checked(rows: NDArray, numbers: NDArray) -> tuple[NDArray[np.float32], NDArray]:
+    """Rows that float32 holds, of unit length where their own length is not for it, and their lengths."""
+    exact = rows.astype(np.float64)
+    largest = np.abs(exact).max(axis=1)
+    bad = np.flatnonzero(~(np.isfinite(largest) & (largest > 0)))
     if bad.size:
         raise InspectionError(
             f"Row {numbers[bad[0]]} is zero or not finite ({bad.size} such rows among the {len(rows)} measured): a direction is "
             "needed. Drop these rows, or embed their texts again."
         )
-    return rows
+    norms = largest * np.linalg.norm(exact / largest[:, None], axis=1)
+    held = norms.min() > SHORTEST and norms.max() < LONGEST
+    return rows.astype(np.float32) if held else unit_rows(rows).numpy(), norms
 
 
 def _distinct(rows: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -218,9 +218,9 @@ def test_constant_coordinates_are_exact():
         assert (decoded[:, 1] == 7.25).all()
         assert (decoded[:, 3] == 0).all()
     same = np.ones((20, 3), np.float32)
-    quantizer = ScalarQuantizer.fit(same, 4)
+    with pytest.warns(UserWarning, match="20 calibration rows are the same but for rounding"):
+        quantizer, zeros = ScalarQuantizer.fit(same, 4), ScalarQuantizer.fit(np.zeros((20, 3)), 4)
     assert (quantizer.decode(quantizer.encode(same)) == 1).all()
-    zeros = ScalarQuantizer.fit(np.zeros((20, 3)), 4)
     assert (zeros.scores(same[:2], zeros.encode(np.zeros((4, 3)))) == 0).all()
 
 
@@ -235,6 +235,11 @@ def test_what_is_refused():
         (lambda: ScalarQuantizer.fit(vectors, 3), "bits=3: must be one of 1, 2, 4, 8, 16, 32"),
         (lambda: ScalarQuantizer.fit(vectors, 1, rotation="random"), "rotation='random'"),
         (lambda: ScalarQuantizer.fit(vectors, 16, rotation="orthogonal"), "gains nothing with bits=16"),
+        (
+            lambda: ScalarQuantizer.fit(vectors * np.float32(1e-20), 2),
+            r"largest number in the vectors is \d\.\d+e-20, .*: divide",
+        ),
+        (lambda: ScalarQuantizer.fit(vectors * np.float32(1e20), 32), r"largest number in the vectors is \d\.\d+e\+20"),
         (lambda: ScalarQuantizer.fit(spoiled, 2), "row 70 holds NaN or infinity"),
         (lambda: quantizer.encode(spoiled), "row 70 holds NaN or infinity"),
         (lambda: quantizer.scores(spoiled[70:], codes), "row 0 holds NaN"),
