@@ -13,12 +13,13 @@ import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 
 # In the order of a first visit: ask a model, train one's own, hand it on.
 VERBS = (
     *("interpret", "app"),
     *("prepare", "teach", "answer", "cache", "distil", "evaluate", "replay", "study"),
-    *("export", "card", "publish", "convert"),
+    *("export", "card", "publish", "convert", "convert-record"),
 )
 
 
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = f" (did you mean {meant[0]}?)" if meant else ""
         print(f"{given[0]}: no such verb{hint}\n\n{_overview()}", file=sys.stderr)
         return 2
-    verb = importlib.import_module(f"hf_evl_ecg.commands.{given[0]}")
+    verb = _module(given[0])
     try:
         verb.command(given[1:], prog=f"hf-evl-ecg {given[0]}")
     except ModuleNotFoundError as error:
@@ -61,6 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _module(verb: str) -> ModuleType:
+    return importlib.import_module(f"hf_evl_ecg.commands.{verb.replace('-', '_')}")
+
+
 def _is_refusal(error: Exception) -> bool:
     """Whether this package, the Hub, the network or the file system refused something, and says why."""
     if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in ("huggingface_hub", "httpx"):
@@ -74,8 +79,8 @@ def _overview() -> str:
     """One line per verb, from the first line of its module."""
     lines = ["Usage: hf-evl-ecg VERB [OPTIONS], or hf-evl-ecg VERB --help", ""]
     for name in VERBS:
-        verb = importlib.import_module(f"hf_evl_ecg.commands.{name}")
-        lines.append(f"  {name:<10} {(verb.__doc__ or '').partition(chr(10))[0]}")
+        verb = _module(name)
+        lines.append(f"  {name:<14} {(verb.__doc__ or '').partition(chr(10))[0]}")
     return "\n".join(lines)
 
 

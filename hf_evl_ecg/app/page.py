@@ -151,12 +151,14 @@ def _inputs(limits: Limits) -> tuple[gr.File, gr.Number, gr.Dropdown, gr.Number,
     with gr.Tabs():
         with gr.Tab("Upload"):
             files = gr.File(
-                label=f"WFDB record or picture, at most {limits.max_upload_mb:g} MB",
+                label=f"One ECG, at most {limits.max_upload_mb:g} MB",
                 file_count="multiple",
                 height=150,
                 elem_id="files",
             )
-            gr.HTML('<p class="hint">A record: its .hea and its .dat or .mat, both at once.</p>')
+            gr.HTML(
+                '<p class="hint">A WFDB record (its .hea and its .dat or .mat, both at once), a DICOM, XML, SCP-ECG or EDF file, a picture or a zip.</p>'
+            )
             with gr.Accordion("If the header's gain is wrong", open=False):
                 gain = gr.Number(None, label="Stored units per mV, set before uploading", elem_id="gain")
         with gr.Tab("Simulate"):

@@ -13,22 +13,25 @@ from pathlib import Path
 
 from PIL import Image
 
-from hf_evl_ecg.drawing.config import RenderConfig
-from hf_evl_ecg.interpret.pictures import IMAGE_SUFFIXES, READ_S, is_image_file, load_picture
+from hf_evl_ecg.clinical.archive import unzipped
+from hf_evl_ecg.interpret.pictures import IMAGE_SUFFIXES, is_image_file, read_source
 from hf_evl_ecg.qa.labels import label_text
 from hf_evl_ecg.records.header import Header
-from hf_evl_ecg.records.reader import check_record, read_header, read_record
+from hf_evl_ecg.records.reader import check_record, read_header
 from hf_evl_ecg.records.warned import gather_warnings
 from hf_evl_ecg.signals.ecg import ECG
 from hf_evl_ecg.signals.simulation import simulate
 
-__all__ = ["ALLOWED_SUFFIXES", "GivenECG", "UploadError", "main_file", "read_uploads", "simulated_ecg"]
+__all__ = ["GivenECG", "UploadError", "main_file", "read_uploads", "simulated_ecg"]
 
 SIGNAL_SUFFIXES = (".dat", ".mat", ".xyz")  # the last holds the Frank leads of PTB Diagnostic
-ALLOWED_SUFFIXES = (".hea", *SIGNAL_SUFFIXES, *IMAGE_SUFFIXES)
+RECORD_SUFFIXES = (".hea", *SIGNAL_SUFFIXES)
 MAX_PIXELS = 50_000_000
 MAX_SAMPLES = 20_000_000  # of all signals together; FLAC files of silence hold thousands in a byte
-_WANTED = "give a WFDB record (its .hea and its .dat or .mat, both at once) or one picture"
+_WANTED = (
+    "give a WFDB record (its .hea and its .dat or .mat, both at once), one DICOM, XML, SCP-ECG or EDF file, one picture (also PDF or HEIC), "
+    "or one zip archive with these"
+)
 
 
 class UploadError(ValueError):
@@ -53,13 +56,13 @@ class GivenECG:
 
 
 def main_file(names: Sequence[str]) -> str:
-    """Pair uploaded files: the header of a record with its signal files, or a picture alone.
+    """Pair uploaded files: the header of a record with its signal files, an array with its description, or one file alone.
 
     Args:
         names: Bare file names.
 
     Returns:
-        The name of the header or picture.
+        The name of the header, array or single file, whose content says what it is.
 
     Raises:
         UploadError: Anything else, with what is missing or too much.
@@ -69,22 +72,26 @@ def main_file(names: Sequence[str]) -> str:
         'JS00001.hea'
     """
     shown = ", ".join(names) or "nothing"
-    unknown = [name for name in names if Path(name).suffix.lower() not in ALLOWED_SUFFIXES]
+    described = [name for name in names if f"{name}.json" in names]
+    if len(described) == 1 and len(names) == 2:
+        return described[0]
+    if len(names) == 1 and Path(names[0]).suffix.lower() not in RECORD_SUFFIXES:
+        return names[0]
+    unknown = [name for name in names if Path(name).suffix.lower() not in (*RECORD_SUFFIXES, *IMAGE_SUFFIXES)]
     doubled = [name for name, count in Counter(names).items() if count > 1]
     pictures = [name for name in names if is_image_file(name)]
     headers = [name for name in names if Path(name).suffix.lower() == ".hea"]
     signals = [name for name in names if Path(name).suffix.lower() in SIGNAL_SUFFIXES]
-    alone = len(pictures) == len(names) == 1
     for wrong, why in (
-        (unknown, f"{', '.join(unknown)} cannot be read; {_WANTED} ({', '.join(IMAGE_SUFFIXES)})"),
+        (unknown, f"{', '.join(unknown)} cannot be read together with others; {_WANTED}"),
         (doubled, f"{', '.join(doubled)} was given twice; {_WANTED}"),
-        (not alone and (pictures or len(headers) > 1 or not names), f"got {shown}; {_WANTED}, one ECG at a time"),
-        (not alone and not headers, f"{shown} came without a header; {_WANTED}"),
-        (not alone and not signals, f"{', '.join(headers)} came without its signal file; {_WANTED}"),
+        (pictures or len(headers) > 1 or not names, f"got {shown}; {_WANTED}, one ECG at a time"),
+        (not headers, f"{shown} came without a header; {_WANTED}"),
+        (not signals, f"{', '.join(headers)} came without its signal file; {_WANTED}"),
     ):
         if wrong:
             raise UploadError(why)
-    return pictures[0] if alone else headers[0]
+    return headers[0]
 
 
 def read_uploads(
@@ -99,8 +106,8 @@ def read_uploads(
         gain_per_mv: Stored units per mV of a record whose header is known to be wrong.
 
     Raises:
-        UploadError: Files outside the folder, too large, not a pair or picture, or unreadable; then its cause is the
-            `ECGRecordError` or `UnreadableImageError`, and its text is that one's without the folder.
+        UploadError: Files outside the folder, too large, not one ECG, or unreadable; then its cause is the `ECGRecordError` or
+            `UnreadableImageError`, and its text is that one's without the folder.
     """
     root = Path(folder).resolve()
     given = [Path(path) for path in paths]
@@ -146,24 +153,30 @@ def _inside(path: Path, root: Path) -> bool:
 
 
 def _read(folder: Path, main: str, gain_per_mv: float | None) -> GivenECG:
-    """Read a picture or record that lies alone in a folder; messages do not name the folder."""
+    """Read what lies alone in a folder; messages do not name the folder."""
     try:
-        if is_image_file(main):
-            _check_pixels(folder / main)
-            return GivenECG(main, load_picture(folder / main, RenderConfig()).image)
-        renamed = _name_as_header(folder, main)
-        with gather_warnings(folder) as warned:  # both steps may warn of the same
-            _check_samples(check_record(folder / main, root=folder), main)
-            ecg = read_record(folder / main, root=folder, gain_per_mv=gain_per_mv, duration_s=READ_S)
+        renamed = _name_as_header(folder, main) if Path(main).suffix.lower() == ".hea" else {}
+        with gather_warnings(folder) as warned, unzipped(folder / main) as inside:  # two steps may warn of the same
+            if inside.suffix.lower() == ".hea":
+                _check_samples(check_record(inside, root=inside.parent), inside.name)
+            elif is_image_file(inside):
+                _check_pixels(inside)
+            found = read_source(inside, gain_per_mv=gain_per_mv)
     except ValueError as error:
         raise UploadError(str(error).replace(f"{folder}/", "")) from error
+    if isinstance(found, Image.Image):
+        return GivenECG(main, found)
+    return GivenECG(Path(main).stem, found, tuple(_notes(found, main, renamed, warned)))
+
+
+def _notes(ecg: ECG, main: str, renamed: dict[str, str], warned: list[str]) -> list[str]:
     notes = [f"{given} was read as {name}, which {main} names." for given, name in renamed.items()]
     notes += warned
     if derived := ecg.metadata.get("derived_leads"):
         notes.append(f"{', '.join(derived)} computed from I and II.")
     if ecg.flat_leads:
         notes.append(f"Flat: {', '.join(ecg.flat_leads)}.")
-    return GivenECG(Path(main).stem, ecg, tuple(notes))
+    return notes
 
 
 def _name_as_header(folder: Path, main: str) -> dict[str, str]:

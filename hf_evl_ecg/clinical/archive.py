@@ -4,13 +4,14 @@ import lzma
 import os
 import re
 import tempfile
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from hf_evl_ecg.signals.errors import ECGRecordError
+from hf_evl_ecg.signals.errors import ECGRecordError, ECGRecordWarning
 
 from .content import READ, recognise
 
@@ -40,15 +41,19 @@ def unzipped(path: str | os.PathLike[str]) -> Iterator[Path]:
     if not (path.is_file() and _kind(path) == ZIP):
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="ecg_zip_") as folder:
+    moved = None
+    with tempfile.TemporaryDirectory(prefix="ecg_zip_") as folder, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ECGRecordWarning)
         inside = Path(folder).resolve()
         try:
             yield _only_ecg(path, _unpack(path, inside))
         except ECGRecordError as error:
             moved = _renamed(error, f"{inside}{os.sep}", f"{path}:")
-        else:
-            return
-    raise moved from None  # without the error before it, whose paths no longer exist
+    for warning in caught:
+        text = str(warning.message).replace(f"{inside}{os.sep}", f"{path}:")
+        warnings.warn(text, warning.category, stacklevel=4)
+    if moved is not None:
+        raise moved from None  # without the error before it, whose paths no longer exist
 
 
 def _renamed(error: ECGRecordError, before: str, after: str) -> ECGRecordError:

@@ -30,8 +30,8 @@ class _Format(NamedTuple):
 _FORMATS = {
     "HL7 aECG": _Format("hl7_aecg", "HL7aECGParser", _XML_BYTES, (check_xml,)),
     "GE MUSE XML": _Format("ge_muse_xml", "GEMuseXMLParser", _XML_BYTES, (check_xml,)),
-    "Philips Sierra XML": _Format("sierra_xml", "SierraXMLParser", _XML_BYTES, (check_xml, check_xli)),
-    "SCP-ECG": _Format("scp_ecg", "SCPECGParser", 16 << 20, (check_scp,)),
+    "Philips Sierra XML": _Format("sierra_xml", "SierraXMLParser", 8 << 20, (check_xml, check_xli)),
+    "SCP-ECG": _Format("scp_ecg", "SCPECGParser", 2 << 20, (check_scp,)),
     "EDF": _Format("edf", "EDFParser", 256 << 20, (check_edf,)),
 }
 

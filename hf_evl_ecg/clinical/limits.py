@@ -14,6 +14,7 @@ from .recording import check_count
 __all__ = ["check_edf", "check_scp", "check_xli", "check_xml"]
 
 MAX_ELEMENTS, MAX_DEPTH = 1_000_000, 64
+MAX_XLI_SAMPLES = 4_000_000  # unpacked in Python; 16 leads of 11 s at 1 kHz are 176,000
 MAX_EDF_SIGNALS, MAX_EDF_RECORDS = 1024, 1_000_000
 _XLI_BITS = 10
 _XLI_SEARCH = re.compile(rb"<parsedwaveforms\b([^>]*)>([^<]*)<", re.IGNORECASE)
@@ -66,7 +67,9 @@ def check_xli(path: Path, kind: str, data: bytes) -> None:
             packed = base64.b64decode(b"".join(content.split()))
         except (binascii.Error, ValueError):
             refuse(path, kind, "samples that are no Base64")
-        check_count(path, [_lzw_bytes(packed) // 2])
+        samples = _lzw_bytes(packed) // 2
+        if samples > MAX_XLI_SAMPLES:
+            raise ECGRecordError(path, "samples", samples, f"at most {MAX_XLI_SAMPLES} of all compressed leads")
 
 
 def _lzw_bytes(packed: bytes) -> int:

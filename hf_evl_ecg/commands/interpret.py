@@ -1,4 +1,4 @@
-r"""Ask a vision-language model about one ECG: a WFDB record, or a picture of ECG paper.
+r"""Ask a vision-language model about one ECG: a recording of any usual format, or a picture of ECG paper.
 
     hf-evl-ecg interpret records/af --model ecg-student
     hf-evl-ecg interpret records/af --model ecg-student --question "What is the rhythm?" --labels AF SR --html af.html
@@ -20,6 +20,8 @@ from hf_evl_ecg.command_line.parser import parse_arguments
 from hf_evl_ecg.qa.prompts import REPORT_QUESTION
 
 if TYPE_CHECKING:  # --help must not wait for torch
+    from PIL import Image
+
     from hf_evl_ecg.interpret.report import ECGReport
     from hf_evl_ecg.signals.ecg import ECG
 
@@ -32,7 +34,8 @@ class InterpretArguments:
 
     record: str = field(
         metadata={
-            "help": "WFDB record (without suffix) or picture; may stand first, without --record.",
+            "help": "WFDB record (without suffix), DICOM, XML, SCP-ECG or EDF file, picture, PDF or zip; may stand first, without "
+            "--record.",
             "positional": True,
         }
     )
@@ -58,6 +61,7 @@ class InterpretArguments:
     gain_per_mv: float | None = field(
         default=None, metadata={"help": "Stored units per mV, where a record's header is known to be wrong."}
     )
+    page: int | None = field(default=None, metadata={"help": "Page of a PDF, from 1; needed where it has several."})
     layout: str = field(default="3x4+rhythm", metadata={"help": "Layout of the page: 3x4+rhythm, 3x4, 6x2 or 12x1."})
     json: str | None = field(default=None, metadata={"help": "Write the interpretation as json to this file."})
     html: str | None = field(default=None, metadata={"help": "Write a one-page report to this file."})
@@ -78,13 +82,13 @@ def main(args: InterpretArguments) -> ECGReport:
     from hf_evl_ecg.files import write_text
     from hf_evl_ecg.interpret.interpreter import ECGInterpreter
     from hf_evl_ecg.interpret.page import report_page
-    from hf_evl_ecg.interpret.pictures import is_image_file, load_picture
     from hf_evl_ecg.interpret.report import ECGReport, Opinion, describe_model
+    from hf_evl_ecg.signals.ecg import ECG
 
     _check(args)
     started = time.perf_counter()
-    ecg, warned = (None, []) if is_image_file(args.record) else _read(args)
-    source = load_picture(args.record).image if ecg is None else ecg
+    source, warned = _read(args)
+    ecg = source if isinstance(source, ECG) else None
     read = time.perf_counter() - started
     labels = _labels(args)
     opinions = []
@@ -115,29 +119,25 @@ def _check(args: InterpretArguments) -> None:
     """Refuse what cannot work before a model is loaded, which may take minutes."""
     from hf_evl_ecg.inference.label_scores import check_labels
     from hf_evl_ecg.interpret.page import true_scale
-    from hf_evl_ecg.interpret.pictures import is_image_file
 
     true_scale(args.layout)
     check_labels(_labels(args) or [])
     if not args.question.strip():
         raise ValueError("question='': must not be empty (leave it out to ask for a report)")
     check_at_least("max_new_tokens", args.max_new_tokens, 1)
-    if is_image_file(args.record) and (args.gain_per_mv is not None or args.missing != "raise"):
-        raise ValueError(f"record={args.record}: is a picture (gain_per_mv and missing are for records)")
     for name in filter(None, (args.json, args.html)):
         if Path(name).is_dir():
             raise ValueError(f"{name}: is a folder (give the name of a file in it)")
 
 
-def _read(args: InterpretArguments) -> tuple[ECG, list[str]]:
-    """The recording, and what reading it warned of, without the folder it lies in."""
-    from hf_evl_ecg.interpret.pictures import READ_S
-    from hf_evl_ecg.records.reader import read_record
+def _read(args: InterpretArguments) -> tuple[ECG | Image.Image, list[str]]:
+    """The recording or picture, and what reading it warned of, without the folder it lies in."""
+    from hf_evl_ecg.interpret.pictures import read_source
     from hf_evl_ecg.records.warned import gather_warnings
 
     with gather_warnings(Path(args.record).parent) as warned:
-        ecg = read_record(args.record, nan=args.missing, gain_per_mv=args.gain_per_mv, duration_s=READ_S)
-    return ecg, warned
+        found = read_source(args.record, nan=args.missing, gain_per_mv=args.gain_per_mv, page=args.page)
+    return found, warned
 
 
 def _summary(report: ECGReport) -> str:

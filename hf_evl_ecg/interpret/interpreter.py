@@ -176,7 +176,7 @@ class ECGInterpreter:
         """Interpret one ECG.
 
         Args:
-            ecg: Path of a WFDB record (with or without suffix) or of a picture, an `ECG`, or a picture.
+            ecg: Path of what `hf_evl_ecg.interpret.pictures.read_source` takes, an `ECG`, or a picture.
             question: The question; None asks for a report.
             labels: Codes to score; None: those of the interpreter; an empty list: none, which is faster.
             max_new_tokens: Longest answer in tokens.

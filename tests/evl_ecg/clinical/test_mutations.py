@@ -104,7 +104,7 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
 
 
 def damage(kind: str, folder: Path, count: int, seed: int = 0) -> tuple[int, int, float]:
-    """Read `count` damaged files; returns how many were refused and read, and the longest time."""
+    """Read `count` damaged files; returns how many were refused and read, and the longest time of the processor (s)."""
     rng = random.Random(f"{kind} {seed}")
     path, options = _short(kind, folder)
     target = path.with_suffix(".hea") if kind == "WFDB" else path
@@ -114,7 +114,7 @@ def damage(kind: str, folder: Path, count: int, seed: int = 0) -> tuple[int, int
     longest = 0.0
     for number in range(count):
         target.write_bytes(mutated(whole, rng))
-        started = time.perf_counter()
+        started = time.process_time()
         try:
             ecg = read_record(path, **options)
         except ECGRecordError as error:
@@ -125,7 +125,7 @@ def damage(kind: str, folder: Path, count: int, seed: int = 0) -> tuple[int, int
             read += 1
             assert np.isfinite(ecg.signal_mv).all()
             assert "identity" not in ecg.metadata
-        longest = max(longest, time.perf_counter() - started)
+        longest = max(longest, time.process_time() - started)
     return refused, read, longest
 
 
@@ -137,7 +137,7 @@ def test_damaged_files_give_typed_errors(kind, tmp_path):
         refused, read, longest = damage(kind, tmp_path, 300)
     assert refused > 20, "the changes do no damage"
     assert read > 0
-    assert longest < 3 * SECONDS  # the machine of a suite has other work
+    assert longest < SECONDS
 
 
 @files.NEEDS
