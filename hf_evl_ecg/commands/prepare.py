@@ -61,7 +61,19 @@ class PrepareArguments:
     )
     ludb: str | None = field(default=None, metadata={"help": "Folder of LUDB; split by subject."})
     cinc: str | None = field(
-        default=None, metadata={"help": "Folder of the PhysioNet/CinC Challenge 2020/21; split by record."}
+        default=None,
+        metadata={
+            "help": "Folder of the PhysioNet/CinC Challenge 2020/21, or of Chapman-Shaoxing-Ningbo; split by record."
+        },
+    )
+    code15: str | None = field(
+        default=None, metadata={"help": "Folder of CODE-15 (exams.csv, exams_part*.hdf5); split by patient."}
+    )
+    mimic_iv_ecg: str | None = field(
+        default=None, metadata={"help": "Folder of MIMIC-IV-ECG (record_list.csv, files/); split by patient."}
+    )
+    sph: str | None = field(
+        default=None, metadata={"help": "Folder of SPH (metadata.csv, code.csv, records/); split by patient."}
     )
     dx_mapping: str | None = field(
         default=None, metadata={"help": "The Challenge's dx_mapping.csv, for names of codes."}
@@ -170,7 +182,7 @@ def main(args: PrepareArguments) -> DatasetDict:
         reports.append(report)
     if not parts:
         raise ValueError(
-            "no records: name ptbxl, ptbxl_filtered, ludb, cinc, folder, or simulated_train, _validation or _test"
+            "no records: name ptbxl, ptbxl_filtered, ludb, cinc, code15, mimic_iv_ecg, sph, folder, or simulated_train, _validation or _test"
         )
     questions = concatenate_datasets(parts)
     kept = {name: [i for i, split in enumerate(questions["split"]) if split == name] for name in SPLITS}
@@ -196,11 +208,14 @@ def _load_sources(args: PrepareArguments) -> Iterator[tuple[Dataset, LoadReport]
     from hf_evl_ecg.sources import (
         LoadReport,
         load_cinc,
+        load_code15,
         load_folder,
         load_ludb,
+        load_mimic_iv_ecg,
         load_ptbxl,
         load_ptbxl_filtered,
         load_simulated,
+        load_sph,
     )
     from hf_evl_ecg.sources.table import SPLITS
 
@@ -217,6 +232,12 @@ def _load_sources(args: PrepareArguments) -> Iterator[tuple[Dataset, LoadReport]
         yield load_ludb(args.ludb, **split, **read)
     if args.cinc:
         yield load_cinc(args.cinc, dx_mapping=args.dx_mapping, **split, **read)
+    if args.code15:
+        yield load_code15(args.code15, **split)
+    if args.mimic_iv_ecg:
+        yield load_mimic_iv_ecg(args.mimic_iv_ecg, **split, **read)
+    if args.sph:
+        yield load_sph(args.sph, **split)
     if args.folder:
         yield load_folder(args.folder, args.table, gain_per_mv=args.gain_per_mv, **split, **read)
     simulated = []

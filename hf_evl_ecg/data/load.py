@@ -6,13 +6,15 @@ from typing import Any, Literal
 
 from hf_evl_ecg.arguments import check_choice
 from hf_evl_ecg.signals.ecg import ECG, crop, resample
+from hf_evl_ecg.sources.code15 import read_code15
 from hf_evl_ecg.sources.simulated import read_simulated
+from hf_evl_ecg.sources.sph import read_sph
 from hf_evl_ecg.sources.wfdb_records import read_wfdb
 from hf_evl_ecg.sources.zscored import read_zscored
 
 __all__ = ["load_ecg"]
 
-READERS = {"zscored_npy": read_zscored, "simulated": read_simulated}
+READERS = {"zscored_npy": read_zscored, "simulated": read_simulated, "code15": read_code15, "sph": read_sph}
 
 
 def load_ecg(

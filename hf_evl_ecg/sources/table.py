@@ -18,6 +18,7 @@ from hf_evl_ecg.qa.labels import label_text
 from hf_evl_ecg.records.comments import OVER_89, age_in_years
 from hf_evl_ecg.records.header import ECGRecordError
 from hf_evl_ecg.records.reader import read_record
+from hf_evl_ecg.signals.ecg import ECG
 
 from .report import LoadReport, RecordWarnings
 from .wfdb_records import DRAWN_S, recording_keys
@@ -168,6 +169,7 @@ def collect_rows(
     on_bad: Literal["skip", "raise"] = "skip",
     notes: Sequence[str] = (),
     check: Literal["header", "signal", "none"] | None = None,
+    read: Callable[..., ECG] | None = None,
 ) -> tuple[Dataset, LoadReport]:
     """Make each record's row and gather the good ones.
 
@@ -178,6 +180,7 @@ def collect_rows(
         notes: Put into the report.
         check: How far the makers check records. After "header", `SAMPLE` of them are read, so that the report says what looks wrong with
             their voltages.
+        read: Reads a row whose storage is not WFDB, from the row, its data folder and ``nan``; then, too, `SAMPLE` are read.
 
     Returns:
         The dataset with the columns of `FEATURES`, and the report, which counts records that were warned of, by kind.
@@ -208,8 +211,8 @@ def collect_rows(
         raise ValueError(f"{source}: no readable record, {report}")
     report.n_rows = len(good)
     report.notes += warned.notes(len(good))
-    if check == "header":
-        report.notes += _read_some(good)
+    if check == "header" or read is not None:
+        report.notes += _read_some(good, read or _read_drawn)
     if lengths := [row["duration_s"] for row in good if (row["duration_s"] or 0) > DRAWN_S]:
         text = f"{len(lengths)} records last more than the {DRAWN_S:g} s that are drawn, up to {max(lengths):g} s"
         report.notes.append(f"{text}: their labels are of the whole record")
@@ -218,17 +221,18 @@ def collect_rows(
     return Dataset.from_list(good, features=FEATURES), report
 
 
-def _read_some(rows: Sequence[dict[str, Any]]) -> list[str]:
+def _read_drawn(row: Mapping[str, Any], root: str, nan: Literal["raise", "interpolate"]) -> ECG:
+    return read_record(row["record"], root=root, nan=nan, gain_per_mv=row["gain_per_mv"], duration_s=DRAWN_S)
+
+
+def _read_some(rows: Sequence[dict[str, Any]], read: Callable[..., ECG]) -> list[str]:
     """What looks wrong with the samples of some records, evenly taken."""
     some = [rows[i * len(rows) // SAMPLE] for i in range(SAMPLE)] if len(rows) > SAMPLE else rows
     warned = RecordWarnings()
     for row in some:
         try:
             with warned.of(row["record"]):
-                nan: Literal["raise", "interpolate"] = row["missing"] or "raise"
-                read_record(
-                    row["record"], root=row["root"], nan=nan, gain_per_mv=row["gain_per_mv"], duration_s=DRAWN_S
-                )
+                read(row, row["root"], row["missing"] or "raise")
         except ECGRecordError as error:
             warned.add(
                 row["record"], f"cannot be read: {error} (check='signal', --check signal, finds all such records)"
