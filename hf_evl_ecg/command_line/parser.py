@@ -16,6 +16,7 @@ from hf_evl_ecg.method import DistillationOptions, MethodOptions
 
 __all__ = ["HelpFormatter", "option_tokens", "parse_arguments"]
 
+MANY_OPTIONS = 20
 _METAVARS = {int: "N", float: "X", bool: "BOOL"}
 _BOOLEANS = {
     **dict.fromkeys(("true", "yes", "1", "on"), True),
@@ -31,7 +32,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         if action.required:
             return f"{text} (required)"
         if default is True:
-            return f"{text} (default: True; --no_{action.dest}: False)"
+            return text if action.nargs == 0 else f"{text} (default: True; --no_{action.dest}: False)"
         unsaid: tuple[Any, ...] = (None, "", [], argparse.SUPPRESS)
         if default is False or any(default == nothing for nothing in unsaid) or action.nargs == 0:
             return text
@@ -145,7 +146,18 @@ def _parser(
         parser.add_argument(
             "--help-all", action="store_true", help="show the training options of transformers too, and exit"
         )
+    _shorten_usage(parser)
     return parser
+
+
+def _shorten_usage(parser: argparse.ArgumentParser) -> None:
+    """Of many options, name in the usage those that are required: the others stand below, and push an error off the screen."""
+    if len(parser._actions) > MANY_OPTIONS:
+        required = argparse.ArgumentParser(prog=parser.prog, add_help=False)
+        for action in parser._actions:
+            if action.required or not action.option_strings:
+                required._add_action(action)
+        parser.usage = " ".join(f"{required.format_usage().removeprefix('usage: ').strip()} [options]".split())
 
 
 def _whole_parser(kinds: Sequence[type], training: type, **about: Any) -> argparse.ArgumentParser:
@@ -157,8 +169,15 @@ def _whole_parser(kinds: Sequence[type], training: type, **about: Any) -> argpar
     inherited.set_defaults(
         **{option.name: option.default for option in fields(training) if option.default is not MISSING}
     )
+    for action in inherited._actions:
+        if action.option_strings[0].startswith(
+            "--no_"
+        ):  # HfArgumentParser repeats the help of the option that is turned off
+            action.help = f"Set {action.dest} to False."
     parents = [_parser(kinds, add_help=False), inherited]
-    return argparse.ArgumentParser(parents=parents, formatter_class=HelpFormatter, **about)
+    parser = argparse.ArgumentParser(parents=parents, formatter_class=HelpFormatter, **about)
+    _shorten_usage(parser)
+    return parser
 
 
 def _expand(words: list[str], kinds: Sequence[type]) -> tuple[str, list[str], list[str]]:
@@ -239,7 +258,7 @@ def _add_option(group: argparse._ArgumentGroup, option: Field[Any], hint: Any) -
     group.add_argument(f"--{option.name}", **settings)
     if kind is bool:  # also where False is the default: a YAML file may say True
         unset: dict[str, Any] = {"dest": option.name, "action": "store_false", "default": option.default}
-        group.add_argument(f"--no_{option.name}", **unset, help=argparse.SUPPRESS)
+        group.add_argument(f"--no_{option.name}", **unset, help=option.metadata.get("no_help", argparse.SUPPRESS))
 
 
 def _without_none(hint: Any) -> Any:

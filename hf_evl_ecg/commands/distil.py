@@ -22,7 +22,7 @@ them:
 {presets}
 
 seqkd learns from the answers alone as well, but from those that a teacher wrote: hf-evl-ecg answer. Beside the options below all of transformers' training arguments are accepted; all can stand in a YAML file, given
-first or as --config. --resume_from_checkpoint last goes on after an interruption. OUTPUT_DIR holds the student (or its LoRA
+first or as --config. --resume_from_checkpoint last goes on after an interruption (without a checkpoint it starts anew and says so; True refuses). OUTPUT_DIR holds the student (or its LoRA
 adapter) and its processor, nothing of the teacher.
 
 --push_to_hub --hub_model_id NAMESPACE/NAME --card README.md publishes the student at the end, and only then, as hf-evl-ecg publish

@@ -12,6 +12,8 @@ The questions of hf-evl-ecg prepare with their ECGs drawn, as parquet; image opt
     hf-evl-ecg publish --data outputs/questions --repo_id your-name/ecg-questions --card my_card.md \
         --image_width 448 --image_height 224 --grid thick
 
+--dry_run sends nothing and needs no login: it checks, and shows the card and the list of files.
+
 Repositories are private unless --no_private is given, and hold exactly what was published: no pickles, no teacher, no aligner, no
 training state. A student is run in a new process before it is sent and again as the Hub returns it; only then it is tagged. The
 same again makes no commit; after an interruption, run the same again (with the export as --model). The checks run on the CPU.
@@ -34,7 +36,7 @@ from .export import main as export
 
 if TYPE_CHECKING:  # --help must not wait for torch
     from hf_evl_ecg.distillation.trainer import EVLECGTrainer
-    from hf_evl_ecg.hub.push import Push
+    from hf_evl_ecg.hub.push import Preview, Push
 
 __all__ = ["PublishArguments", "check_card_file", "command", "main", "publish_trained"]
 
@@ -63,12 +65,21 @@ class PublishArguments:
     export_dir: str | None = field(
         default=None, metadata={"help": "New folder for the export, if --model is no export itself."}
     )
-    private: bool = field(default=True, metadata={"help": "Make a new repository private, and refuse a public one."})
+    private: bool = field(
+        default=True,
+        metadata={
+            "help": "Make a new repository private, and refuse a public one.",
+            "no_help": "Make a new repository public, for all to see, and take one that is.",
+        },
+    )
     revision: str = field(default="main", metadata={"help": "Branch."})
     tag: str | None = field(default=None, metadata={"help": "Tag for what was published; tags are never moved."})
     commit_message: str = field(default="Publish", metadata={"help": "Message of the commit."})
     parent_commit: str | None = field(
         default=None, metadata={"help": "Publish only if this is the newest commit of the branch."}
+    )
+    dry_run: bool = field(
+        default=False, metadata={"help": "Send nothing: check, and show the card and the list of files."}
     )
 
     def __post_init__(self) -> None:
@@ -88,30 +99,32 @@ def command(arguments: Sequence[str] | None = None, prog: str | None = None) -> 
     main(*parse_arguments(arguments, PublishArguments, PageOptions, description=__doc__, prog=prog))
 
 
-def main(args: PublishArguments, images: PageOptions) -> Push:
+def main(args: PublishArguments, images: PageOptions) -> Push | Preview:
     """Publish and check.
 
     Returns:
-        What is on the Hub.
+        What is on the Hub; with ``--dry_run`` what would be sent.
     """
     return _publish_questions(args, images) if args.data is not None else _publish_student(args, images)
 
 
-def _publish_questions(args: PublishArguments, images: PageOptions) -> Push:
+def _publish_questions(args: PublishArguments, images: PageOptions) -> Push | Preview:
     from datasets import DatasetDict, load_from_disk
 
-    from hf_evl_ecg.hub.publish import publish_dataset, render_dataset
+    from hf_evl_ecg.hub.publish import preview_dataset, publish_dataset, render_dataset
 
     drawn = {name: render_dataset(rows, images.renderer()) for name, rows in load_from_disk(str(args.data)).items()}
+    if args.dry_run:
+        return _shown(preview_dataset(DatasetDict(drawn), card=Path(str(args.card))), args)
     push = publish_dataset(DatasetDict(drawn), args.repo_id, card=Path(str(args.card)), **args.where())
     print(_describe(push))
     return push
 
 
-def _publish_student(args: PublishArguments, images: PageOptions) -> Push:
+def _publish_student(args: PublishArguments, images: PageOptions) -> Push | Preview:
     from hf_evl_ecg.cards.card import write_card
     from hf_evl_ecg.files import write_text
-    from hf_evl_ecg.hub.publish import publish_student
+    from hf_evl_ecg.hub.publish import preview_student, publish_student
     from hf_evl_ecg.results import read_results
 
     folder = _exported(str(args.model), args.export_dir, images)
@@ -125,6 +138,8 @@ def _publish_student(args: PublishArguments, images: PageOptions) -> Push:
     if card is not None and card.suffix in (".yaml", ".yml"):
         write_card(card, folder / "README.md", folder)
         card = None  # the export has its card now
+    if args.dry_run:
+        return _shown(preview_student(folder, card=card, provenance=provenance), args)
     report = publish_student(folder, args.repo_id, card=card, provenance=provenance, **args.where())
     print(f"{_describe(report.push)}\nLogits differ by at most {report.difference:.2g} of the largest.")
     return report.push
@@ -173,6 +188,16 @@ def check_card_file(card: str | None) -> str:
         place_card(Path(scratch), Path(card))
         check_card(Path(scratch))
     return card
+
+
+def _shown(preview: Preview, args: PublishArguments) -> Preview:
+    """Print what would be sent."""
+    sizes = [f"{size:>14,}  {name}" for name, size in preview.files.items()]
+    print(preview.card.rstrip(), "-" * 80, *sizes, sep="\n")
+    print(f"{sum(preview.files.values()):>14,}  bytes in {len(sizes)} files")
+    kind = "private" if args.private else "public"
+    print(f"Nothing was sent. Without --dry_run, this goes to {args.repo_id} ({args.revision}), {kind} if it is new.")
+    return preview
 
 
 def _describe(push: Push) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 import os
@@ -107,7 +108,7 @@ def checkpoint_to_resume(wanted: str | bool | None, output_dir: str | Path) -> s
 
     Args:
         wanted: A folder; ``"last"`` for the newest whole checkpoint, or a new start where there is none yet, so that one
-            command serves a run from its start to its end; True for the newest whole one, which must be there.
+            command serves a run from its start to its end; True, or that word, for the newest whole one, which must be there.
         output_dir: Where the run keeps its checkpoints.
 
     Returns:
@@ -122,6 +123,7 @@ def checkpoint_to_resume(wanted: str | bool | None, output_dir: str | Path) -> s
     """
     if not wanted or str(wanted).lower() in ("false", "none"):
         return None
+    required = wanted is True or wanted.lower() == "true"
     if wanted is not True and wanted.lower() not in ("last", "true"):
         if fault := _fault(Path(wanted)):
             raise CheckpointError(f"resume_from_checkpoint={wanted}: {fault} (name another checkpoint, or last)")
@@ -129,11 +131,21 @@ def checkpoint_to_resume(wanted: str | bool | None, output_dir: str | Path) -> s
     found = newest_checkpoint(output_dir)
     if found is not None:
         logger.warning("Training goes on from %s.", found)
-    elif wanted is True:
-        raise CheckpointError(f"output_dir={output_dir}: holds no whole checkpoint to resume from (start anew)")
+    elif required:
+        raise CheckpointError(
+            f"output_dir={output_dir}: holds no whole checkpoint to resume from{_meant(output_dir)} (start anew)"
+        )
     else:
-        logger.warning("There is no whole checkpoint in %s: training starts anew.", output_dir)
+        logger.warning("There is no whole checkpoint in %s%s: training starts anew.", output_dir, _meant(output_dir))
     return found
+
+
+def _meant(output_dir: str | Path) -> str:
+    """The folder beside one without checkpoints that holds some and whose name is almost the same, as a question."""
+    folder = Path(output_dir)
+    names = {path.parent.name for path in folder.parent.glob(f"*/{PREFIX_CHECKPOINT_DIR}-*")} - {folder.name}
+    near = difflib.get_close_matches(folder.name, names, 1)
+    return f" (did you mean {folder.with_name(near[0])}?)" if near else ""
 
 
 def newest_checkpoint(folder: str | Path) -> str | None:

@@ -22,10 +22,19 @@ from hf_evl_ecg.models.loading import PROVENANCE_KEY
 from hf_evl_ecg.qa.prompts import RHYTHM_QUESTION
 
 from .checks import check_files, check_repo_id, place_card
-from .push import PublishError, Push, PushOptions, publish_folder
+from .push import Preview, PublishError, Push, PushOptions, preview_folder, publish_folder
 from .reload_check import relative_difference, reload_logits
 
-__all__ = ["DATASET_FILES", "STUDENT_FILES", "PublishReport", "publish_dataset", "publish_student", "render_dataset"]
+__all__ = [
+    "DATASET_FILES",
+    "STUDENT_FILES",
+    "PublishReport",
+    "preview_dataset",
+    "preview_student",
+    "publish_dataset",
+    "publish_student",
+    "render_dataset",
+]
 
 _CARD_FILES = ("README.md", "LICENSE", "*.png", "*.jpg", "results/*.json", ".eval_results/*.yaml")
 STUDENT_FILES = (
@@ -86,19 +95,42 @@ def publish_student(
 
     See docs/publish.md for a run.
     """
-    folder = Path(folder)
     check_repo_id(repo_id)  # here too: what is refused must leave the folder as it was
-    check_files(folder, STUDENT_FILES)
-    _check_export(folder)
-    _add_provenance(folder, provenance or {})
-    if card is not None:
-        place_card(folder, card)
+    folder = _completed(folder, card, provenance)
 
     def prove(folder: Path) -> Callable[[Path], float]:
         expected = _saved_logits(folder, check_inputs)
         return lambda copy: _compare(_saved_logits(copy, check_inputs), expected)
 
     return PublishReport(*publish_folder(folder, repo_id, prove, allowed=STUDENT_FILES, **options))
+
+
+def preview_student(
+    folder: str | Path,
+    *,
+    card: str | Path | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    check_inputs: Mapping[str, Tensor] | None = None,
+) -> Preview:
+    """What `publish_student` would send, after the same checks and completed in the same way; no Hub and no login are needed.
+
+    Raises:
+        ReloadError: The folder does not load in a new process.
+        ValueError: As `publish_student`.
+    """
+    complete = _completed(folder, card, provenance)
+    return preview_folder(complete, lambda folder: _saved_logits(folder, check_inputs), allowed=STUDENT_FILES)
+
+
+def _completed(folder: str | Path, card: str | Path | None, provenance: Mapping[str, Any] | None) -> Path:
+    """The export, checked, with its card and what it did not know yet."""
+    folder = Path(folder)
+    check_files(folder, STUDENT_FILES)
+    _check_export(folder)
+    _add_provenance(folder, provenance or {})
+    if card is not None:
+        place_card(folder, card)
+    return folder
 
 
 def render_dataset(questions: Dataset, draw: Callable[[Mapping[str, Any]], PIL.Image.Image]) -> Dataset:
@@ -139,17 +171,33 @@ def publish_dataset(
         ValueError: There is no picture, a split is empty or tells paths or patients, or the card is missing, invalid or
             silent about simulation.
     """
-    splits = dict(data) if isinstance(data, DatasetDict) else {str(data.split or "train"): data}
-    text = card.read_text(encoding="utf-8") if isinstance(card, Path) else card
-    _check_splits(splits, text)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        place_card(folder, text)
-        for name, rows in splits.items():
-            _write_parquet(folder / "data", name, rows)
+        folder = _write_dataset(Path(scratch), data, card)
         return publish_folder(
             folder, repo_id, lambda folder: lambda copy: None, allowed=DATASET_FILES, repo_type="dataset", **options
         )[0]
+
+
+def preview_dataset(data: Dataset | DatasetDict, *, card: str | Path) -> Preview:
+    """What `publish_dataset` would send, after the same checks; no Hub and no login are needed.
+
+    Raises:
+        ValueError: As `publish_dataset`.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = _write_dataset(Path(scratch), data, card)
+        return preview_folder(folder, lambda folder: None, allowed=DATASET_FILES)
+
+
+def _write_dataset(folder: Path, data: Dataset | DatasetDict, card: str | Path) -> Path:
+    """The card and the splits as parquet files, checked."""
+    splits = dict(data) if isinstance(data, DatasetDict) else {str(data.split or "train"): data}
+    text = card.read_text(encoding="utf-8") if isinstance(card, Path) else card
+    _check_splits(splits, text)
+    place_card(folder, text)
+    for name, rows in splits.items():
+        _write_parquet(folder / "data", name, rows)
+    return folder
 
 
 def _check_export(folder: Path) -> None:

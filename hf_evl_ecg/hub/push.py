@@ -20,7 +20,7 @@ from transformers import TrainingArguments
 
 from .checks import check_card, check_files, check_repo_id
 
-__all__ = ["PublishError", "Push", "PushOptions", "publish_folder", "take_hub_arguments"]
+__all__ = ["Preview", "PublishError", "Push", "PushOptions", "preview_folder", "publish_folder", "take_hub_arguments"]
 
 _KEPT = ".gitattributes"  # the Hub writes it itself: what goes to its large-file storage
 _Checked = TypeVar("_Checked")
@@ -53,6 +53,14 @@ class Push:
     files: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Preview:
+    """What would be published: the text of the card, and the size of each file in bytes, by its name in the repository."""
+
+    card: str
+    files: Mapping[str, int]
+
+
 class PushOptions(TypedDict, total=False):
     """Options of `publish_folder` and of its callers, documented there."""
 
@@ -62,6 +70,19 @@ class PushOptions(TypedDict, total=False):
     commit_message: str
     parent_commit: str | None
     api: HfApi | None
+
+
+def preview_folder(folder: Path, prove: Callable[[Path], object], *, allowed: Sequence[str]) -> Preview:
+    """What `publish_folder` would send of a folder, after the same checks; no Hub and no login are needed.
+
+    Raises:
+        ValueError: The folder holds what is not allowed, or no valid card.
+    """
+    files = check_files(folder, allowed)
+    check_card(folder)
+    prove(folder)
+    sizes = {name: path.stat().st_size for name, path in files.items()}
+    return Preview(files["README.md"].read_text(encoding="utf-8"), sizes)
 
 
 def publish_folder(

@@ -14,9 +14,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from hf_mic.files import did_you_mean, read_mapping
 
-__all__ = ["HelpFormatter", "make_parser", "parse_options", "read_words", "refuse_unknown"]
+__all__ = ["HelpFormatter", "make_parser", "parse_options", "read_words", "refuse_unknown", "shorten_usage"]
 
 
+MANY_OPTIONS = 20
 _METAVARS = {int: "N", float: "X", bool: "BOOL"}
 
 
@@ -28,7 +29,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         if action.required:
             return f"{text} (required)"
         if default is True:
-            return f"{text} (default: True; --no_{action.dest}: False)"
+            return text if action.nargs == 0 else f"{text} (default: True; --no_{action.dest}: False)"
         if default is None or default is False or default in ("", [], argparse.SUPPRESS) or action.nargs == 0:
             return text
         shown = " ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
@@ -69,6 +70,7 @@ def parse_options(
         With ``run.yaml`` holding ``gamma: 0.3`` and ``seed: 1``, ``run.yaml --seed 2`` gives gamma 0.3 and seed 2.
     """
     parser = make_parser(kinds, description, prog=prog)
+    shorten_usage(parser, positional)
     names = [field.name for kind in kinds for field in fields(kind) if field.init]
     given = read_words(words, names, positional, yaml_first)
     refuse_unknown(parser, given)
@@ -88,7 +90,26 @@ def make_parser(
     )
     for kind in kinds:
         _add_options(parser.add_argument_group(kind.__doc__.split("\n")[0].rstrip(".")), kind)
+    shorten_usage(parser)
     return parser
+
+
+def shorten_usage(parser: argparse.ArgumentParser, positional: str | None = None) -> None:
+    """Of many options, name in the usage those that are required: the others stand below, and push an error off the screen.
+
+    Args:
+        parser: With all its options.
+        positional: As for :func:`parse_options`.
+    """
+    if len(parser._actions) > MANY_OPTIONS:
+        required = argparse.ArgumentParser(prog=parser.prog, add_help=False)
+        for action in parser._actions:
+            if action.required and action.dest != positional:
+                required._add_action(action)
+        words = required.format_usage().removeprefix("usage: ").strip().removeprefix(parser.prog)
+        needed = any(action.required for action in parser._actions if action.dest == positional)
+        first = "[FILE.yaml]" if positional is None else positional.upper() if needed else f"[{positional.upper()}]"
+        parser.usage = " ".join(f"{parser.prog} {first}{words} [options]".split())
 
 
 def refuse_unknown(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
@@ -107,8 +128,9 @@ def _add_options(parser: argparse._ActionsContainer, kind: Any) -> None:
         if field.init:
             parser.add_argument(f"--{field.name}", **_argument(field, hints[field.name]))
             if hints[field.name] is bool and field.default is True:  # the help of the option itself names this one
+                told = field.metadata.get("no_help", argparse.SUPPRESS)
                 parser.add_argument(
-                    f"--no_{field.name}", dest=field.name, action="store_false", help=argparse.SUPPRESS, default=True
+                    f"--no_{field.name}", dest=field.name, action="store_false", help=told, default=True
                 )
 
 

@@ -9,6 +9,10 @@ is: a file with its pictures beside it, or a description in YAML that is rendere
     hf-mic publish outputs/mic_minilm --repo_id your-name/mic-minilm --card model_cards/mic_minilm.yaml \
         --results model_cards/results/mic_minilm.json --truncate_dim 32
 
+What would be sent, after all checks and without the Hub, which needs no login:
+
+    hf-mic publish outputs/mic --repo_id your-name/mic --license apache-2.0 --dry_run
+
 Repositories are private unless --no_private is given, and hold exactly the encoder and its card: no pickles, no optimizer, no
 checkpoints. The copy on the Hub must give the same embeddings in a new process, with plain sentence-transformers; only then it is
 tagged. The same again makes no commit; after an interruption, run the same again. HF_TOKEN and HF_ENDPOINT replace the login and
@@ -27,7 +31,7 @@ from typing import TYPE_CHECKING
 from hf_mic.command_line.options import parse_options
 
 if TYPE_CHECKING:
-    from hf_mic.hub.publish import PublishReport
+    from hf_mic.hub.publish import Preview, PublishReport
 
 
 @dataclass
@@ -59,12 +63,21 @@ class PublishArguments:
             "folder that has them are kept."
         },
     )
-    private: bool = field(default=True, metadata={"help": "Make a new repository private, and refuse a public one."})
+    private: bool = field(
+        default=True,
+        metadata={
+            "help": "Make a new repository private, and refuse a public one.",
+            "no_help": "Make a new repository public, for all to see, and take one that is.",
+        },
+    )
     revision: str = field(default="main", metadata={"help": "Branch."})
     tag: str | None = field(default=None, metadata={"help": "Tag for what was published; tags are never moved."})
     commit_message: str = field(default="Publish encoder", metadata={"help": "Message of the commit."})
     parent_commit: str | None = field(
         default=None, metadata={"help": "Publish only if this is the newest commit of the branch."}
+    )
+    dry_run: bool = field(
+        default=False, metadata={"help": "Send nothing: check, and show the card and the list of files."}
     )
 
 
@@ -74,11 +87,11 @@ def parse(words: Sequence[str]) -> tuple[PublishArguments]:
     return (args,)
 
 
-def main(args: PublishArguments) -> PublishReport:
+def main(args: PublishArguments) -> PublishReport | Preview:
     """Publish and check.
 
     Returns:
-        What is on the Hub, and how much its embeddings differ.
+        What is on the Hub, and how much its embeddings differ; with ``--dry_run`` what would be sent.
 
     Raises:
         ValueError: If there is no card, or it is not complete.
@@ -87,7 +100,7 @@ def main(args: PublishArguments) -> PublishReport:
     from hf_mic.cards.study_card import write_card as render_study_card
     from hf_mic.evaluation.loading import load_encoder
     from hf_mic.hub.legacy_modules import has_legacy_modules
-    from hf_mic.hub.publish import publish_encoder, write_card
+    from hf_mic.hub.publish import preview_encoder, publish_encoder, write_card
     from hf_mic.results import read_results
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -109,6 +122,8 @@ def main(args: PublishArguments) -> PublishReport:
         names = ("truncate_dim", "private", "revision", "tag", "commit_message", "parent_commit")
         options = {name: getattr(args, name) for name in names}
         legacy = args.legacy_modules or has_legacy_modules(args.model)
+        if args.dry_run:
+            return _shown(preview_encoder(folder, truncate_dim=args.truncate_dim, legacy_modules=legacy), args)
         report = publish_encoder(folder, args.repo_id, legacy_modules=legacy, **options)
     done = "Published" if report.push.committed else "Nothing has changed since it was published"
     print(
@@ -116,6 +131,16 @@ def main(args: PublishArguments) -> PublishReport:
         f"Coordinates differ by at most {report.difference:.2g} of the largest."
     )
     return report
+
+
+def _shown(preview: Preview, args: PublishArguments) -> Preview:
+    """Print what would be sent."""
+    sizes = [f"{size:>14,}  {name}" for name, size in preview.files.items()]
+    print(preview.card.rstrip(), "-" * 80, *sizes, sep="\n")
+    print(f"{sum(preview.files.values()):>14,}  bytes in {len(sizes)} files")
+    kind = "private" if args.private else "public"
+    print(f"Nothing was sent. Without --dry_run, this goes to {args.repo_id} ({args.revision}), {kind} if it is new.")
+    return preview
 
 
 def add_license(path: Path, name: str) -> None:

@@ -17,6 +17,8 @@ Unsupervised (SimCSE: each sentence twice, dropout makes the difference), resume
 
     hf-mic train settings.yaml --unsupervised --resume_from_checkpoint last
 
+(the newest whole checkpoint of OUTPUT_DIR; without one, last starts anew and says so, True refuses).
+
 All options can stand in a YAML file, given first or as --config; options on the command line replace its values. The saved model
 needs only sentence-transformers: SentenceTransformer(output_dir, truncate_dim=32).
 
@@ -36,7 +38,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from hf_mic.command_line.options import HelpFormatter, make_parser, read_words, refuse_unknown
+from hf_mic.command_line.options import HelpFormatter, make_parser, read_words, refuse_unknown, shorten_usage
 from hf_mic.command_line.train_arguments import TrainArguments
 from hf_mic.options import MICOptions
 
@@ -58,6 +60,7 @@ def parse(words: Sequence[str]) -> tuple[TrainArguments, MICTrainingArguments]:
     parser = HfArgumentParser(kinds, prog="hf-mic train", allow_abbrev=False)
     own, inherited = ([f.name for f in fields(kind) if f.init] for kind in kinds)
     given = read_words(words, [*own, *inherited])
+    shorten_usage(parser)
     refuse_unknown(parser, given)
     parsed = vars(parser.parse_args(given))
     args = TrainArguments(**{name: parsed[name] for name in own})
@@ -77,10 +80,17 @@ def _show_all_options() -> NoReturn:
     kind: Any = SentenceTransformerTrainingArguments
     inherited = HfArgumentParser(kind, add_help=False)
     inherited._optionals.title = "Training arguments of sentence-transformers"
+    for action in inherited._actions:
+        if action.option_strings[0].startswith(
+            "--no_"
+        ):  # HfArgumentParser repeats the help of the option that is turned off
+            action.help = f"Set {action.dest} to False."
     parents = [_short_parser(add_help=False), inherited]
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="hf-mic train", description=__doc__, formatter_class=HelpFormatter, parents=parents
-    ).print_help()
+    )
+    shorten_usage(parser)
+    parser.print_help()
     raise SystemExit(0)
 
 

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,15 @@ from hf_mic.files import write_atomically
 from .legacy_modules import check_legacy, has_legacy_modules, write_legacy_modules
 from .push import PublishError, Push, push_encoder
 
-__all__ = ["CHECK_TEXTS", "PublishReport", "publish_encoder", "reload_embeddings", "write_card"]
+__all__ = [
+    "CHECK_TEXTS",
+    "Preview",
+    "PublishReport",
+    "preview_encoder",
+    "publish_encoder",
+    "reload_embeddings",
+    "write_card",
+]
 
 CHECK_TEXTS = ("A short sentence.", "Twelve leads were recorded at rest.", "42", "Wo ist der nächste Bahnhof, bitte?")
 
@@ -60,6 +68,36 @@ class PublishReport:
 
     push: Push
     difference: float
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What would be published: the text of the card, and the size of each file in bytes, by its name in the repository."""
+
+    card: str
+    files: Mapping[str, int]
+
+
+def preview_encoder(
+    model: SentenceTransformer | str | Path,
+    *,
+    card: str | Path | None = None,
+    truncate_dim: int | None = None,
+    legacy_modules: bool = False,
+) -> Preview:
+    """What :func:`publish_encoder` would send, after the same checks; no Hub and no login are needed.
+
+    Raises:
+        PublishError: The encoder does not load in a new process.
+        ValueError: As :func:`publish_encoder`.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        _save(model, card, folder, legacy_modules)
+        reload_embeddings(folder, CHECK_TEXTS, truncate_dim)
+        found = sorted(path for path in folder.rglob("*") if path.is_file())
+        sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in found}
+        return Preview((folder / "README.md").read_text(encoding="utf-8"), sizes)
 
 
 def publish_encoder(

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import re
 
 import pytest
 import torch
@@ -74,10 +75,25 @@ def test_what_a_run_goes_on_from(tmp_path, caplog):
     assert not caplog.records
     assert checkpoint_to_resume("last", tmp_path / "new") is None
     assert "training starts anew" in caplog.text
-    with pytest.raises(CheckpointError, match="no whole checkpoint"):
-        checkpoint_to_resume(True, tmp_path)
+    for required in (True, "True", "true"):  # as text from a command line
+        with pytest.raises(CheckpointError, match="no whole checkpoint"):
+            checkpoint_to_resume(required, tmp_path)
     with pytest.raises(CheckpointError, match=r"trainer_state\.json is missing"):
         checkpoint_to_resume(str(tmp_path / "mistyped"), tmp_path)
+
+
+def test_a_mistyped_folder_is_named(tmp_path, caplog):
+    checkpoint = tmp_path / "student_nq" / "checkpoint-3"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "trainer_state.json").write_text("{}")
+    meant = f"did you mean {tmp_path / 'student_nq'}?"
+    assert checkpoint_to_resume("last", tmp_path / "student_qn") is None
+    assert f"There is no whole checkpoint in {tmp_path / 'student_qn'} ({meant}): training starts anew." in caplog.text
+    with pytest.raises(CheckpointError, match=re.escape(meant)):
+        checkpoint_to_resume(True, tmp_path / "student_qn")
+    assert checkpoint_to_resume("last", tmp_path / "teacher") is None
+    assert f"There is no whole checkpoint in {tmp_path / 'teacher'}: training starts anew." in caplog.text
+    assert checkpoint_to_resume("true", tmp_path / "student_nq") == str(checkpoint)
 
 
 def test_an_error_while_saving_leaves_nothing_that_fills_the_disk(build, tmp_path, monkeypatch):

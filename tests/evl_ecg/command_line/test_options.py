@@ -142,6 +142,8 @@ def test_training_arguments_read_what_is_left_over(tmp_path, capsys):
     text = capsys.readouterr().out
     assert text.index("--labels NAME") < text.index("  --alpha X") < text.index("  --learning_rate")
     assert text.count("  --alpha ") == 1
+    assert re.match(r"usage: \S+ --data DATA \[options\]\n", text)
+    assert "Set dataloader_pin_memory to False." in text  # and not what the option that is turned off does
     assert "default: None" not in text
     assert re.search(r"--remove_unused_columns [^(]*\(default: True\)", text) is None, "EVLECGConfig's own default"
     with pytest.raises(SystemExit):

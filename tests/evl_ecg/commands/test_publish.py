@@ -105,7 +105,7 @@ def test_distill_with_push_to_hub_sends_the_student_alone(hub, questions, tiny_v
     assert not trainer.args.push_to_hub
 
 
-def test_publish_script_exports_a_checkpoint_and_goes_on_from_the_export(hub, tiny_vlm, card, tmp_path):
+def test_publish_script_exports_a_checkpoint_and_goes_on_from_the_export(hub, tiny_vlm, card, tmp_path, capsys):
     tiny, checkpoint = tiny_vlm("idefics3"), tmp_path / "checkpoint"
     tiny.load().save_pretrained(checkpoint)
     tiny.processor.save_pretrained(checkpoint)
@@ -117,7 +117,15 @@ def test_publish_script_exports_a_checkpoint_and_goes_on_from_the_export(hub, ti
     options = ["--repo_id", REPO, "--card", card, "--results", tmp_path / "ecg_tiny.json", "--tag", "v1"]
     with pytest.raises(ValueError, match="is no export"):
         run("publish", "--model", checkpoint, *options)
-    first = run("publish", "--model", checkpoint, "--export_dir", tmp_path / "export", *options)
+    preview = run("publish", "--model", checkpoint, "--export_dir", tmp_path / "export", *options, "--dry_run")
+    assert not hub.requests  # nothing was asked, let alone sent
+    assert preview.files.keys() == STUDENT | {"results/ecg_tiny.json"}
+    assert preview.card == CARD
+    shown = capsys.readouterr().out
+    assert "# A small student" in shown
+    assert f"Nothing was sent. Without --dry_run, this goes to {REPO} (main), private if it is new." in shown
+    assert "  model.safetensors\n" in shown
+    first = run("publish", "--model", tmp_path / "export", *options)
     repo = hub.repo(REPO)
     assert repo.private
     assert set(repo.files()) == STUDENT | {"results/ecg_tiny.json"}
@@ -132,10 +140,13 @@ def test_publish_script_exports_a_checkpoint_and_goes_on_from_the_export(hub, ti
 def test_publish_script_draws_and_publishes_questions(hub, questions, tmp_path):
     card = tmp_path / "card.md"
     card.write_text("---\nlicense: cc0-1.0\n---\n# Simulated ECGs\n")
+    preview = run("publish", "--data", questions, "--repo_id", "ann/drawn", "--card", card, "--dry_run")
+    assert not hub.requests
     push = run("publish", "--data", questions, "--repo_id", "ann/drawn", "--card", card, "--no_private")
     repo = hub.repo("ann/drawn", "dataset")
     assert not repo.private
     assert set(repo.files()) == {"README.md", "data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"}
+    assert {name: len(content) for name, content in repo.files().items()} == dict(preview.files)
     (tmp_path / "test.parquet").write_bytes(repo.files()["data/test-00000-of-00001.parquet"])
     rows = Dataset.from_parquet(str(tmp_path / "test.parquet"), cache_dir=str(tmp_path / "cache"))
     assert np.asarray(rows[0]["image"]).shape == (56, 112, 3)

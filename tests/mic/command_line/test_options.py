@@ -1,7 +1,7 @@
 """Options of scripts: a YAML file, options that replace its values, and what is refused."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from typing import Literal
 
 import pytest
@@ -199,3 +199,28 @@ def test_the_first_word_may_stand_for_an_option(tmp_path):
 
 def test_all_names_exist():
     assert all(hasattr(options, name) for name in options.__all__)
+
+
+Many = make_dataclass("Many", [("name", str), *((f"option_{i}", int, field(default=0)) for i in range(20))])
+Many.__doc__ = "Many options."
+
+
+@pytest.mark.parametrize(("positional", "usage"), [(None, "tool [FILE.yaml] --name NAME"), ("name", "tool NAME"), ("option_3", "tool [OPTION_3] --name NAME")])  # fmt: skip
+def test_usage_of_many_options_names_what_is_required(positional, usage, capsys):
+    for words in (["--help"], ["--nmae", "x"]):
+        with pytest.raises(SystemExit):
+            parse_options([Many], words, None, prog="tool", positional=positional)
+        shown = capsys.readouterr()
+        assert (shown.out + shown.err).startswith(f"usage: {usage} [options]\n")
+        assert ("--option_19 N" in shown.out) is (words == ["--help"])
+
+
+def test_an_option_that_is_on_may_say_what_turning_it_off_does(capsys):
+    hidden = field(default=True, metadata={"help": "Hide it.", "no_help": "Show it to all."})
+    with pytest.raises(SystemExit):
+        parse_options(
+            [make_dataclass("Told", [("hidden", bool, hidden)], namespace={"__doc__": "Told."})], ["--help"], None
+        )
+    assert re.search(
+        r"Hide it. \(default: True; --no_hidden:\s+False\)\n  --no_hidden +Show it to all.\n", capsys.readouterr().out
+    )

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def encoder(make_model, tmp_path) -> Path:
     return tmp_path / "encoder"
 
 
-def test_publish_script(hub, encoder, tmp_path):
+def test_publish_script(hub, encoder, tmp_path, capsys):
     def publish_with(*options):
         return publish.main(*publish.parse(["--model", str(encoder), "--repo_id", REPO, *options]))
 
@@ -57,12 +58,22 @@ def test_publish_script(hub, encoder, tmp_path):
     results = {"study": "mic_tiny", "config": {}, "commit": "abc", "machine": {}, "rows": [row]}
     (tmp_path / "mic_tiny.json").write_text(json.dumps(results))
     options = ["--card", str(card), "--license", "mit", "--results", str(tmp_path / "mic_tiny.json"), "--tag", "v1"]
+    preview = publish_with(*options, "--dry_run")
+    assert not hub.requests  # nothing was asked, let alone sent
+    assert preview.files.keys() == ENCODER | {"scores.png", "results/mic_tiny.json"}
+    assert preview.files["scores.png"] == 3
+    assert ModelCard(preview.card).data.license == "mit"
+    shown = capsys.readouterr().out
+    assert "# Tiny" in shown
+    assert re.search(r"^ +3  scores.png$", shown, re.MULTILINE)
+    assert f"Nothing was sent. Without --dry_run, this goes to {REPO} (main), private if it is new." in shown
     report = publish_with(*options, "--truncate_dim", "8", "--revision", "next")
     repo = hub.repo(REPO)
     assert repo.private
     assert repo.tags == {"v1": report.push.commit}
     assert repo.files("main") == {}
-    assert set(repo.files("next")) == ENCODER | {"scores.png", "results/mic_tiny.json"}
+    assert set(repo.files("next")) == preview.files.keys()
+    assert repo.files("next")["README.md"].decode() == preview.card
     published = ModelCard(repo.files("next")["README.md"].decode())
     assert published.data.license == "mit"
     assert published.data.language == "en"

@@ -125,7 +125,12 @@ def test_help_lists_own_options_first_and_all_if_asked(capsys):
             parse([option])
         texts[option] = capsys.readouterr().out
         assert "default: None" not in texts[option]
+        assert texts[option].startswith(
+            "usage: hf-mic train [FILE.yaml] --model MODEL --data NAME [NAME ...] [options]\n"
+        )
+    assert len(texts["--help"].splitlines()) < 200
     text = texts["--help-all"]
+    assert "Set dataloader_pin_memory to False." in text  # and not what the option that is turned off does
     assert text.index("  --dense_head") < text.index("  --gamma GAMMA") < text.index("  --max_steps")
     assert "  --max_steps" not in texts["--help"]
     for part in ("accelerate launch --num_processes", "--dense_head", "--gamma_warmup_steps", "SimCSE", "--reg_dims"):
