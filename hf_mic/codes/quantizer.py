@@ -18,7 +18,7 @@ from hf_mic.options import check_between, check_choice
 from .inputs import Codes, Vectors, as_array, as_codes, as_matrix, finite_rows
 from .levels import lloyd_max, nearest_level
 from .packing import BITS, code_bytes, pack, unpack
-from .rotation import random_orthogonal
+from .rotation import hadamard_turn, hadamard_turn_back, random_orthogonal, random_signs
 from .scoring import Scorer, byte_values, chunks
 from .searching import best_rows
 
@@ -55,6 +55,7 @@ class ScalarQuantizer:
         spreads: Standard deviation of each; 0 for a constant coordinate, which is read back exactly. Shape: (d,).
         levels: Ascending, shared by all coordinates. Shape: (2 ** bits,).
         rotation: R, or None. Shape: (d, d).
+        signs: Instead of ``rotation``: R is the Hadamard rotation of these signs. Shape: (2, d).
         source: SHA-256 of the calibration rows.
 
     Example:
@@ -75,6 +76,7 @@ class ScalarQuantizer:
     levels: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
     rotation: NDArray[np.float32] | None = None
     source: str = ""
+    signs: NDArray[np.float32] | None = None
 
     @classmethod
     def fit(
@@ -82,7 +84,7 @@ class ScalarQuantizer:
         vectors: Vectors,
         bits: int,
         *,
-        rotation: Literal["orthogonal"] | None = None,
+        rotation: Literal["orthogonal", "hadamard"] | None = None,
         seed: int = 0,
     ) -> ScalarQuantizer:
         """Calibrate a code on rows like those that will be coded.
@@ -92,7 +94,9 @@ class ScalarQuantizer:
                 Shape: (N, d).
             bits: Bits per coordinate: 1, 2, 4, 8, 16 or 32.
             rotation: ``"orthogonal"``: turn the vectors by a random rotation, which gives all coordinates about the same
-                spread; it helps few-bit codes of many principal axes.
+                spread; it helps few-bit codes of many principal axes. ``"hadamard"``: by random signs and a Hadamard matrix,
+                for widths of a power of two or twelve times one; it keeps as much in 0.7 (d = 384) to 0.3 (1024) of the time of
+                the dense rotation, and is 2 d numbers in a file instead of d².
             seed: Seed of the rotation and of the sample.
 
         Returns:
@@ -104,7 +108,7 @@ class ScalarQuantizer:
         """
         bits = plain(bits)
         check_choice("bits", bits, BITS)
-        check_choice("rotation", rotation, (None, "orthogonal"))
+        check_choice("rotation", rotation, (None, "orthogonal", "hadamard"))
         array = as_matrix(vectors)
         if len(array) < LEAST_ROWS:
             raise ValueError(
@@ -125,8 +129,9 @@ class ScalarQuantizer:
             if rotation is not None:
                 raise ValueError(f"rotation={rotation!r} gains nothing with bits={bits}: leave it out")
             return cls(dims, bits, source=source)
-        turn = None if rotation is None else random_orthogonal(dims, seed)
-        rows = rows if turn is None else rows @ turn
+        matrix = random_orthogonal(dims, seed) if rotation == "orthogonal" else None
+        signs = random_signs(dims, seed) if rotation == "hadamard" else None
+        rows = _turned(rows, matrix, signs)
         means = rows.mean(axis=0, dtype=np.float64)
         spreads = rows.std(axis=0, dtype=np.float64)
         spreads[spreads <= 1e-6 * np.abs(means)] = 0  # what float32 cannot tell from a constant
@@ -139,7 +144,7 @@ class ScalarQuantizer:
         standard = _standardised(rows, means, spreads)[:, spreads > 0].ravel()
         standard = standard[_sample(len(standard), SAMPLED_VALUES, seed)]
         levels = lloyd_max(standard, 2**bits) if len(standard) else np.linspace(-1, 1, 2**bits, dtype=np.float32)
-        return cls(dims, bits, means.astype(np.float32), spreads.astype(np.float32), levels, turn, source)
+        return cls(dims, bits, means.astype(np.float32), spreads.astype(np.float32), levels, matrix, source, signs)
 
     @property
     def bytes_per_vector(self) -> int:
@@ -177,8 +182,7 @@ class ScalarQuantizer:
                     f"Embedding row {row} holds a number beyond 65504, the largest of float16: use bits=32."
                 )
             return half.view(np.uint8)
-        turned = rows if self.rotation is None else rows @ self.rotation
-        standard = _standardised(turned, self.means, self.spreads)
+        standard = _standardised(_turned(rows, self.rotation, self.signs), self.means, self.spreads)
         return pack(nearest_level(standard, self.levels), self.bits)
 
     def decode(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -197,6 +201,8 @@ class ScalarQuantizer:
         if self.bits >= 16:
             return np.ascontiguousarray(codes).view("<f2" if self.bits == 16 else "<f4").astype(np.float32)
         turned = self.means + self.spreads * self.levels[unpack(codes, self.bits, self.dims)]
+        if self.signs is not None:
+            return hadamard_turn_back(turned, self.signs)
         return turned if self.rotation is None else turned @ self.rotation.T
 
     def scores(self, queries: Vectors, codes: Codes, similarity: Similarity = "cosine") -> Codes:
@@ -255,7 +261,7 @@ class ScalarQuantizer:
     def _scorer(self, queries: NDArray, codes: NDArray | Tensor, similarity: Similarity) -> Scorer:
         check_choice("similarity", similarity, ("cosine", "dot"))
         device = codes.device if isinstance(codes, Tensor) else torch.device("cpu")
-        turned = queries if self.rotation is None else queries @ self.rotation
+        turned = _turned(queries, self.rotation, self.signs)
         values = None
         if self.bits < 16:
             values = torch.from_numpy(byte_values(self.bits, self.means, self.spreads, self.levels)).to(device)
@@ -268,6 +274,13 @@ class ScalarQuantizer:
 
     def _codes(self, codes: Codes) -> Codes:
         return as_codes(codes, self.bytes_per_vector, f"Codes of {self.dims} x {self.bits} bits")
+
+
+def _turned(rows: NDArray, matrix: NDArray | None, signs: NDArray | None) -> NDArray[np.float32]:
+    """Rows turned by whichever rotation there is."""
+    if signs is not None:
+        return hadamard_turn(rows, signs)
+    return rows if matrix is None else rows @ matrix
 
 
 def _standardised(rows: NDArray, means: NDArray, spreads: NDArray) -> NDArray[np.float32]:

@@ -36,7 +36,11 @@ def save_quantizer(quantizer: ScalarQuantizer, path: str | os.PathLike[str]) -> 
         "format_version": FORMAT_VERSION,
         "dims": plain(quantizer.dims),
         "bits": plain(quantizer.bits),
-        "rotation": None if quantizer.rotation is None else "orthogonal",
+        "rotation": "hadamard"
+        if quantizer.signs is not None
+        else "orthogonal"
+        if quantizer.rotation is not None
+        else None,
         "source": quantizer.source,
     }
     tensors = {name: getattr(quantizer, name) for name in _shapes(header)}
@@ -74,7 +78,7 @@ def _shapes(header: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     dims, bits = header["dims"], header["bits"]
     if bits >= 16:
         return {}
-    turned = {} if header["rotation"] is None else {"rotation": (dims, dims)}
+    turned = {"orthogonal": {"rotation": (dims, dims)}, "hadamard": {"signs": (2, dims)}, None: {}}[header["rotation"]]
     return {"means": (dims,), "spreads": (dims,), "levels": (2**bits,), **turned}
 
 

@@ -231,7 +231,7 @@ class Compressor:
         digest = hashlib.sha256(repr((self.prefix_map.kind, self.dims, self.quantizer.bits)).encode())
         for tensor in dict(self.prefix_map.tensors()).values():
             digest.update(tensor.numpy().tobytes())
-        for name in ("means", "spreads", "levels", "rotation"):
+        for name in ("means", "spreads", "levels", "rotation", "signs"):
             value = getattr(self.quantizer, name)
             digest.update(b"" if value is None else value.tobytes())
         return digest.hexdigest()

@@ -11,11 +11,14 @@ from safetensors.numpy import load_file, save_file
 from hf_mic.codes import (
     ScalarQuantizer,
     code_bytes,
+    hadamard_turn,
+    hadamard_turn_back,
     lloyd_max,
     load_quantizer,
     open_codes,
     pack,
     random_orthogonal,
+    random_signs,
     save_quantizer,
     unpack,
 )
@@ -155,11 +158,55 @@ def test_kept_neighbours_of_a_hidden_rotation():
     truth = ScalarQuantizer.fit(vectors, 32)
     _, full = truth.search(vectors[:100], truth.encode(vectors), 11)
     kept = {}
-    for rotation in (None, "orthogonal"):
+    for rotation in (None, "orthogonal", "hadamard"):
         quantizer = ScalarQuantizer.fit(vectors, 1, rotation=rotation)
         _, rows = quantizer.search(vectors[:100], quantizer.encode(vectors), 11)
         kept[rotation] = np.mean([len({*a} & {*b}) for a, b in zip(full, rows, strict=True)]) / 11
     assert kept["orthogonal"] > kept[None] + 0.05
+    assert kept["hadamard"] == pytest.approx(kept["orthogonal"], abs=0.03)
+
+
+@pytest.mark.parametrize("dims", [1, 2, 8, 12, 24, 64, 384])
+def test_a_hadamard_rotation_is_signs_and_matrices_of_one_size(dims):
+    signs = random_signs(dims, seed=1)
+    assert signs.shape == (2, dims)
+    assert set(np.abs(signs).ravel()) == {1}
+    eye = np.eye(dims, dtype=np.float32)
+    once = hadamard_turn(eye, np.ones((1, dims), dtype=np.float32))
+    np.testing.assert_allclose(np.abs(once), dims**-0.5, rtol=1e-5)
+    np.testing.assert_allclose(once @ once.T, eye, atol=1e-5)
+    if dims & (dims - 1) == 0:  # Sylvester's, by the parity of common bits
+        slow = [[(-1) ** (i & j).bit_count() * dims**-0.5 for j in range(dims)] for i in range(dims)]
+        np.testing.assert_allclose(once, slow, atol=1e-6)
+    by_hand = np.diag(signs[0]) @ once @ np.diag(signs[1]) @ once
+    rows = vectors_of(300, dims)
+    np.testing.assert_allclose(hadamard_turn(rows, signs), rows @ by_hand, atol=2e-5)
+    np.testing.assert_allclose(hadamard_turn_back(rows, signs), rows @ by_hand.T, atol=2e-5)
+    assert np.array_equal(signs, random_signs(dims, seed=1))
+    assert dims < 8 or not np.array_equal(signs, random_signs(dims, seed=2))
+
+
+@pytest.mark.parametrize("bits", [1, 4])
+def test_a_hadamard_rotation_codes_as_its_matrix_does(bits, tmp_path):
+    vectors = vectors_of(600, 48)
+    fast = ScalarQuantizer.fit(vectors, bits, rotation="hadamard", seed=3)
+    matrix = hadamard_turn(np.eye(48, dtype=np.float32), fast.signs)
+    dense = ScalarQuantizer(48, bits, fast.means, fast.spreads, fast.levels, matrix)
+    codes, queries = fast.encode(vectors), vectors_of(9, 48, seed=1)
+    assert (codes == dense.encode(vectors)).mean() > 0.999  # the rest lies within rounding of a cut
+    np.testing.assert_allclose(fast.decode(codes), dense.decode(codes), atol=1e-5)
+    np.testing.assert_allclose(fast.scores(queries, codes), dense.scores(queries, codes), atol=1e-5)
+    save_quantizer(fast, tmp_path / "code.safetensors")
+    loaded = load_quantizer(tmp_path / "code.safetensors")
+    assert (tmp_path / "code.safetensors").stat().st_size < 48 * 48 * 4
+    assert loaded.rotation is None
+    assert np.array_equal(loaded.signs, fast.signs)
+    assert np.array_equal(loaded.encode(vectors), codes)
+    for width in (19, 6, 320):
+        with pytest.raises(
+            ValueError, match=rf"dims={width}: a Hadamard rotation needs a power of two or twelve times"
+        ):
+            ScalarQuantizer.fit(vectors_of(100, width), 1, rotation="hadamard")
 
 
 def test_a_random_orthogonal_matrix():

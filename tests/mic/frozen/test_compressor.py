@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 
 import numpy as np
@@ -141,6 +142,14 @@ def test_the_last_row_of_a_chunk_of_one(fitted, vectors, monkeypatch):
     assert np.array_equal(exact.transform(vectors), whole)
     with pytest.raises(ValueError, match=r"row 0 is zero \(1 such rows among 1\)"):
         exact.transform(np.zeros((1, WIDTH)))
+
+
+def test_the_fingerprint_covers_signs_of_a_rotation(fitted):
+    short = PrefixMap("orthogonal", torch.eye(WIDTH)[:, :16])
+    rows = np.random.default_rng(0).normal(size=(50, 16)).astype(np.float32)
+    code = ScalarQuantizer.fit(rows, 1, rotation="hadamard")
+    turned = Compressor(short, code)
+    assert turned.fingerprint() != Compressor(short, replace(code, signs=-code.signs)).fingerprint()
 
 
 def test_a_spawned_process_codes_the_same(fitted, vectors):
