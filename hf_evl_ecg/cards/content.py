@@ -11,9 +11,9 @@ from hf_evl_ecg.drawing.config import RenderConfig, read_stored_config
 from hf_evl_ecg.rivals.presets import PRESETS
 from hf_evl_ecg.scores.lines import Row, Run, headline_lines, main_lines, side_by_side
 from hf_evl_ecg.scores.names import find_source, method_name, split_task
-from hf_evl_ecg.scores.tables import MIN_ITEMS
+from hf_evl_ecg.scores.tables import MIN_ITEMS, few_records
 
-from .scores import above_chance, class_lines, intervals_apart, with_unparsed
+from .scores import above_chance, class_lines, intervals_apart, lopsided, with_unparsed
 from .spec import CardSpec
 
 __all__ = ["compared_runs", "score_content", "study_content"]
@@ -57,6 +57,8 @@ def score_content(rows: Sequence[Row], compared: Mapping[Run, str]) -> dict[str,
         "chance": above_chance(main, runs[0]),
         "others": [(name, *intervals_apart(main, runs[0], run)) for name, run in others],
         "classes": class_lines(rows, runs[:2]),
+        "lopsided": lopsided(main, runs[0]),
+        "few_records": few_records([line.rows[runs[0]] for line in main]),
         "calibration": main_lines(
             [line for line in side_by_side(rows, runs[:1]) if line.metric == "calibration_error"]
         )[0],

@@ -7,7 +7,12 @@ from collections.abc import Sequence
 from hf_evl_ecg.scores.lines import ERROR, SIMULATED, TOGETHER, Line, Row, Run, side_by_side
 from hf_evl_ecg.scores.names import task_text
 
-__all__ = ["above_chance", "class_lines", "intervals_apart", "with_unparsed"]
+__all__ = ["above_chance", "class_lines", "intervals_apart", "lopsided", "with_unparsed"]
+
+WIDE, ONE_SIDED = (
+    0.1,
+    0.25,
+)  # narrower intervals need no comment; a share of the width that even skewed ones leave on each side
 
 
 def class_lines(rows: Sequence[Row], runs: Sequence[Run]) -> list[Line]:
@@ -44,6 +49,23 @@ def intervals_apart(lines: Sequence[Line], own: Run, other: Run) -> tuple[list[s
         better += [f"{line.task}, {line.metric_text}"] * (lower if line.metric == ERROR else higher)
         worse += [f"{line.task}, {line.metric_text}"] * (higher if line.metric == ERROR else lower)
     return better, worse
+
+
+def lopsided(lines: Sequence[Line], run: Run) -> list[str]:
+    """Tasks and metrics of a model whose score is a mean over classes and lies near one end of its interval.
+
+    A resample of the records may hold none of a rare class, and then scores the others alone: the interval reaches further to that side.
+    """
+    found = []
+    for line in lines:
+        row = line.rows.get(run)
+        if row is None or row["ci_low"] is None or line.metric not in ("balanced_accuracy", "macro_f1", "macro_auc"):
+            continue
+        width = row["ci_high"] - row["ci_low"]
+        nearest = min(row["value"] - row["ci_low"], row["ci_high"] - row["value"])
+        if width > WIDE and nearest < ONE_SIDED * width:
+            found.append(f"{line.task}, {line.metric_text}")
+    return found
 
 
 def with_unparsed(lines: Sequence[Line], rows: Sequence[Row], runs: Sequence[Run]) -> list[Line]:

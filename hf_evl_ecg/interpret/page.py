@@ -214,7 +214,8 @@ def _bar(probability: float | None) -> str:
 def _model_line(model: Mapping[str, Any]) -> str:
     kind = f"{model['dtype']}, {model['quantization']}" if "quantization" in model else model["dtype"]
     parts = [f"{model['architecture']}, {model['parameters']:,} parameters, {kind} on {model['device']}"]
-    parts += [f"{key} {model[key]}" for key in ("revision", "method", "teacher") if key in model]
+    words = {"revision": "revision", "method": "method", "teacher": "taught by"}
+    parts += [f"{said} {model[key]}" for key, said in words.items() if key in model]
     return "; ".join(parts)
 
 

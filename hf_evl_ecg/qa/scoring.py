@@ -30,7 +30,8 @@ def score_answers(
     how many), ``macro_f1``, ``hamming_loss``, ``report_f1`` (mean F1 of the findings named), and ``unparsed``, the share
     of answers that could not be read, which count as wrong. From likelihoods: ``accuracy_likelihood``,
     ``balanced_accuracy_likelihood``, ``auc`` or ``macro_auc``, ``calibration_error`` of the normalised probabilities
-    (10 bins), and ``pairs_told_apart`` (`hf_evl_ecg.qa.metrics.pairs_told_apart`) of yes/no questions. Classes get rows of their own as ``task/label``.
+    (10 bins), and ``pairs_told_apart`` (`hf_evl_ecg.qa.metrics.pairs_told_apart`) of yes/no questions. Classes get rows of their own as ``task/label``, with
+    ``sensitivity`` and ``specificity``, whose ``n`` are the positive and the negative items.
 
     Intervals are 95 % percentile bootstrap intervals over records: questions of one record are drawn together. They do not
     cover the spread over training seeds. Chance is the best answer that ignores the ECG, chosen on the scored items.
@@ -47,7 +48,7 @@ def score_answers(
 
     Returns:
         Rows ``{"method", "seed", "task", "dim": None, "metric", "value", "n", "ci_low", "ci_high", "chance",
-        "above_chance"}``; values as fractions, errors in the unit asked for.
+        "above_chance", "records"}``; values as fractions, errors in the unit asked for, the number of the task's records.
 
     Raises:
         ValueError: Nothing to score, or another number of answers than items.
@@ -59,6 +60,7 @@ def score_answers(
     rows = []
     for group in group_by_task(items, answers, n_bootstrap, bootstrap_seed):
         scores: Scores = {}
+        records = len({answer.record for answer in group.answers})
         if all(answer.text is not None for answer in group.answers):
             scores |= text_scores(group, min_per_class)
         if all(answer.scores for answer in group.answers):
@@ -67,7 +69,7 @@ def score_answers(
             {
                 **{"method": method, "seed": seed, "task": task, "dim": None, "metric": metric},
                 **{"value": found.value, "n": found.n, "ci_low": found.ci_low, "ci_high": found.ci_high},
-                **{"chance": found.chance, "above_chance": found.above_chance},
+                **{"chance": found.chance, "above_chance": found.above_chance, "records": records},
             }
             for (task, metric), found in scores.items()
             if found is not None

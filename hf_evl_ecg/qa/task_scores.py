@@ -152,20 +152,35 @@ def _label_scores(group: TaskGroup, grades: Sequence[Grade], min_per_class: int)
             scores[f"{group.name}/{code}", "f1"] = group.estimate(
                 _f1(truth[:, own], predicted[:, own]), _f1(truth[:, own], everything[:, own])
             )
+            scores |= _two_rates(group, f"{group.name}/{code}", truth[:, i], predicted[:, i] == truth[:, i])
     return scores
+
+
+def _two_rates(
+    group: TaskGroup, name: str, positive: np.ndarray, correct: np.ndarray, among: np.ndarray | bool = True
+) -> Scores:
+    """Sensitivity and specificity: the share that is right of the positive and of the negative items. Shapes: (n,), bool."""
+
+    def share(rows: np.ndarray) -> Estimate | None:
+        return group.estimate(lambda w: metrics.accuracy(correct[rows], w), rows=rows)
+
+    sides = {"sensitivity": positive & among, "specificity": ~positive & among}
+    return {(name, metric): share(rows) for metric, rows in sides.items() if rows.any()}
 
 
 def _yes_no_of_label(
     group: TaskGroup, name: str, rows: np.ndarray, grades: Sequence[Grade], min_per_class: int
 ) -> Scores:
-    """Balanced accuracy of the questions about one label, where both answers are right often enough."""
+    """Balanced accuracy and its two halves of the questions about one label, where both answers are right often enough."""
     own = [g for g, mine in zip(grades, rows, strict=True) if mine]
     truth = np.array([g.truth for g in own])
     if min(truth.sum(), (~truth).sum()) < min_per_class:
         return {}
     predicted = np.array([-1 if g.predicted is None else int(g.predicted) for g in own])
     found = group.estimate(lambda w: metrics.balanced_accuracy(truth.astype(int), predicted, w), 0.5, rows=rows)
-    return {(name, "balanced_accuracy"): found}
+    positive, correct = np.zeros((2, len(rows)), dtype=bool)
+    positive[rows], correct[rows] = truth, predicted == truth
+    return {(name, "balanced_accuracy"): found} | _two_rates(group, name, positive, correct, rows)
 
 
 def _class_codes(group: TaskGroup, grades: Sequence[Grade]) -> tuple[np.ndarray, np.ndarray] | None:

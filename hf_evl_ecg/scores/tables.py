@@ -8,6 +8,8 @@ __all__ = [
     "GAIN",
     "HEADLINES",
     "MIN_ITEMS",
+    "MIN_RECORDS",
+    "few_records",
     "gain_table",
     "markdown_table",
     "score_text",
@@ -27,6 +29,8 @@ GAIN = "_gain_over_"
 """What stands in the name of a metric between what was compared and the method that it was compared with."""
 MIN_ITEMS = 20
 """Tasks of fewer questions are left out of pictures and cards: an interval spans most of the scale."""
+MIN_RECORDS = 20
+"""Scores on fewer records are said to be so: a bootstrap of so few is too narrow."""
 SIMULATED = "Rows that begin with 'simulated' are about simulated ECGs, not patients."
 
 
@@ -69,6 +73,26 @@ def seeds_text(rows: Sequence[Row]) -> str:
     return f"{value_text(statistics.fmean(values), metric)}{spread}{above}"
 
 
+def few_records(rows: Sequence[Row]) -> str:
+    """A warning where tasks were scored on fewer than `MIN_RECORDS` records, naming them; empty where none was, or it is not known.
+
+    Example:
+        >>> few_records([{"task": "rhythm_open", "records": 4}])
+        'Few records: 4 (rhythm_open). Intervals of so few are too narrow, and tell no two models apart.'
+    """
+    few = {
+        row["task"].partition("/")[0]: row["records"]
+        for row in rows
+        if (row.get("records") or MIN_RECORDS) < MIN_RECORDS
+    }
+    if not few:
+        return ""
+    counts = sorted(set(few.values()))
+    span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    named = ", ".join(list(few)[:6]) + (f" and {len(few) - 6} more tasks" if len(few) > 6 else "")
+    return f"Few records: {span} ({named}). Intervals of so few are too narrow, and tell no two models apart."
+
+
 def markdown_table(rows: Sequence[Row], notes: Sequence[str] = (), metrics: Sequence[str] = HEADLINES) -> str:
     """One line per task and metric, one column per method: value [95 % interval], bold where it is above chance.
 
@@ -87,7 +111,8 @@ def markdown_table(rows: Sequence[Row], notes: Sequence[str] = (), metrics: Sequ
             lines.setdefault((row["task"], row["metric"]), {})[_name(row)] = row
     if not lines:
         raise ValueError(f"No row has one of the metrics {list(metrics)}.")
-    text = _head(columns)
+    warning = few_records(rows)
+    text = [f"**{warning}**", ""] * bool(warning) + _head(columns)
     for found in lines.values():
         text.append(_line(next(iter(found.values())), [score_text(found.get(column)) for column in columns]))
     text += [

@@ -195,7 +195,7 @@ def export(student: Path, folder: Path, teacher: Path, config: RenderConfig) -> 
     model, processor = load_model(str(student))
     provenance = {
         "method": "EVL-ECG",
-        "teacher": f"{teacher.name} of this demonstration",
+        "teacher": f"the {teacher.name} of this demonstration",
         "data": "simulated ECGs",
         "images": config.to_dict(),  # how recordings are to be drawn for this model
     }

@@ -423,3 +423,35 @@ def test_the_committed_card_is_the_one_of_its_results(repo_root):
     text = render_card(read_results(results), spec, facts=json.loads(facts.read_text()), pictures=pictures)
     assert path.with_suffix(".md").read_text() == text
     assert len(text.split("---")[1].splitlines()) < 120, "front matter that a reader can survey"
+
+
+def test_intervals_far_to_one_side_and_few_records_are_explained():
+    rows = make_rows()
+    assert "near one end" not in render_card(RESULTS, SPEC)
+    assert "Few records" not in render_card(RESULTS, SPEC)
+    for entry in rows:
+        if entry["metric"] == "balanced_accuracy":
+            entry["ci_high"] = entry["value"] + 0.3
+        entry["records"] = 7
+    text = render_card(RESULTS | {"rows": rows}, SPEC)
+    assert "Trust its near end more than its far one in ludb: rhythm (yes/no), balanced accuracy." in text
+    assert "**Few records: 7 (ludb:rhythm_closed, ludb:heart_rate_fill, simulated:diagnosis_classes)." in text
+
+
+def test_the_two_rates_of_a_class_stand_in_its_table():
+    rows = [*make_rows(), row("evl_ecg", "ludb:rhythm_closed/AF", "sensitivity", 0.9, n=17, chance=None)]
+    rows.append(row("evl_ecg", "ludb:rhythm_closed/AF", "specificity", 0.6, n=44, chance=None))
+    text = render_card(RESULTS | {"rows": rows}, SPEC)
+    assert re.search(r"\| atrial fibrillation \|.*\| sensitivity \| 17 \| – \| 90\.0 \[85\.0, 95\.0\] \|", text)
+    assert re.search(r"\| atrial fibrillation \|.*\| specificity \| 44 \| – \| 60\.0 \[55\.0, 65\.0\] \|", text)
+    assert "n of a sensitivity are the positive records" in text
+    assert "n of a sensitivity" not in render_card(RESULTS, SPEC)
+
+
+def test_a_commit_with_changes_is_said_to_be_one():
+    assert "commit `0123456789abcdef` (torch" in render_card(RESULTS, SPEC)
+    text = render_card(RESULTS | {"commit": "0123456789abcdef-dirty"}, SPEC)
+    assert (
+        "commit `0123456789abcdef` with changes that are in no commit, so it cannot be repeated exactly (torch" in text
+    )
+    assert "-dirty" not in text
