@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from hf_evl_ecg.drawing.config import RenderConfig
-from hf_evl_ecg.drawing.fit import cut_leads, fit_gain
+from hf_evl_ecg.drawing.fit import crossing_leads, cut_leads, fit_gain
 from hf_evl_ecg.drawing.layouts import Layout
 from hf_evl_ecg.drawing.rendering import render
 from hf_evl_ecg.qa.labels import label_text
@@ -83,7 +83,7 @@ def true_scale(layout: str = "3x4+rhythm") -> RenderConfig:
 
 
 def scale_notices(ecg: ECG, config: RenderConfig) -> list[str]:
-    """What a reader must know of a drawing's height: that its gain is not 10 mm/mV, and which leads are cut at the edge.
+    """What a reader must know of a drawing's height: its gain where it is not 10 mm/mV, leads cut or crossing, a replaced gain.
 
     Example:
         >>> import numpy as np
@@ -95,11 +95,15 @@ def scale_notices(ecg: ECG, config: RenderConfig) -> list[str]:
         lines.append(f"Drawn at {config.gain_mm_mv:g} mm/mV, not at the usual {USUAL_GAIN_MM_MV:g}")
     if cut := cut_leads(ecg, config):
         lines.append(f"Cut at the edge of the paper: {', '.join(cut)}")
+    if crossing := crossing_leads(ecg, config):
+        lines.append(f"Run into the rows beside them: {', '.join(crossing)}")
+    if gain := ecg.metadata.get("gain_per_mv"):
+        lines.append(f"Voltages by a gain that was given, {gain:g} stored units per mV, not by the record's header")
     return lines
 
 
 def report_page(report: ECGReport) -> str:
-    """Show a report as one HTML file; the gain is 5 mm/mV where a lead would leave the paper at 10, and the page says so.
+    """Show a report as one HTML file; the gain is 5 mm/mV where a lead would leave the paper or its row at 10, and the page says so.
 
     Args:
         report: The report.

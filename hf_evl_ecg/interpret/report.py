@@ -131,6 +131,7 @@ class ECGReport:
             "leads": list(self.ecg.leads),
             "derived_leads": list(self.ecg.metadata.get("derived_leads", ())),
             "flat_leads": list(self.ecg.flat_leads),
+            "gain_per_mv": self.ecg.metadata.get("gain_per_mv", []),
             "interpolated_samples": dict(self.ecg.metadata.get("interpolated_samples", {})),
         }
         return {key: value for key, value in known.items() if value not in ([], {})}

@@ -66,7 +66,8 @@ def read_record(
             hold their nearest value; counts in `metadata["interpolated_samples"]`; a lead that is half missing raises). Neither concerns
             digitised paper, of which most leads hold one stretch of at most half the time: what lies outside of the stretches stays NaN
             (`ECG.allow_missing`), with an `ECGRecordWarning`.
-        gain_per_mv: Stored units per mV of every lead, for headers known to be wrong; replaces gain, baseline and units. Of WFDB only.
+        gain_per_mv: Stored units per mV of every lead, for headers known to be wrong; replaces gain, baseline and units, and
+            stands in the metadata. Of WFDB only.
         duration_s: Read the first seconds only, and nothing of what follows (checksums, which are of all samples, are not compared
             then); the whole length is in `metadata["recorded_s"]`. None reads all.
         description: What the numbers of a CSV, HDF5 or NumPy file are; None: the file with ``.json`` behind its name says so.
@@ -111,6 +112,8 @@ def read_record(
     header = read_header(path, root=root)
     notes = read_comments(header.comments)
     metadata = _about(notes.age, notes.sex)
+    if gain_per_mv is not None:
+        metadata["gain_per_mv"] = float(gain_per_mv)
     try:
         read = read_leads(header, root, gain_per_mv, duration_s)
     except MemoryError as error:

@@ -9,7 +9,7 @@ import wfdb
 from scipy.signal import correlate
 
 from hf_evl_ecg.drawing.config import RenderConfig
-from hf_evl_ecg.drawing.fit import cut_leads, fit_gain
+from hf_evl_ecg.drawing.fit import crossing_leads, cut_leads, fit_gain
 from hf_evl_ecg.drawing.layouts import LAYOUTS, Layout
 from hf_evl_ecg.drawing.palettes import Palette
 from hf_evl_ecg.drawing.rendering import render
@@ -276,6 +276,27 @@ def test_the_gain_is_lowered_until_nothing_is_cut():
         fitted = fit_gain(ecg, config)
         assert fitted == replace(config, gain_mm_mv=gain), peak_mv
         assert bool(cut_leads(ecg, fitted)) == (peak_mv == 9.0)
+
+
+def test_waves_that_pass_a_neighbour_s_line_are_drawn_at_half_the_gain():
+    """Rows of the default page are 22 mm apart on the report's paper: 2.5 mV pass the next line by 3 mm."""
+    config = RenderConfig(width_px=2192, height_px=872, dpi=203.2, header="{record_name}")
+    assert round(config.page().pitch_px / config.page().scale.px_per_mm) == 22
+    for lead, mv, crosses in (
+        ("V1", -2.6, True),
+        ("V1", -2.4, False),
+        ("V1", 3.0, False),
+        ("II", 2.6, True),
+        ("V6", -3.0, True),
+    ):
+        signal = np.zeros((5000, 12), np.float32)
+        for start in (0, 2500, 5000 - 1250 // 2):
+            signal[start + 300 : start + 310, STANDARD_LEADS.index(lead)] = mv
+        ecg = ECG(signal, 500)
+        assert crossing_leads(ecg, config) == ((lead,) if crosses else ()), (lead, mv)
+        if not cut_leads(ecg, config):
+            assert fit_gain(ecg, config).gain_mm_mv == (5.0 if crosses else 10.0)
+        assert crossing_leads(ecg, replace(config, overflow="clamp")) == ()
 
 
 def test_leads_that_a_short_record_does_not_reach():

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from transformers import BitsAndBytesConfig
+from written_records import beats, read, write
 
 from hf_evl_ecg import ECG, ECGInterpreter, RenderConfig, render
 from hf_evl_ecg.__main__ import main
@@ -231,6 +232,24 @@ def test_tall_waves_are_drawn_at_half_the_gain_and_not_cut_in_silence():
         assert f"25 mm/s, {config.gain_mm_mv:g} mm/mV; true to scale" in text
         assert all(line in text for line in told)
     assert "Cut at the edge" in scale_notices(replace(ecg, signal_mv=ecg.signal_mv * 9), true_scale())[-1]
+
+
+def test_a_gain_that_was_given_and_crossing_waves_stand_on_the_page(tmp_path):
+    write(tmp_path, signal=beats(5000))
+    ecg = read(tmp_path / "r", gain_per_mv=50)
+    assert ecg.metadata["gain_per_mv"] == 50
+    report = ECGReport("r", [opinion()], ecg)
+    said = "Voltages by a gain that was given, 50 stored units per mV, not by the record&#x27;s header"
+    assert said in report_page(report)
+    assert report.facts()["gain_per_mv"] == 50
+    plain = ECGReport("r", [opinion()], read(tmp_path / "r"))
+    assert "gain that was given" not in report_page(plain)
+    assert "gain_per_mv" not in plain.facts()
+    tall = np.zeros((5000, 12))
+    tall[3000:3010, 6] = -9.0
+    assert (
+        scale_notices(ECG(tall, 500), replace(true_scale(), gain_mm_mv=5.0))[-1] == "Run into the rows beside them: V1"
+    )
 
 
 def test_a_model_is_described_by_what_identifies_it(ecg_student):
