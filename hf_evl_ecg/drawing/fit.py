@@ -76,7 +76,7 @@ def crossing_leads(ecg: ECG, config: RenderConfig) -> tuple[str, ...]:
 
     Example:
         >>> signal = np.zeros((5000, 12))
-        >>> signal[3000:3010, 6] = -4.0
+        >>> signal[3000:3010, 6] = -7.0
         >>> crossing_leads(ECG(signal, fs_hz=500), RenderConfig()), crossing_leads(ECG(signal / 4, fs_hz=500), RenderConfig())
         (('V1',), ())
     """

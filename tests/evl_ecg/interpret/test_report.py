@@ -104,8 +104,14 @@ def test_warnings_and_faults_of_a_record_are_told(ecg_student, save_record, tmp_
         )
     assert "Warning:" in capsys.readouterr().out
     text = page.read_text()
-    assert text.count('class="warning"') == 5
-    for told in ("tallest waves are", "deviate by up to", "Drawn at 5 mm/mV", "Cut at the edge of the paper: I, "):
+    assert text.count('class="warning"') == 6
+    for told in (
+        "tallest waves are",
+        "deviate by up to",
+        "Drawn at 5 mm/mV",
+        "Run into the rows beside them: ",
+        "Cut at the edge of the paper: I, ",
+    ):
         assert told in text
     assert "Flat leads: aVF" in text
     assert "Label scores" not in text
@@ -231,7 +237,7 @@ def test_tall_waves_are_drawn_at_half_the_gain_and_not_cut_in_silence():
         text = report_page(ECGReport("r", [opinion()], shown))
         assert f"25 mm/s, {config.gain_mm_mv:g} mm/mV; true to scale" in text
         assert all(line in text for line in told)
-    assert "Cut at the edge" in scale_notices(replace(ecg, signal_mv=ecg.signal_mv * 9), true_scale())[-1]
+    assert "Cut at the edge" in scale_notices(replace(ecg, signal_mv=ecg.signal_mv * 9), true_scale())[0]
 
 
 def test_a_gain_that_was_given_and_crossing_waves_stand_on_the_page(tmp_path):
@@ -279,5 +285,5 @@ def test_a_real_record(ecg_student, data_dir, tmp_path):
     assert main([*arguments, "--max_new_tokens", "4"]) == 0
     text = page.read_text()
     assert "10 s at 500 Hz" in text
-    assert 'class="warning"' not in text
+    assert re.findall('class="warning">([^,]*)', text) == ["Voltages by a gain that was given"]
     assert "Sinus" not in text, "what the header says about the patient stays out"
