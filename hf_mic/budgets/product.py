@@ -46,6 +46,7 @@ class ProductCoder:
         # faiss's stubs describe the C++ methods, and Python has wrappers of them that return arrays.
         self.quantizer: Any = faiss.ProductQuantizer(width, size, 8)
         self.quantizer.cp.seed = 1234 + seed  # 1234 is faiss's own
+        self.quantizer.cp.min_points_per_centroid = 1  # else it warns below 9,984 rows, once for each group
         self.quantizer.train(rows)
 
     def queries(self, mapped: Floats) -> Floats:

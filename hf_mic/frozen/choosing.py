@@ -19,7 +19,7 @@ from hf_mic.codes.quantizer import ScalarQuantizer
 from hf_mic.codes.rotation import random_orthogonal
 
 from .candidates import Candidate, MapName, sizes
-from .config import AdaptConfig
+from .config import CODED_BITS, AdaptConfig
 from .fit import fit_map
 from .prefix_map import PrefixMap
 from .vectors import principal_axes
@@ -30,6 +30,9 @@ NEIGHBOURS = 10
 QUERIES = 1000  # held-out rows whose neighbours are looked for: a share of 0.6 is then known to about 0.007
 SEARCHED = 10_000  # other rows, among which they are looked for
 PAIRS = (100, 300)  # queries and rows whose cosines are ranked
+
+Maps = Mapping[tuple[MapName, int | None], PrefixMap]
+"""Maps by name, and by the bits of the code that they were fitted for; ``None``: for any."""
 
 
 def split_rows(count: int, seed: int) -> tuple[NDArray, NDArray]:
@@ -65,22 +68,34 @@ def choose(
     width = learn.shape[1]
     pairs = sizes(width, bytes_per_vector)
     maps = _maps(learn, pairs, seed, config, progress)
-    plan = [(name, turned, dims, bits) for name in maps for dims, bits in pairs for turned in _turns(name, bits)]
+    plan = [
+        (name, turned, dims, bits)
+        for name in dict.fromkeys(name for name, _ in maps)
+        for dims, bits in pairs
+        for turned in _turns(name, bits)
+    ]
     examiner = _Examiner(learn[np.sort(np.random.default_rng(seed).permutation(len(learn))[:SEARCHED])], judge)
     coded: list[tuple[Candidate, ScalarQuantizer]] = []
-    mapped: dict[str, list[Tensor]] = {}
+    mapped: dict[tuple[MapName, int | None], list[Tensor]] = {}
     longest = max(dims for dims, _ in pairs)
     for name, turned, dims, bits in tqdm(plan, desc="judge", unit="code", disable=not progress):
-        if name not in mapped:  # of one map at a time
+        key = _key(maps, name, bits)
+        if key not in mapped:  # of one map at a time
             groups = (learn, examiner.rows, judge)
-            mapped = {name: [maps[name].forward(torch.from_numpy(rows), columns=longest) for rows in groups]}
-        short = [normalize(rows[:, :dims], dim=1).numpy() for rows in mapped[name]]
+            mapped = {key: [maps[key].forward(torch.from_numpy(rows), columns=longest) for rows in groups]}
+        short = [normalize(rows[:, :dims], dim=1).numpy() for rows in mapped[key]]
         quantizer = ScalarQuantizer.fit(short[0], bits, rotation="orthogonal" if turned else None, seed=seed)
         kept, spearman = examiner.examine(quantizer, short[1], short[2])
         coded.append((Candidate(name, turned, dims, bits, code_bytes(dims, bits), kept, spearman), quantizer))
     coded.sort(key=lambda pair: -pair[0].neighbours_kept)  # stable: among equals the simpler one stays before
     best, quantizer = coded[0]
-    return shortened(maps[best.map], best.dims), quantizer, [candidate for candidate, _ in coded]
+    chosen = maps[_key(maps, best.map, best.bits)]
+    return shortened(chosen, best.dims), quantizer, [candidate for candidate, _ in coded]
+
+
+def _key(maps: Maps, name: MapName, bits: int) -> tuple[MapName, int | None]:
+    """The map of a name that was fitted for codes of so many bits, else the one for all."""
+    return (name, bits) if (name, bits) in maps else (name, None)
 
 
 def _turns(name: str, bits: int) -> tuple[bool, ...]:
@@ -88,31 +103,38 @@ def _turns(name: str, bits: int) -> tuple[bool, ...]:
     return (False, True) if name in ("pca", "fitted") and bits < 16 else (False,)
 
 
-def _maps(
-    learn: NDArray, pairs: Sequence[tuple[int, int]], seed: int, config: AdaptConfig, progress: bool
-) -> Mapping[MapName, PrefixMap]:
+def _maps(learn: NDArray, pairs: Sequence[tuple[int, int]], seed: int, config: AdaptConfig, progress: bool) -> Maps:
     width = learn.shape[1]
-    maps: dict[MapName, PrefixMap] = {
-        "truncation": PrefixMap("orthogonal", torch.eye(width)),
-        "pca": PrefixMap("orthogonal", principal_axes(learn, seed)),
-        "random": PrefixMap("orthogonal", torch.from_numpy(random_orthogonal(width, seed))),
+    maps: dict[tuple[MapName, int | None], PrefixMap] = {
+        ("truncation", None): PrefixMap("orthogonal", torch.eye(width)),
+        ("pca", None): PrefixMap("orthogonal", principal_axes(learn, seed)),
+        ("random", None): PrefixMap("orthogonal", torch.from_numpy(random_orthogonal(width, seed))),
     }
     # Lengths that nobody stores as floats alone: a map that serves 2 coordinates serves 64 less well.
-    if dims := [dims for dims, bits in pairs if bits <= 8 and 1 < dims < width]:
-        batch_size = min(config.batch_size, len(learn))
-        settings = replace(config, dims=sorted(dims), seed=seed, batch_size=batch_size)
+    stored = [(dims, bits) for dims, bits in pairs if bits <= 8 and 1 < dims < width]
+    if not stored:
+        return maps
+    # A map for each code of few bits, and one for all others; or the one that was asked for.
+    wanted = [config.bits] if config.bits else [bits if bits in CODED_BITS else None for _, bits in stored]
+    settings = replace(
+        config, dims=sorted(dims for dims, _ in stored), seed=seed, batch_size=min(config.batch_size, len(learn))
+    )
+    for bits in dict.fromkeys(wanted):
         with warnings.catch_warnings():  # PCA is a candidate too: where it is ahead, it is chosen
             warnings.filterwarnings("ignore", message="The map keeps fewer")
             warnings.filterwarnings("ignore", message="The vectors hardly")  # said before, of all of them
-            maps["fitted"] = fit_map(learn, settings, progress=progress)
+            key = bits if config.bits is None else None
+            maps["fitted", key] = fit_map(learn, replace(settings, bits=bits), progress=progress)
     return maps
 
 
 def shortened(prefix_map: PrefixMap, dims: int) -> PrefixMap:
     """The part of a map that the first coordinates need."""
     output = prefix_map.output_weight
+    lengths = [length for length in prefix_map.config.get("dims", []) if length <= dims]
     return replace(
         prefix_map,
+        config={**prefix_map.config, "dims": lengths} if prefix_map.config else prefix_map.config,
         weight=prefix_map.weight[:, :dims].contiguous(),
         output_weight=None if output is None else output[:, :dims].contiguous(),
     )

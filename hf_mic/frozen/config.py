@@ -8,7 +8,9 @@ from typing import Literal
 from hf_mic.files import plain_fields
 from hf_mic.options import check_at_least, check_choice, check_distinct, check_number
 
-__all__ = ["AdaptConfig"]
+__all__ = ["CODED_BITS", "AdaptConfig"]
+
+CODED_BITS = (1, 2)  # codes that a map can be fitted for
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,13 @@ class AdaptConfig:
     distill_weight: float = field(
         default=1.0, metadata={"help": "Weight of the similarity distillation from the original full-width embeddings."}
     )
-    sir_weight: float = field(default=0.0, metadata={"help": "Weight of the spectral isotropy regularisation, SIR."})
+    sir_weight: float | None = field(
+        default=None,
+        metadata={
+            "help": "Weight of the spectral isotropy regularisation, SIR. Default: 1 for codes of one or two bits, which lose least "
+            "where a prefix fills its space evenly; 0 for floats."
+        },
+    )
     scr_weight: float = field(default=0.0, metadata={"help": "Weight of the soft collapse regularisation, SCR."})
     temperature: float = field(
         default=0.05, metadata={"help": "Temperature of the similarity distributions of teacher and prefixes."}
@@ -95,7 +103,7 @@ class AdaptConfig:
         plain_fields(self)
         for name, allowed in (
             ("kind", ("orthogonal", "linear", "mlp")),
-            ("bits", (None, 1, 2)),
+            ("bits", (None, *CODED_BITS)),
             ("cv_mode", ("diagonal", "eigen")),
             ("init", ("pca", "identity")),
             ("lr_scheduler_type", ("cosine", "linear", "constant_with_warmup")),
@@ -103,11 +111,13 @@ class AdaptConfig:
             check_choice(name, getattr(self, name), allowed)
         for name, value in (("temperature", self.temperature), ("t", self.t), ("learning_rate", self.peak_rate())):
             check_number(name, value, positive=True)
-        weights = ("distill_weight", "sir_weight", "scr_weight")
-        for name in (*weights, "tau", "var_weight"):
+        for name in ("distill_weight", "scr_weight", "tau", "var_weight"):
             check_number(name, getattr(self, name))
-        if not any(getattr(self, name) for name in weights):
-            raise ValueError(f"{', '.join(weights)} are all 0: nothing is optimised (give one of them)")
+        check_number("sir_weight", self.isotropy())
+        if not (self.distill_weight or self.isotropy() or self.scr_weight):
+            raise ValueError(
+                "distill_weight, sir_weight and scr_weight are all 0: nothing is optimised (give one of them)"
+            )
         for name, least in (("steps", 1), ("hidden_dim", 1), ("neighbours", 0), ("seed", 0)):
             check_at_least(name, getattr(self, name), least)
         if self.bits is not None and not self.distill_weight:
@@ -121,6 +131,12 @@ class AdaptConfig:
         if self.neighbours:
             check_at_least("pool_size", self.pool_size, self.batch_size)
         check_distinct("dims", self.dims)
+
+    def isotropy(self) -> float:
+        """The weight of SIR, or its default for such a code."""
+        if self.sir_weight is not None:
+            return self.sir_weight
+        return 0.0 if self.bits is None else 1.0
 
     def peak_rate(self) -> float:
         """The learning rate, or the default of the kind of map."""

@@ -133,9 +133,9 @@ def _terms(batch: Tensor, mapped: Tensor, config: AdaptConfig, done: float) -> d
         # A geometric mean: each length counts by its relative change. In a sum the shortest prefix, whose divergence is the
         # greatest by far, decides at the cost of the long ones.
         terms["distill"] = config.distill_weight * (divergence + LEAST_DIVERGENCE).log().mean().exp()
-    if config.sir_weight:
+    if weight := config.isotropy():
         isotropy = spectral_isotropy_loss(mapped, config.dims, t=config.t, cv_mode=config.cv_mode)
-        terms["sir"] = config.sir_weight * isotropy.mean()
+        terms["sir"] = weight * isotropy.mean()
     if config.scr_weight:
         collapse = soft_collapse_loss(
             # Coordinates of unit vectors have mean square 1/D, and the floor of L_var is at a standard deviation of 1.

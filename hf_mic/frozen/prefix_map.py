@@ -73,7 +73,8 @@ class PrefixMap:
 
         Args:
             embeddings: Rows of any scale; a numpy array, a memory map, a tensor or a list of rows. Shape: (N, D).
-            dim: Keep only this many leading coordinates, renormalised: the index to store. Default: all.
+            dim: Keep only this many leading coordinates, renormalised: the index to store. Default: all that the map has, which
+                are fewer than D in a :class:`~hf_mic.frozen.Compressor`.
             out: Where to write, for example a memory map. Shape: (N, dim). Default: a new float32 array.
             batch_size: Rows mapped at once.
             progress: Show a progress bar.
@@ -88,9 +89,10 @@ class PrefixMap:
             >>> PrefixMap("orthogonal", torch.eye(2)[[1, 0]]).apply(np.array([[3.0, 4.0]]))
             array([[0.8, 0.6]], dtype=float32)
         """
-        dim = self.width if dim is None else dim
+        columns = self.weight.size(1)
+        dim = columns if dim is None else dim
         embeddings = as_matrix(embeddings, self.width)
-        check_between("dim", dim, 1, self.width)
+        check_between("dim", dim, 1, columns)
         if out is None:
             out = np.empty((len(embeddings), dim), dtype=np.float32)
         elif out.shape != (len(embeddings), dim) or out.dtype not in FLOATS:

@@ -212,7 +212,11 @@ def read_plan(path: str | Path) -> dict[str, Any]:
         if settings["type"] == "map":
             config = AdaptConfig(**{**plan["map"], **settings.get("config", {})})
             # All of them: a replay must not depend on defaults of a later release.
-            settings["config"] = {**asdict(config), "learning_rate": config.peak_rate()}
+            settings["config"] = {
+                **asdict(config),
+                "learning_rate": config.peak_rate(),
+                "sir_weight": config.isotropy(),
+            }
             del settings["config"]["seed"]
         method_of(settings)
     for key in ("plot", "table"):

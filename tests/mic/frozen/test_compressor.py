@@ -1,5 +1,6 @@
 """Vectors in a given number of bytes: the choice, what it is compared with, saving, files written by runs that are killed."""
 
+import dataclasses
 import json
 import os
 import pickle
@@ -17,7 +18,7 @@ from datasets import Dataset, load_from_disk
 
 from hf_mic import Compressor
 from hf_mic.codes import ScalarQuantizer, open_codes
-from hf_mic.frozen import AdaptConfig, PrefixMap, compressor
+from hf_mic.frozen import AdaptConfig, PrefixMap, choosing, compressor
 from hf_mic.frozen.candidates import sizes
 from hf_mic.frozen.choosing import split_rows
 
@@ -115,6 +116,39 @@ def test_nothing_is_chosen_over_truncation_that_does_not_gain():
     assert {row.map for row in chosen.report} == {"truncation", "pca", "random"}  # no prefix is left to fit
 
 
+@pytest.mark.parametrize(("asked", "fitted_for"), [(None, {1, 2, None}), (1, {1})])
+def test_each_code_of_few_bits_has_a_map_of_its_own(vectors, monkeypatch, asked, fitted_for):
+    """One bit, two bits, and the rest: what is judged at a code is the map that was fitted for it, or the one asked for."""
+    maps, real = {}, choosing.fit_map
+
+    def fit(rows, config, **options):
+        maps[config.bits] = real(rows, config, **options)
+        assert config.dims == [4, 8, 16, 32]
+        return maps[config.bits]
+
+    monkeypatch.setattr(choosing, "fit_map", fit)
+    made = Compressor.fit(vectors, 4, config=dataclasses.replace(FAST, bits=asked))
+    assert set(maps) == fitted_for
+    best = next(row for row in made.report if row.map == "fitted")
+    # Remove all others, so that the best fitted map is taken.
+    monkeypatch.setattr(choosing._Examiner, "examine", lambda *_: (0.0, 0.0))
+    monkeypatch.setattr(
+        choosing, "_turns", lambda name, bits: () if (name, bits) != ("fitted", best.bits) else (False,)
+    )
+    only = Compressor.fit(vectors, 4, config=dataclasses.replace(FAST, bits=asked))
+    source = maps[asked if asked else best.bits if best.bits <= 2 else None]
+    assert torch.equal(only.prefix_map.weight, source.weight[:, : only.dims])
+    assert only.prefix_map.config["dims"] == [d for d in (4, 8, 16, 32) if d <= only.dims]
+
+
+def test_the_map_of_a_compressor_is_a_map(fitted, vectors):
+    """Alone it maps to the coordinates that are kept."""
+    mapped = fitted.prefix_map.apply(vectors[:5])
+    assert mapped.shape == (5, fitted.dims)
+    with pytest.raises(ValueError, match=rf"dim={fitted.dims + 1}: must lie in \[1, {fitted.dims}\]"):
+        fitted.prefix_map.apply(vectors[:5], dim=fitted.dims + 1)
+
+
 def test_an_mlp_can_be_the_fitted_map(vectors, tmp_path):
     config = AdaptConfig(kind="mlp", hidden_dim=8, steps=10, batch_size=64, pool_size=256)
     chosen = Compressor.fit(vectors, 4, config=config)
@@ -192,7 +226,7 @@ def test_batches_of_other_columns_and_what_is_refused(fitted, vectors):
     with pytest.raises(ValueError, match="column='embedding': must be one of name, v"):
         fitted.transform_batch({"name": names, "v": rows})
     for wrong in ([[1.0, 2.0], [1.0]], [None, [1.0, 2.0]]):
-        with pytest.raises(ValueError, match=r"must have shape \(N, D\), rows of one length"):
+        with pytest.raises(ValueError, match=r"must have shape \(N, D\), dense rows of one length"):
             fitted.transform_batch({"embedding": wrong})
 
 

@@ -223,6 +223,13 @@ def test_terms_do_what_they_are_for(vectors):
     assert excess(decorrelated) < 0.2 * excess(unit)
 
 
+def test_isotropy_is_asked_for_where_codes_need_it():
+    assert (AdaptConfig().isotropy(), AdaptConfig(bits=1).isotropy(), AdaptConfig(bits=2).isotropy()) == (0, 1, 1)
+    assert (AdaptConfig(sir_weight=0.2).isotropy(), AdaptConfig(bits=1, sir_weight=0).isotropy()) == (0.2, 0)
+    with pytest.raises(ValueError, match="nothing is optimised"):
+        AdaptConfig(distill_weight=0)
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
 def test_sources_of_the_same_vectors_give_the_same_map(vectors, dtype, tmp_path):
     vectors = vectors.astype(np.float16)  # values that every dtype holds exactly

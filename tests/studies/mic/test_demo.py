@@ -5,16 +5,18 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
-from huggingface_hub import ModelCard
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from hf_mic import Compressor
 
 FOLDER = Path(__file__).resolve().parents[3] / "studies" / "mic"
 
@@ -34,6 +36,7 @@ def corpus(monkeypatch):
 
 @pytest.fixture
 def demo(corpus, monkeypatch):
+    load("bytes_report", monkeypatch)
     return load("demo", monkeypatch)
 
 
@@ -153,35 +156,45 @@ def test_tasks_are_about_held_out_statements(corpus):
 def test_the_demo_is_complete(demo, tiny_model, tmp_path, capsys):
     output = tmp_path / "out"
     args = demo.DemoArguments(
-        output_dir=str(output), model=tiny_model, steps=2, dims=[8, 32], combined=40, truncate_dim=8, n_bootstrap=0
+        output_dir=str(output), model=tiny_model, sizes=[2, 4], keep=4, steps=5, combined=40, n_bootstrap=20
     )
-    results = demo.main(args)
-    assert {row["method"] for row in results["rows"]} == {"truncation", "pca", "mrl", "mic"}
-    assert {row["task"] for row in results["rows"]} == {"ecg_retrieval", "ecg_finding", "ecg_similarity"}
-    full = {
-        row["method"]: row["value"]
-        for row in results["rows"]
-        if (row["task"], row["metric"], row["dim"]) == ("ecg_retrieval", "ndcg@10", 32)
+    rows = demo.main(args)["rows"]
+    assert {(row["method"], row["bytes"]) for row in rows} == {
+        ("float32", 128),
+        *((method, size) for method in ("truncation", "pca", "pq", "mic") for size in (2, 4)),
     }
-    assert full["pca"] == pytest.approx(full["truncation"], abs=0.02)  # a rotation changes nothing at full width
-    for name in ("demo_mic.json", "demo_mic.md", "demo_mic.png", "mic/README.md", "mrl/README.md"):
+    assert {row["task"] for row in rows} == {"ecg_retrieval", "ecg_finding", "ecg_similarity"}
+    assert all(row["dim"] * row["bits"] == 8 * row["bytes"] for row in rows if row["method"] != "pq")
+    assert all(row["ci_low"] <= row["value"] <= row["ci_high"] for row in rows)
+    scores = {(row["method"], row["bytes"], row["task"]): row["value"] for row in rows}
+    assert scores["float32", 128, "ecg_retrieval"] > scores["truncation", 2, "ecg_retrieval"]
+    for name in ("demo_mic.json", "demo_mic.md", "demo_mic.png", "encoder/README.md", "compressor/compressor.json"):
         assert (output / name).stat().st_size > 500
-    card = (output / "mic" / "README.md").read_text()
-    assert "Generated ECG statements" in card
-    assert "Not for clinical use" in card
-    assert "<!--" not in card
-    data = ModelCard.load(output / "mic" / "README.md").data
-    assert data.language in ("en", ["en"])
-    assert data.model_name == "Sentence encoder for ECG statements, MIC demonstration"
     printed = capsys.readouterr().out
     assert "| mic |" in printed
-    assert "truncated to 8: largest difference" in printed
+    assert "loaded without hf_mic: largest difference" in printed
 
-    model = SentenceTransformer(str(output / "mic"), device="cpu")
-    _, held_out = demo.make_corpus(combined=40)
-    with torch.no_grad():
-        model[0].auto_model.embeddings.word_embeddings.weight += torch.randn(32)
-    with pytest.raises(RuntimeError, match="differs"):
-        demo.check_reload(model, output / "mic", held_out, 8)
+    # The row of MIC is what the saved compressor gives.
+    compressor, encoder = Compressor.load(output / "compressor"), SentenceTransformer(tiny_model, device="cpu")
+    training, held_out = demo.make_corpus(combined=40)
+    retrieval = demo.build_tasks(training, held_out)[0]
+    codes = compressor.transform(encoder.encode(list(retrieval.corpus.values())))
+    assert codes.shape == (len(retrieval.corpus), 4)
+    _, found = compressor.search(encoder.encode(list(retrieval.queries.values())), codes, k=10)
+    gains = (found == np.arange(len(found))[:, None]) / np.log2(np.arange(2, 12))
+    assert gains.sum(axis=1).mean() == pytest.approx(
+        scores["mic", 4, "ecg_retrieval"], abs=0.02
+    )  # ties may be broken otherwise
+
+    texts = [statement.phrasings[0] for statement in held_out[:8]]
+    vectors = encoder.encode(texts)
+    assert demo.check_reload(output, texts, vectors) < 1e-4
+    with pytest.raises(RuntimeError, match="differs from the saved compressor"):
+        demo.check_reload(output, texts, -vectors)
     with pytest.raises(RuntimeError, match="does not load in a new process"):
-        demo.check_reload(model, output / "nowhere", held_out, 8)
+        demo.check_reload(tmp_path, texts, vectors)
+
+
+def test_what_is_kept_must_be_made(demo):
+    with pytest.raises(ValueError, match=r"keep=3: must be one of sizes, \[4, 8, 16\]"):
+        demo.DemoArguments(keep=3)
