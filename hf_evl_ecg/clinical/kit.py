@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from hf_evl_ecg.signals.ecg import canonical_lead
 from hf_evl_ecg.signals.errors import ECGRecordError
 
+from .edf import beginning
 from .libraries import library, read_by
 from .limits import check_edf, check_scp, check_xli, check_xml
 from .recording import Channel, Recording, check_count, combine, read_whole
@@ -36,18 +37,31 @@ _FORMATS = {
 }
 
 
-def read_by_kit(path: Path, kind: str) -> Recording:
+def read_by_kit(path: Path, kind: str, duration_s: float | None = None) -> Recording:
     """Read a file of one of the five kinds that ecgdatakit parses here.
+
+    Args:
+        path: The file.
+        kind: One of the five.
+        duration_s: What is needed of it; of EDF no more than a second beyond is read then. None: all.
 
     Raises:
         ECGRecordError: It is larger than any such recording, damaged, or no 12-lead ECG.
     """
+    if kind != "EDF":
+        return _read(path, path, kind)
+    with beginning(path, duration_s) as (part, recorded_s):
+        return replace(_read(path, part, kind), recorded_s=recorded_s)
+
+
+def _read(path: Path, part: Path, kind: str) -> Recording:
+    """Read a file, or of it the part that is a file of its own."""
     form = _FORMATS[kind]
-    data = read_whole(path, kind, form.largest)
+    data = read_whole(path, kind, form.largest, part)
     for check in form.checks:
         check(path, kind, data)
     parser = getattr(library(path, kind, f"ecgdatakit.parsing.parsers.{form.module}"), form.parser)
-    (record, recording), said = read_by(path, kind, lambda: _parse(path, kind, parser), data)
+    (record, recording), said = read_by(path, kind, lambda: _parse(path, part, kind, parser), data)
     notes = [f"{kind}: {text}" for text in said if not text.startswith("Sampling rate")]  # rounded there, and not here
     if kind == "Philips Sierra XML":
         recording, cut = _without_calibration(recording)
@@ -55,8 +69,8 @@ def read_by_kit(path: Path, kind: str) -> Recording:
     return replace(recording, notes=tuple(notes), identity=_identity(record))
 
 
-def _parse(path: Path, kind: str, parser: Any) -> tuple[Any, Recording]:
-    record = parser().parse(path)
+def _parse(path: Path, part: Path, kind: str, parser: Any) -> tuple[Any, Recording]:
+    record = parser().parse(part)
     if len({lead.annotations.get("start_sample", "1") for lead in record.leads}) > 1:
         raise ECGRecordError(path, "leads", "beginning at different samples", "leads that begin together")
     onsets = record.raw_metadata.get("record_onsets", [])

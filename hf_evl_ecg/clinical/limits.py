@@ -11,7 +11,7 @@ from hf_evl_ecg.signals.errors import ECGRecordError
 from .libraries import refuse
 from .recording import check_count
 
-__all__ = ["check_edf", "check_scp", "check_xli", "check_xml"]
+__all__ = ["check_edf", "check_scp", "check_xli", "check_xml", "stated_number"]
 
 MAX_ELEMENTS, MAX_DEPTH = 1_000_000, 64
 MAX_XLI_SAMPLES = 4_000_000  # unpacked in Python; 16 leads of 11 s at 1 kHz are 176,000
@@ -131,19 +131,24 @@ def check_edf(path: Path, kind: str, data: bytes) -> None:
     Raises:
         ECGRecordError: Such a header.
     """
-    signals = _stated(path, "number of signals", data[252:256], 1, MAX_EDF_SIGNALS)
-    records = _stated(path, "number of data records", data[236:244], -1, MAX_EDF_RECORDS)
+    signals = stated_number(path, "number of signals", data[252:256], 1, MAX_EDF_SIGNALS)
+    records = stated_number(path, "number of data records", data[236:244], -1, MAX_EDF_RECORDS)
     if records < 0:  # not closed by the recorder: as many as there are
         at = 256 + 216 * signals
         fields = [data[at + 8 * i : at + 8 * i + 8] for i in range(signals)]
-        samples = sum(_stated(path, "samples per data record", text, 1, len(data)) for text in fields)
+        samples = sum(stated_number(path, "samples per data record", text, 1, len(data)) for text in fields)
         found = (len(data) - 256 * (signals + 1)) // (2 * samples)
         if found > MAX_EDF_RECORDS:
             raise ECGRecordError(path, "number of data records", found, f"at most {MAX_EDF_RECORDS}")
     check_count(path, [len(data) // 2])
 
 
-def _stated(path: Path, field: str, raw: bytes, low: int, high: int) -> int:
+def stated_number(path: Path, field: str, raw: bytes, low: int, high: int) -> int:
+    """A number in the text of an EDF header, within bounds.
+
+    Raises:
+        ECGRecordError: Something else.
+    """
     text = raw.decode("latin-1").strip("\x00 ")
     if not re.fullmatch(r"-?[0-9]{1,8}", text) or not low <= int(text) <= high:
         raise ECGRecordError(path, field, text, f"a whole number, {low} to {high}")

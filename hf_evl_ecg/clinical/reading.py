@@ -11,13 +11,16 @@ from .recording import Recording
 __all__ = ["read_clinical"]
 
 
-def read_clinical(path: Path, kind: str, description: ArrayDescription | None = None) -> Recording:
+def read_clinical(
+    path: Path, kind: str, description: ArrayDescription | None = None, duration_s: float | None = None
+) -> Recording:
     """Read a file as what it was recognised as.
 
     Args:
         path: The file.
         kind: One of `READ`, from `recognise`.
         description: What the numbers of an array file are; for those only.
+        duration_s: What is needed of it, where that is less than all; what follows may be read, too.
 
     Raises:
         ECGRecordError: It is damaged, too large, lacks what is needed, or a library of the extra ``clinical`` is missing.
@@ -27,4 +30,4 @@ def read_clinical(path: Path, kind: str, description: ArrayDescription | None = 
         return read_array(path, kind, description)
     if description is not None:
         raise ValueError(f"description: {path} is {kind}, which describes itself (leave it out)")
-    return read_dicom(path) if kind == "DICOM" else read_by_kit(path, kind)
+    return read_dicom(path) if kind == "DICOM" else read_by_kit(path, kind, duration_s)

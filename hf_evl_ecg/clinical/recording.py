@@ -54,6 +54,7 @@ class Recording:
         age: In years, as stated.
         sex: "male", "female" or None.
         notes: What a user should know, one sentence each; never about who the patient is.
+        recorded_s: Length of the whole recording in seconds, where only its beginning was read.
         identity: Names, numbers and free text of the file; for those only who ask for it.
     """
 
@@ -65,6 +66,7 @@ class Recording:
     age: float | None = None
     sex: str | None = None
     notes: tuple[str, ...] = ()
+    recorded_s: float | None = None
     identity: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -117,18 +119,19 @@ def combine(path: Path, kind: str, channels: Iterable[Channel], **facts: Any) ->
     return Recording(kind, millivolts, fs_hz, derived, gains, **facts)
 
 
-def read_whole(path: Path, kind: str, most: int) -> bytes:
-    """A file's bytes, its size checked first.
+def read_whole(path: Path, kind: str, most: int, part: Path | None = None) -> bytes:
+    """A file's bytes, its size checked first; of ``part`` in its place, where only that is needed.
 
     Raises:
         ECGRecordError: It is larger than ``most`` bytes, or cannot be read.
     """
     try:
-        size = path.stat().st_size
+        file = path if part is None else part
+        size = file.stat().st_size
         if size > most:
             allowed = f"at most {most} bytes for {kind}; export a shorter part, or convert it to WFDB"
             raise ECGRecordError(path, "file size", size, allowed)
-        return path.read_bytes()
+        return file.read_bytes()
     except OSError as error:
         raise ECGRecordError(path, "file", error.strerror, "a readable file") from error
 

@@ -32,6 +32,7 @@ class ConvertRecordArguments:
         metadata={"help": "Record to write, without suffix; may stand second.", "positional": True}
     )
     picture: bool = field(default=True, metadata={"help": "Draw it on a page, too."})
+    duration_s: float | None = field(default=None, metadata={"help": "The first seconds only; default: all."})
     missing: Literal["raise", "interpolate"] = field(
         default="raise", metadata={"help": "Missing samples: raise an error, or interpolate them."}
     )
@@ -70,7 +71,13 @@ def main(args: ConvertRecordArguments) -> Path:
 
     check_destination(args.destination)
     with gather_warnings(Path(args.source).parent) as warned:
-        ecg = read_record(args.source, nan=args.missing, gain_per_mv=args.gain_per_mv, description=_description(args))
+        ecg = read_record(
+            args.source,
+            nan=args.missing,
+            gain_per_mv=args.gain_per_mv,
+            duration_s=args.duration_s,
+            description=_description(args),
+        )
     picture = render(ecg, RenderConfig()) if args.picture else None
     written = write_record(ecg, args.destination, picture)
     for line in warned:

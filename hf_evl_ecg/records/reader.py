@@ -185,7 +185,7 @@ def _read_clinical(
     keep_identity: bool,
 ) -> ECG:
     assert kind in READ
-    found = read_clinical(file, kind, description)
+    found = read_clinical(file, kind, description, duration_s)
     metadata = _about(age_in_years(found.age), found.sex) | {"format": kind}
     if found.derived:
         metadata["derived_leads"] = found.derived
@@ -193,7 +193,7 @@ def _read_clinical(
         metadata["identity"] = dict(found.identity)
     signal = np.stack([found.millivolts[name] for name in order], axis=1)
     if duration_s is not None and len(signal) > (kept := max(1, round(duration_s * found.fs_hz))):
-        metadata["recorded_s"] = len(signal) / found.fs_hz
+        metadata["recorded_s"] = found.recorded_s or len(signal) / found.fs_hz
         signal = signal[:kept]
     signal, digitised = _without_gaps(signal, found.fs_hz, order, nan, file, metadata)
     ecg = ECG(signal, found.fs_hz, order, file.stem, metadata=metadata, allow_missing=digitised)

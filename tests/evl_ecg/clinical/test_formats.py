@@ -1,6 +1,7 @@
 """Each format against the numbers that were written: mV, Hz, order of leads, age and sex; recognised by content alone."""
 
 import sys
+import tracemalloc
 import warnings
 
 import clinical_files as files
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from clinical_files import FS, STEP_UV, counts
 
+from hf_evl_ecg.clinical import kit
 from hf_evl_ecg.clinical.content import READ, recognise
 from hf_evl_ecg.records.header import ECGRecordError, ECGRecordWarning
 from hf_evl_ecg.records.reader import read_record
@@ -216,6 +218,26 @@ def test_edf_of_several_rates_is_brought_to_the_fastest(tmp_path):
     assert ecg.fs_hz == 500.0
     close(ecg, counts(step_uv=1.0)[:, :6] / 1000, STANDARD_LEADS[:6])
     np.testing.assert_allclose(ecg.lead("V1")[::2], columns[6] / 1000, atol=0.01)  # a wave of 12 ms in steps of 4 ms
+
+
+def test_of_a_long_edf_only_the_beginning_is_read(tmp_path, monkeypatch):
+    columns = [
+        *np.tile(counts(10.0, step_uv=1.0), (30, 1)).T[:6],
+        *np.tile(counts(10.0, 250, step_uv=1.0), (30, 1)).T[6:],
+    ]
+    path = files.write_edf(tmp_path / "a", columns, rates=[FS] * 6 + [250] * 6)
+    whole = read_record(path)
+    tracemalloc.start()
+    ecg = read_record(path, duration_s=10)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < path.stat().st_size  # of 12 leads in float64 it would be four times that
+    assert (len(ecg), ecg.metadata["recorded_s"], ecg.recorded_s) == (5000, 300.0, 300.0)
+    np.testing.assert_array_equal(ecg.signal_mv, whole.signal_mv[:5000])
+    monkeypatch.setattr(kit, "_FORMATS", {"EDF": kit._FORMATS["EDF"]._replace(largest=300_000)})
+    assert len(read_record(path, duration_s=10)) == 5000
+    with pytest.raises(ECGRecordError, match="file size"):
+        read_record(path)
 
 
 def test_other_channels_of_edf_are_left_out(tmp_path):

@@ -49,6 +49,8 @@ def _short(kind: str, folder: Path) -> tuple[Path, dict]:
         return files.write_scp(path, numbers, huffman=kind.endswith("Huffman")), {}
     if kind == "EDF":
         return files.write_edf(path, files.counts(2.0, step_uv=1.0).T), {}
+    if kind == "EDF, its beginning":
+        return files.write_edf(path, files.counts(2.0, step_uv=1.0).T, duration=0.1), {"duration_s": 0.3}
     if kind == "CSV":
         lines = [",".join(STANDARD_LEADS), *(",".join(f"{x:.3f}" for x in row) for row in numbers / 400)]
         path.write_text("\n".join(lines))
@@ -68,7 +70,7 @@ def _short(kind: str, folder: Path) -> tuple[Path, dict]:
 
 
 KINDS = ["DICOM", "HL7 aECG", "GE MUSE XML", "Philips Sierra XML", "Philips Sierra XML, compressed", "SCP-ECG", "SCP-ECG, Huffman",
-         "EDF", "CSV", "NumPy", "zip", "WFDB"]  # fmt: skip
+         "EDF", "EDF, its beginning", "CSV", "NumPy", "zip", "WFDB"]  # fmt: skip
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:
