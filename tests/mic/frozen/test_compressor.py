@@ -270,6 +270,29 @@ def test_saved_and_loaded(fitted, vectors, tmp_path):
     assert done.stdout == "False\n"
 
 
+@pytest.mark.parametrize("rotation", [None, "orthogonal"])
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_the_reader_of_the_page_needs_neither_this_package_nor_torch(bits, rotation, vectors, tmp_path, repo_root):
+    """13 coordinates do not fill the last byte."""
+    axes = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(0)))[0][
+        :, :13
+    ].contiguous()
+    mapped = PrefixMap("orthogonal", axes).apply(vectors, dim=13)
+    made = Compressor(PrefixMap("orthogonal", axes), ScalarQuantizer.fit(mapped, bits, rotation=rotation))
+    made.save(tmp_path / "outputs" / "compressor")
+    np.savez(tmp_path / "given.npz", queries=vectors[:5], codes=made.transform(vectors))
+    page = (repo_root / "docs" / "codes.md").read_text(encoding="utf-8")
+    (reader,) = (block.split("```")[0] for block in page.split("```python\n") if "def read(codes)" in block)
+    code, _, check = reader.partition("\nassert ")
+    assert "compressor" in check  # the only line that needs what the page made before
+    assert len([line for line in code.splitlines() if line.strip()]) <= 20
+    alone = "import sys; sys.modules.update(hf_mic=None, torch=None)\n" + code
+    alone += "\ngiven = np.load('given.npz'); np.save('scores.npy', score(given['queries'], given['codes']))"
+    subprocess.run([sys.executable, "-c", alone], cwd=tmp_path, check=True)
+    expected = made.scores(vectors[:5], made.transform(vectors))
+    np.testing.assert_allclose(np.load(tmp_path / "scores.npy"), expected, atol=1e-5)
+
+
 def test_folders_that_are_refused(fitted, vectors, tmp_path):
     fitted.save(tmp_path)
     settings = json.loads((tmp_path / "compressor.json").read_text())
