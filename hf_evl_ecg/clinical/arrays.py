@@ -22,6 +22,7 @@ __all__ = ["ArrayDescription", "read_array"]
 
 MAX_BYTES = 256 << 20
 MAX_TABLE_BYTES = 64 << 20  # of text, a row of which takes some hundred bytes
+MAX_RATIO = 200  # of an array in HDF5; what is not stored is filled in
 _PADDING_S = 0.1  # CODE-15 fills 10 s of 400 Hz with 0.12 s at each end
 _JSON_BYTES = 1 << 16
 
@@ -193,6 +194,10 @@ def _read_hdf5(path: Path, description: ArrayDescription) -> np.ndarray:
             refuse(path, "HDF5", "numbers that lie in other files")
         if dataset.dtype.kind not in "iuf":
             raise ECGRecordError(path, "type of numbers", str(dataset.dtype), "whole or floating-point numbers")
+        stored, stated = dataset.id.get_storage_size(), dataset.size * dataset.dtype.itemsize
+        if stated > MAX_RATIO * max(stored, 1):
+            found = f"{stated} bytes of shape {dataset.shape} out of {stored}"
+            raise ECGRecordError(path, "array", found, f"at most {MAX_RATIO} times its packed size")
         return _picked(path, dataset, description)
 
 

@@ -11,8 +11,9 @@ from hf_evl_ecg.signals.errors import ECGRecordError
 
 from .edf import beginning
 from .libraries import library, read_by
-from .limits import check_edf, check_scp, check_xli, check_xml
+from .limits import check_edf, check_scp
 from .recording import Channel, Recording, check_count, combine, read_whole
+from .xml_limits import check_sierra, check_xml
 
 __all__ = ["read_by_kit"]
 
@@ -31,7 +32,7 @@ class _Format(NamedTuple):
 _FORMATS = {
     "HL7 aECG": _Format("hl7_aecg", "HL7aECGParser", _XML_BYTES, (check_xml,)),
     "GE MUSE XML": _Format("ge_muse_xml", "GEMuseXMLParser", _XML_BYTES, (check_xml,)),
-    "Philips Sierra XML": _Format("sierra_xml", "SierraXMLParser", 8 << 20, (check_xml, check_xli)),
+    "Philips Sierra XML": _Format("sierra_xml", "SierraXMLParser", 8 << 20, (check_sierra,)),
     "SCP-ECG": _Format("scp_ecg", "SCPECGParser", 2 << 20, (check_scp,)),
     "EDF": _Format("edf", "EDFParser", 256 << 20, (check_edf,)),
 }

@@ -1,108 +1,15 @@
 """What a file asks of memory and time, counted from its own bytes before a library decodes it."""
 
-import base64
-import binascii
 import re
-import xml.parsers.expat as expat
 from pathlib import Path
 
 from hf_evl_ecg.signals.errors import ECGRecordError
 
-from .libraries import refuse
 from .recording import check_count
 
-__all__ = ["check_edf", "check_scp", "check_xli", "check_xml", "stated_number"]
+__all__ = ["check_edf", "check_scp", "stated_number"]
 
-MAX_ELEMENTS, MAX_DEPTH = 1_000_000, 64
-MAX_XLI_SAMPLES = 4_000_000  # unpacked in Python; 16 leads of 11 s at 1 kHz are 176,000
 MAX_EDF_SIGNALS, MAX_EDF_RECORDS = 1024, 1_000_000
-_XLI_BITS = 10
-_XLI_SEARCH = re.compile(rb"<parsedwaveforms\b([^>]*)>([^<]*)<", re.IGNORECASE)
-
-
-def check_xml(path: Path, kind: str, data: bytes) -> None:
-    """Refuse entities, whatever they stand for, and trees that are deeper or larger than any export; nothing is fetched.
-
-    Raises:
-        ECGRecordError: Such a file. What is not well-formed is left to who reads it.
-    """
-    depth = elements = 0
-    parser = expat.ParserCreate()
-
-    def entity(name: str, *_: object) -> None:
-        raise ECGRecordError(path, "XML", "a declaration of entities", "a file without them, as devices write it")
-
-    def start(*_: object) -> None:
-        nonlocal depth, elements
-        depth, elements = depth + 1, elements + 1
-        if depth > MAX_DEPTH or elements > MAX_ELEMENTS:
-            found = f"{elements} elements, {depth} deep"
-            raise ECGRecordError(path, "XML", found, f"at most {MAX_ELEMENTS} elements, {MAX_DEPTH} deep")
-
-    def end(*_: object) -> None:
-        nonlocal depth
-        depth -= 1
-
-    parser.EntityDeclHandler, parser.StartElementHandler, parser.EndElementHandler = entity, start, end
-    try:
-        parser.Parse(data, True)
-    except (expat.ExpatError, ValueError, LookupError) as error:  # of the last: unknown encodings
-        if isinstance(error, ECGRecordError):
-            raise
-
-
-def check_xli(path: Path, kind: str, data: bytes) -> None:
-    """Count what Sierra's compressed samples (LZW codes of 10 bits) become, of which a code can hold hundreds.
-
-    Raises:
-        ECGRecordError: They become more samples than are read.
-    """
-    text = data
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        text = data.decode("utf-16", errors="replace").encode("utf-8")
-    for attributes, content in _XLI_SEARCH.findall(text):
-        if b"XLI" not in attributes.upper():
-            continue
-        try:
-            packed = base64.b64decode(b"".join(content.split()))
-        except (binascii.Error, ValueError):
-            refuse(path, kind, "samples that are no Base64")
-        samples = _lzw_bytes(packed) // 2
-        if samples > MAX_XLI_SAMPLES:
-            raise ECGRecordError(path, "samples", samples, f"at most {MAX_XLI_SAMPLES} of all compressed leads")
-
-
-def _lzw_bytes(packed: bytes) -> int:
-    """Bytes that all chunks of XLI unpack to, from the lengths of their strings alone."""
-    at = total = 0
-    while at + 8 <= len(packed):
-        size = int.from_bytes(packed[at : at + 4], "little", signed=True)
-        at += 8
-        if not 0 < size <= len(packed) - at:
-            break
-        total += _chunk_bytes(packed[at : at + size])
-        at += size
-    return total
-
-
-def _chunk_bytes(chunk: bytes) -> int:
-    lengths = dict.fromkeys(range(256), 1)
-    held = bits = before = total = 0
-    following = 256
-    for byte in chunk:
-        held, bits = (held << 8 | byte) & 0x3FFFF, bits + 8
-        if bits < _XLI_BITS:
-            continue
-        bits -= _XLI_BITS
-        code = held >> bits & 0x3FF
-        if code == 0x3FF or (code not in lengths and not before):
-            break
-        length = lengths.setdefault(code, before + 1)
-        if before and following < 0x3FF:
-            lengths[following] = before + 1
-            following += 1
-        before, total = length, total + length
-    return total
 
 
 def check_scp(path: Path, kind: str, data: bytes) -> None:

@@ -108,6 +108,14 @@ def test_hdf5_does_not_lead_into_other_files(tmp_path):
             read_record(tmp_path / name, description=MV)
 
 
+def test_hdf5_that_states_more_than_it_stores_is_refused(tmp_path):
+    h5py = pytest.importorskip("h5py", reason="needs the extra clinical (h5py)")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("ecg", (8_000_000, 12), "f8", chunks=(1000, 12))[:1000] = 1.0
+    with pytest.raises(ECGRecordError, match=r"array is '768000000 bytes .* out of 96000'; allowed: at most 200 times"):
+        read_record(tmp_path / "a.h5", description=MV)
+
+
 def test_padding_with_zeros_is_cut_off_and_said(tmp_path):
     """As CODE-15 fills 7 or 10 s of 400 Hz up to 4,096 samples."""
     padded = np.zeros((4096, 12))

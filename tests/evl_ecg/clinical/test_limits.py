@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hf_evl_ecg.clinical import kit
-from hf_evl_ecg.clinical.limits import check_xli
+from hf_evl_ecg.clinical.xml_limits import check_sierra
 from hf_evl_ecg.records.header import ECGRecordError
 from hf_evl_ecg.records.reader import read_record
 
@@ -76,7 +76,7 @@ def test_sierra_that_unpacks_to_gigabytes_is_refused_before(tmp_path):
     packed = base64.b64encode(struct.pack("<ihh", len(body), 0, 0) + body)
     data = b'<parsedwaveforms compression="XLI" dataencoding="Base64">' + packed + b"</parsedwaveforms>"
     with pytest.raises(ECGRecordError) as caught:
-        check_xli(tmp_path / "a", "Philips Sierra XML", data)
+        check_sierra(tmp_path / "a", "Philips Sierra XML", data)
     assert caught.value.value == (sum(range(1, 768)) + 700_000 * 767) // 2
     assert caught.value.allowed == "at most 4000000 of all compressed leads"
 
@@ -91,3 +91,35 @@ def test_edf_states_numbers_that_no_recorder_writes(tmp_path):
     ):
         path.write_bytes(whole[:at] + text + whole[at + len(text) :])
         assert refused(path, field or "number of data records").value == text.decode().strip()
+
+
+@pytest.mark.parametrize(
+    "text", ["99999999999", "<![CDATA[99999999999]]>", "9999999<!-- -->9999", "&#57;9999999999", "1e11"], ids=repr
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "unknown"])
+def test_sierra_states_more_leads_than_any_device_has(text, encoding, tmp_path):
+    """Of 12 channels 99,999,999,999 were named before, in 12 GB."""
+    path = files.write_sierra(tmp_path / "a", encoding="utf-16" if encoding == "utf-16" else "utf-8")
+    kept = "utf-16" if encoding == "utf-16" else "utf-8"
+    changed = path.read_text(encoding=kept).replace(
+        ">12</numberchannelsallocated>", f">{text}</numberchannelsallocated>"
+    )
+    path.write_text(changed.replace('"UTF-8"', '"x-unknown"') if encoding == "unknown" else changed, encoding=kept)
+    assert refused(path, "numberchannelsallocated").allowed == "at most 1024 leads"
+
+
+def test_sierra_with_a_label_a_byte_is_refused(tmp_path):
+    path = files.write_sierra(tmp_path / "a")
+    path.write_text(path.read_text().replace("<parsedwaveforms ", f'<parsedwaveforms leadlabels="{"I " * 2000}" '))
+    assert refused(path, "leadlabels").value == "2000"
+
+
+@pytest.mark.parametrize("encoding", ["windows-1252", "utf-8", "latin-1"])
+def test_text_in_another_encoding_is_looked_through_as_it_is_read(encoding, tmp_path):
+    """Names with umlauts in files that state the wrong encoding are read; entities in them are refused all the same."""
+    path = files.write_aecg(tmp_path / "a")
+    named = path.read_text().replace('encoding="UTF-8"', f'encoding="{encoding}"').replace("<name>", "<name>Müller ")
+    path.write_bytes(named.encode("latin-1"))
+    assert len(read_record(path)) == 2000
+    path.write_bytes(named.replace("?>", f"?>{LAUGHS}", 1).encode("latin-1"))
+    refused(path, "XML")
