@@ -44,8 +44,9 @@ LABELS = {
     "opq": "OPQ",
     "distillation": "map: distillation",
     "mic": "map: distillation + SIR",
+    "mic_1bit": "map: distillation through 1 bit + SIR",
 }
-COLOURS = {"distillation": "0.25", "mic": "crimson"}
+COLOURS = {"distillation": "0.25", "mic": "lightcoral", "mic_1bit": "crimson"}
 Scores = dict[tuple[str, int, str], float]
 
 
