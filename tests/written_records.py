@@ -1,5 +1,6 @@
 """WFDB records that the tests write, and their files changed."""
 
+import os
 import warnings
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hf_evl_ecg.signals.simulation import simulate
 
 FS = 500
 GAIN = 200.0
+DAY_S = 24 * 3600
 
 
 def beats(n_samples: int = 1000, fs_hz: float = FS) -> np.ndarray:
@@ -42,6 +44,27 @@ def edit(record: Path, old: str, new: str, count: int = 1) -> None:
 
 def header_line(record: Path, index: int) -> str:
     return record.with_suffix(".hea").read_text().splitlines()[index]
+
+
+def write_two_rates(folder: Path, name: str, signal: np.ndarray) -> Path:
+    """A record of 250 frames/s whose limb leads hold two samples per frame; shape (n, 12), n even."""
+    write(folder, "fast", signal=signal[:, :6], sig_name=list(STANDARD_LEADS[:6]))
+    write(folder, "slow", signal=signal[::2, 6:], sig_name=list(STANDARD_LEADS[6:]), fs=250)
+    lines = [(folder / f"{part}.hea").read_text().splitlines()[1:7] for part in ("fast", "slow")]
+    fast = [line.replace(" 16 ", " 16x2 ", 1) for line in lines[0]]
+    count = len(signal) // 2
+    (folder / f"{name}.hea").write_text("\n".join([f"{name} 12 250 {count}", *fast, *lines[1]]))
+    digital = np.fromfile(folder / "fast.dat", "<i2").reshape(count, 2, 6).transpose(0, 2, 1)
+    digital.astype("<i2").tofile(folder / "fast.dat")
+    return folder / name
+
+
+def day(folder: Path, comments=()) -> Path:
+    """A record of 24 h whose signal file is ten true seconds and holes; it takes no room on disk."""
+    record = write(folder, signal=beats(10 * FS), comments=list(comments))
+    edit(record, f"r 12 {FS} {10 * FS}", f"r 12 {FS} {DAY_S * FS}")
+    os.truncate(folder / "r.dat", DAY_S * FS * 24)
+    return record
 
 
 def read(*args, **options):

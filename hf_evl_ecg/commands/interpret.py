@@ -3,29 +3,39 @@ r"""Ask a vision-language model about one ECG: a recording of any usual format, 
     hf-evl-ecg interpret records/af --model ecg-student
     hf-evl-ecg interpret records/af --model ecg-student --question "What is the rhythm?" --labels AF SR --html af.html
 
-Prints the answer and the probability of each label; --html writes a page that prints to scale on A4 landscape.
+Prints the answer and the probability of each label; --html writes a page that prints to scale on A4 landscape. Of a long recording
+--start names the second to begin at, and --every asks again so many seconds later, to its end, on one page of HTML:
+
+    hf-evl-ecg interpret records/holter --model ecg-student --start 3600 --every 600 --html holter.html
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from hf_evl_ecg.arguments import check_at_least
+from hf_evl_ecg.arguments import check_at_least, check_between
 from hf_evl_ecg.command_line.parser import parse_arguments
 from hf_evl_ecg.qa.prompts import REPORT_QUESTION
 
 if TYPE_CHECKING:  # --help must not wait for torch
     from PIL import Image
 
+    from hf_evl_ecg.interpret.interpreter import ECGInterpreter
     from hf_evl_ecg.interpret.report import ECGReport
     from hf_evl_ecg.signals.ecg import ECG
 
 __all__ = ["InterpretArguments", "command", "main"]
+
+PAGE_S = 10.0  # of a recording that a page shows
+LEAST_PAGE_S = 1.0  # less than a beat would be left of a page
 
 
 @dataclass
@@ -62,6 +72,13 @@ class InterpretArguments:
         default=None, metadata={"help": "Stored units per mV, where a record's header is known to be wrong."}
     )
     page: int | None = field(default=None, metadata={"help": "Page of a PDF, from 1; needed where it has several."})
+    start: float = field(default=0.0, metadata={"help": "Second of a recording at which its page begins."})
+    every: float | None = field(
+        default=None,
+        metadata={
+            "help": "A further page every so many seconds, to the recording's end; all in one --html, one --json."
+        },
+    )
     layout: str = field(default="3x4+rhythm", metadata={"help": "Layout of the page: 3x4+rhythm, 3x4, 6x2 or 12x1."})
     json: str | None = field(default=None, metadata={"help": "Write the interpretation as json to this file."})
     html: str | None = field(default=None, metadata={"help": "Write a one-page report to this file."})
@@ -72,43 +89,94 @@ def command(arguments: Sequence[str] | None = None, prog: str | None = None) -> 
     main(*parse_arguments(arguments, InterpretArguments, description=__doc__, prog=prog))
 
 
-def main(args: InterpretArguments) -> ECGReport:
+def main(args: InterpretArguments) -> list[dict[str, Any]]:
     """Interpret one ECG, print what was found and write what was asked for.
+
+    Returns:
+        `hf_evl_ecg.interpret.report.ECGReport.to_dict` of each page.
 
     Raises:
         ValueError: If record, model or options do not fit (``ECGRecordError``, ``ModelLoadError`` and others).
         OSError: If a file cannot be written.
     """
-    from hf_evl_ecg.files import write_text
+    from hf_evl_ecg.files import new_file, write_text
     from hf_evl_ecg.interpret.interpreter import ECGInterpreter
-    from hf_evl_ecg.interpret.page import report_page
-    from hf_evl_ecg.interpret.report import ECGReport, Opinion, describe_model
-    from hf_evl_ecg.signals.ecg import ECG
+    from hf_evl_ecg.interpret.page import strip_page
 
     _check(args)
     started = time.perf_counter()
-    source, warned = _read(args)
-    ecg = source if isinstance(source, ECG) else None
-    read = time.perf_counter() - started
-    labels = _labels(args)
-    opinions = []
-    for model, revision in ((args.model, args.revision), (args.teacher, None)):
-        if model is not None:
-            interpreter = ECGInterpreter.from_pretrained(
-                model, device=args.device, dtype=args.dtype, quantization=args.quantization, revision=revision
-            )
-            done = interpreter(source, args.question, labels=labels, max_new_tokens=args.max_new_tokens)
-            done = replace(done, seconds=done.seconds | {"read": read})
-            opinions.append(Opinion(describe_model(interpreter), done))
-            if ecg is not None:  # a picture is shown as it was given
-                warned += [f"{opinions[-1].model['name']}: {notice}" for notice in interpreter.notices]
-    report = ECGReport(args.record, opinions, ecg, warned, args.layout)
-    print(_summary(report))
-    if args.json:
-        write_text(args.json, json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n")
+    first = _read(args, args.start)  # before a model is loaded, which may take minutes
+    read_s = time.perf_counter() - started
+    interpreters = [
+        ECGInterpreter.from_pretrained(
+            model, device=args.device, dtype=args.dtype, quantization=args.quantization, revision=revision
+        )
+        for model, revision in ((args.model, args.revision), (args.teacher, None))
+        if model is not None
+    ]
+    found: list[dict[str, Any]] = []
+
+    def reports() -> Iterator[ECGReport]:
+        for source, warned, seconds in chain([(*first, read_s)], _further(args, first[0])):
+            report = _ask(args, interpreters, source, warned, seconds)
+            print(_summary(report), flush=True)
+            found.append(report.to_dict())
+            yield report
+
+    pages = reports()
     if args.html:
-        write_text(args.html, report_page(report))
-    return report
+        with new_file(args.html) as temporary, temporary.open("w", encoding="utf-8") as file:
+            # A day's pages are hundreds of megabytes of pictures: each is written and forgotten.
+            file.writelines(strip_page(pages, f"ECG interpretation: {Path(args.record).name}"))
+    else:
+        deque(pages, maxlen=0)
+    if args.json:
+        content = found[0] if args.every is None else {"pages": found}
+        write_text(args.json, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    return found
+
+
+def _ask(
+    args: InterpretArguments,
+    interpreters: Sequence[ECGInterpreter],
+    source: ECG | Image.Image,
+    warned: list[str],
+    read_s: float,
+) -> ECGReport:
+    """What all models make of one page."""
+    from hf_evl_ecg.interpret.report import ECGReport, Opinion, describe_model
+    from hf_evl_ecg.signals.ecg import ECG
+
+    ecg, opinions = (source if isinstance(source, ECG) else None), []
+    for interpreter in interpreters:
+        done = interpreter(source, args.question, labels=_labels(args), max_new_tokens=args.max_new_tokens)
+        done = replace(done, seconds=done.seconds | {"read": read_s})
+        opinions.append(Opinion(describe_model(interpreter), done))
+        if ecg is not None:  # a picture is shown as it was given
+            warned = [*warned, *(f"{opinions[-1].model['name']}: {notice}" for notice in interpreter.notices)]
+    return ECGReport(args.record, opinions, ecg, warned, args.layout)
+
+
+def _further(
+    args: InterpretArguments, first: ECG | Image.Image
+) -> Iterator[tuple[ECG | Image.Image, list[str], float]]:
+    """Later pages of a recording; one that cannot be read, as in a gap, is named and passed over."""
+    from hf_evl_ecg.records.header import ECGRecordError
+    from hf_evl_ecg.signals.ecg import ECG
+
+    if args.every is None or not isinstance(first, ECG):
+        return
+    for number in count(1):
+        start_s = args.start + number * args.every
+        if start_s + LEAST_PAGE_S > first.recorded_s:
+            return
+        started = time.perf_counter()
+        try:
+            source, warned = _read(args, start_s)
+        except ECGRecordError as error:
+            print(f"No page at {start_s:g} s: {error}", flush=True)
+            continue
+        yield source, warned, time.perf_counter() - started
 
 
 def _labels(args: InterpretArguments) -> list[str] | None:
@@ -125,18 +193,33 @@ def _check(args: InterpretArguments) -> None:
     if not args.question.strip():
         raise ValueError("question='': must not be empty (leave it out to ask for a report)")
     check_at_least("max_new_tokens", args.max_new_tokens, 1)
+    if not 0 <= args.start < math.inf:
+        raise ValueError(f"start={args.start}: allowed is 0 or a positive number of seconds")
+    if args.every is not None:
+        check_between("every", args.every, LEAST_PAGE_S, math.inf, "s")
     for name in filter(None, (args.json, args.html)):
         if Path(name).is_dir():
             raise ValueError(f"{name}: is a folder (give the name of a file in it)")
 
 
-def _read(args: InterpretArguments) -> tuple[ECG | Image.Image, list[str]]:
+def _read(args: InterpretArguments, start_s: float) -> tuple[ECG | Image.Image, list[str]]:
     """The recording or picture, and what reading it warned of, without the folder it lies in."""
-    from hf_evl_ecg.interpret.pictures import read_source
+    from hf_evl_ecg.interpret.pictures import READ_S, read_source
     from hf_evl_ecg.records.warned import gather_warnings
+    from hf_evl_ecg.signals.ecg import ECG
 
     with gather_warnings(Path(args.record).parent) as warned:
-        found = read_source(args.record, nan=args.missing, gain_per_mv=args.gain_per_mv, page=args.page)
+        seconds = READ_S if args.every is None and not start_s else PAGE_S
+        found = read_source(
+            args.record,
+            nan=args.missing,
+            gain_per_mv=args.gain_per_mv,
+            page=args.page,
+            start_s=start_s,
+            duration_s=seconds,
+        )
+    if args.every is not None and not isinstance(found, ECG):
+        raise ValueError(f"every={args.every:g}: {args.record} is a picture (start and every are for recordings)")
     return found, warned
 
 

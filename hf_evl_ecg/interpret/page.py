@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from PIL import Image
@@ -21,9 +21,9 @@ from hf_evl_ecg.drawing.rendering import render
 from hf_evl_ecg.qa.labels import label_text
 from hf_evl_ecg.signals.ecg import ECG
 
-from .report import DISCLAIMER, ECGReport, Opinion, software_versions
+from .report import DISCLAIMER, ECGReport, Opinion, clock, software_versions
 
-__all__ = ["report_page", "scale_notices", "true_scale"]
+__all__ = ["report_page", "scale_notices", "strip_page", "true_scale"]
 
 PIXELS_PER_MM = 8
 PAGE_WIDTH_MM = 274
@@ -45,6 +45,7 @@ header { display: flex; justify-content: space-between; align-items: baseline; g
 main { display: grid; grid-template-columns: minmax(0, 1fr) 112mm; gap: 7mm; }
 .answer { white-space: pre-wrap; overflow-wrap: anywhere; border-left: .8mm solid #7a93b8; padding-left: 2.5mm; margin: 0 0 2mm; }
 .model { color: #444; font-size: 8pt; overflow-wrap: anywhere; }
+article + article { break-before: page; margin-top: 8mm; } @media print { article + article { margin-top: 0; } }
 section { break-inside: avoid; margin-bottom: 2.5mm; }
 .seen { float: right; margin: 0 0 1mm 3mm; font-size: 7.5pt; color: #444; text-align: center; }
 .seen img { display: block; height: 18mm; border: .2mm solid #bbb; margin: 0 auto; }
@@ -120,23 +121,59 @@ def report_page(report: ECGReport) -> str:
         >>> report_page(ECGReport("af", [opinion], ecg)).splitlines()[0]
         '<!doctype html>'
     """
-    title = f"ECG interpretation: {report.record}"
+    return "".join(strip_page([report], f"ECG interpretation: {report.record}"))
+
+
+def strip_page(reports: Iterable[ECGReport], title: str) -> Iterator[str]:
+    """Show the reports on several stretches of a recording as one HTML file, a sheet each, and an overview of their answers.
+
+    Args:
+        reports: The reports, taken one by one: none is kept.
+        title: What stands above all of it; above a single report it is its heading.
+
+    Yields:
+        The file in pieces, the next as soon as its report is there.
+
+    Example:
+        >>> from hf_evl_ecg.interpret.interpreter import Interpretation
+        >>> said = Opinion({"name": "m", "architecture": "A", "parameters": 1, "dtype": "", "device": "cpu"},
+        ...                Interpretation("Rhythm?", "AF", {}, Image.new("RGB", (40, 40)), {}))
+        >>> "".join(strip_page([ECGReport("a", [said]), ECGReport("a", [said])], "a")).count("<article")  # and the overview
+        3
+    """
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    yield f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width"><title>{_text(title)}</title><style>{STYLE}</style></head><body>
+"""
+    rows: list[str] = []
+    for number, report in enumerate(reports, 1):
+        yield f'<article id="page{number}">\n{_sheet(report)}</article>\n'
+        at = "" if report.ecg is None else clock(float(report.ecg.metadata.get("start_s", 0.0)))
+        said = "".join(
+            f"<td>{_text(o.interpretation.answer)}{' (doubtful)' if o.interpretation.doubts else ''}</td>"
+            for o in report.opinions
+        )
+        rows.append(f'<tr><td><a href="#page{number}">{_text(at or report.record)}</a></td>{said}</tr>')
+    if len(rows) > 1:
+        yield f"<article><h1>{_text(title)}</h1><h2>Answers of {len(rows)} pages</h2><table>{''.join(rows)}</table></article>\n"
+    yield "</body></html>\n"
+
+
+def _sheet(report: ECGReport) -> str:
+    """One report as it is printed on a sheet of paper."""
+    title = f"ECG interpretation: {report.record}"
     answers = "\n".join(_opinion(report, opinion) for opinion in report.opinions)
     config = None if report.ecg is None else fit_gain(report.ecg, true_scale(report.layout))
     notices = report.notices() + ([] if config is None or report.ecg is None else scale_notices(report.ecg, config))
     software = ", ".join(f"{name} {number}" for name, number in software_versions().items())
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width"><title>{_text(title)}</title><style>{STYLE}</style></head><body>
-<header><h1>{_text(title)}</h1><div class="facts">{_facts_line(report)}</div></header>
+    return f"""<header><h1>{_text(title)}</h1><div class="facts">{_facts_line(report)}</div></header>
 {"".join(f'<p class="warning">{_text(line)}</p>' for line in notices)}
 {_paper(report, config)}
 <main><div><h2>Question</h2><p>{_text(report.question)}</p>
 {answers}</div>
 <div>{_scores(report)}</div></main>
 <footer><strong>{_text(DISCLAIMER)}</strong><br>{_text(f"{report.record}, {report.created:%Y-%m-%d %H:%M %Z}")}, {_text(software)}</footer>
-</body></html>
 """
 
 

@@ -64,8 +64,10 @@ def read_source(
     nan: Literal["raise", "interpolate"] = "raise",
     gain_per_mv: float | None = None,
     page: int | None = None,
+    start_s: float = 0.0,
+    duration_s: float = READ_S,
 ) -> ECG | Image.Image:
-    """Read what lies at a path: the first `READ_S` seconds of a recording, or a picture in RGB, upright and on white.
+    """Read what lies at a path: some seconds of a recording, or a picture in RGB, upright and on white.
 
     Args:
         path: A WFDB record (without suffix, or its header or signal file), a file of another format, a picture, a PDF, a HEIC photograph,
@@ -73,6 +75,8 @@ def read_source(
         nan: As in `read_record`, of recordings only.
         gain_per_mv: As in `read_record`, of WFDB records only.
         page: Number of the page of a PDF, from 1; None where it has only one.
+        start_s: Where in a recording to begin.
+        duration_s: How much of it to read.
 
     Raises:
         ECGRecordError: A recording or page that cannot be read.
@@ -89,7 +93,9 @@ def read_source(
         if kind not in (*PAGE_KINDS, "a picture") and not is_image_file(inside):
             if page is not None:
                 raise ValueError(f"page={page}: {path} is no PDF (leave it out)")
-            return read_record(inside, nan=nan, gain_per_mv=gain_per_mv, duration_s=READ_S)
+            return read_record(inside, nan=nan, gain_per_mv=gain_per_mv, duration_s=duration_s, start_s=start_s)
+        if start_s:
+            raise ValueError(f"start={start_s:g}: {path} is a picture (start and every are for recordings)")
         if gain_per_mv is not None or nan != "raise":
             raise ValueError(f"record={path}: is a picture (gain_per_mv and missing are for records)")
         if file is not None and kind in PAGE_KINDS:

@@ -22,7 +22,7 @@ from hf_evl_ecg.signals.ecg import ECG
 
 from .interpreter import ECGInterpreter, Interpretation
 
-__all__ = ["DISCLAIMER", "ECGReport", "Opinion", "describe_model", "shown_time", "software_versions"]
+__all__ = ["DISCLAIMER", "ECGReport", "Opinion", "clock", "describe_model", "shown_time", "software_versions"]
 
 DISCLAIMER = (
     "Research use only. This is the output of a language model, not of a medical device; it must not be used for diagnosis or "
@@ -128,6 +128,7 @@ class ECGReport:
             "source": "simulated" if self.ecg.metadata.get("simulated") else "recording",
             "fs_hz": self.ecg.fs_hz,
             "duration_s": self.ecg.recorded_s,
+            "start_s": self.ecg.metadata.get("start_s", []),
             "leads": list(self.ecg.leads),
             "derived_leads": list(self.ecg.metadata.get("derived_leads", ())),
             "flat_leads": list(self.ecg.flat_leads),
@@ -180,9 +181,29 @@ def shown_time(ecg: ECG, layout: str) -> list[str]:
         ['The recording ends after 6 s: nothing is shown of V4, V5, V6']
     """
     drawn = LAYOUTS[layout]
+    if start_s := float(ecg.metadata.get("start_s", 0.0)):
+        shown = min(drawn.duration_s, ecg.duration_s)
+        lines = [f"Shown are {shown:g} s from {clock(start_s)} on, of {clock(ecg.recorded_s)}"]
+        return lines + _not_shown(ecg, layout)
     if ecg.recorded_s > drawn.duration_s:
         return [f"Shown are the first {drawn.duration_s:g} of {ecg.recorded_s:g} s"]
-    ended = drawn.blank_leads(ecg.duration_s)
+    return _not_shown(ecg, layout)
+
+
+def clock(seconds: float) -> str:
+    """A time within a recording, as hours, minutes and seconds.
+
+    Example:
+        >>> clock(3725), clock(0.5)
+        ('1:02:05', '0:00:00.5')
+    """
+    whole, rest = divmod(round(seconds, 3), 1)
+    fraction = f"{rest:.3f}"[1:].rstrip("0").rstrip(".")
+    return f"{int(whole) // 3600}:{int(whole) // 60 % 60:02d}:{int(whole) % 60:02d}{fraction}"
+
+
+def _not_shown(ecg: ECG, layout: str) -> list[str]:
+    ended = LAYOUTS[layout].blank_leads(ecg.duration_s)
     lines = [f"The recording ends after {ecg.duration_s:g} s: nothing is shown of {', '.join(ended)}"] if ended else []
     if blank := [lead for lead in blank_leads(ecg, RenderConfig(layout=layout)) if lead not in ended]:
         lines.append(f"Blank in part or whole, as nothing was recorded in their place on the page: {', '.join(blank)}")

@@ -42,6 +42,7 @@ def read_record(
     nan: Literal["raise", "interpolate"] = "raise",
     gain_per_mv: float | None = None,
     duration_s: float | None = None,
+    start_s: float = 0.0,
     description: ArrayDescription | None = None,
     keep_identity: bool = False,
 ) -> ECG:
@@ -68,8 +69,9 @@ def read_record(
             (`ECG.allow_missing`), with an `ECGRecordWarning`.
         gain_per_mv: Stored units per mV of every lead, for headers known to be wrong; replaces gain, baseline and units, and
             stands in the metadata. Of WFDB only.
-        duration_s: Read the first seconds only, and nothing of what follows (checksums, which are of all samples, are not compared
+        duration_s: Read so many seconds only, and nothing of what follows (checksums, which are of all samples, are not compared
             then); the whole length is in `metadata["recorded_s"]`. None reads all.
+        start_s: Where to begin, and nothing of what comes before is read; it stands in the metadata.
         description: What the numbers of a CSV, HDF5 or NumPy file are; None: the file with ``.json`` behind its name says so.
         keep_identity: Keep the patient's name and number, the birth date and free text of a clinical file in
             `metadata["identity"]`; else they are dropped when it is read.
@@ -93,18 +95,20 @@ def read_record(
         raise ValueError(f"gain_per_mv={gain_per_mv}: allowed is a positive number of stored units per mV, or None")
     if duration_s is not None and not 0 < duration_s < math.inf:
         raise ValueError(f"duration_s={duration_s}: allowed is a positive number of seconds, or None for all")
+    if not 0 <= start_s < math.inf:
+        raise ValueError(f"start_s={start_s}: allowed is 0 or a positive number of seconds")
     file = find_file(path, root)
     kind = None if file is None else _kind(file)
     if file is not None and kind == ZIP:
         with unzipped(file) as inside:
             return read_record(
-                inside, order, root=inside.parent, nan=nan, gain_per_mv=gain_per_mv, duration_s=duration_s, description=description,
-                keep_identity=keep_identity,
+                inside, order, root=inside.parent, nan=nan, gain_per_mv=gain_per_mv, duration_s=duration_s, start_s=start_s,
+                description=description, keep_identity=keep_identity,
             )  # fmt: skip
     if file is not None and kind is not None:
         if gain_per_mv is not None:
             raise ValueError(f"gain_per_mv={gain_per_mv}: {file} is {kind}, which states its own (leave it out)")
-        return _read_clinical(file, kind, order, nan, duration_s, description, keep_identity)
+        return _read_clinical(file, kind, order, nan, (start_s, duration_s), description, keep_identity)
     if description is not None and file is not None:
         raise ECGRecordError(file, "format", "not recognised", "CSV, HDF5 or NumPy, as a description is given")
     if description is not None:
@@ -115,14 +119,14 @@ def read_record(
     if gain_per_mv is not None:
         metadata["gain_per_mv"] = float(gain_per_mv)
     try:
-        read = read_leads(header, root, gain_per_mv, duration_s)
+        read = read_leads(header, root, gain_per_mv, duration_s, start_s)
     except MemoryError as error:
         raise ECGRecordError(header.path, "n_samples", str(header.n_samples), "as many as fit into memory") from error
     if read.derived:
         metadata["derived_leads"] = read.derived
     signal = np.stack([read.millivolts[name] for name in order], axis=1)
     if len(signal) < round(read.recorded_s * read.fs_hz):
-        metadata["recorded_s"] = read.recorded_s
+        metadata |= _stretch(read.recorded_s, start_s)
     signal, digitised = _without_gaps(signal, read.fs_hz, order, nan, header.path, metadata)
     ecg = ECG(signal, read.fs_hz, order, header.record_name, header.comments, notes.diagnoses, metadata, digitised)
     warn_about_scale(ecg, header, gain_per_mv, read.parts)
@@ -180,27 +184,37 @@ def _read_clinical(
     kind: str,
     order: tuple[str, ...],
     nan: str,
-    duration_s: float | None,
+    stretch_s: tuple[float, float | None],
     description: ArrayDescription | None,
     keep_identity: bool,
 ) -> ECG:
     assert kind in READ
-    found = read_clinical(file, kind, description, duration_s)
+    start_s, duration_s = stretch_s
+    found = read_clinical(file, kind, description, None if duration_s is None else start_s + duration_s)
     metadata = _about(age_in_years(found.age), found.sex) | {"format": kind}
     if found.derived:
         metadata["derived_leads"] = found.derived
     if keep_identity:
         metadata["identity"] = dict(found.identity)
     signal = np.stack([found.millivolts[name] for name in order], axis=1)
-    if duration_s is not None and len(signal) > (kept := max(1, round(duration_s * found.fs_hz))):
-        metadata["recorded_s"] = found.recorded_s or len(signal) / found.fs_hz
-        signal = signal[:kept]
+    begin, length = round(start_s * found.fs_hz), found.recorded_s or len(signal) / found.fs_hz
+    if begin >= len(signal):
+        raise ECGRecordError(file, "start_s", start_s, f"less than the record's {length:g} s")
+    whole = len(signal)
+    signal = signal[begin:][: None if duration_s is None else max(1, round(duration_s * found.fs_hz))]
+    if found.recorded_s or len(signal) < whole:
+        metadata |= _stretch(length, start_s)
     signal, digitised = _without_gaps(signal, found.fs_hz, order, nan, file, metadata)
     ecg = ECG(signal, found.fs_hz, order, file.stem, metadata=metadata, allow_missing=digitised)
     for note in found.notes:
         warnings.warn(f"{file}: {note}", ECGRecordWarning, stacklevel=3)
     warn_about_voltages(ecg, file, found.gains)
     return ecg
+
+
+def _stretch(recorded_s: float, start_s: float) -> dict[str, float]:
+    """What the metadata of a part of a record say of where it lies."""
+    return {"recorded_s": recorded_s} | ({"start_s": float(start_s)} if start_s else {})
 
 
 def _about(age: float | None, sex: str | None) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def check_sizes(header: Header, files: dict[str, Path]) -> int:
     return n_frames
 
 
-def read_physical(header: Header, files: dict[str, Path], n_frames: int) -> list[np.ndarray | None]:
+def read_physical(header: Header, files: dict[str, Path], n_frames: int, start: int = 0) -> list[np.ndarray | None]:
     """Read the signals of some files in their physical units; call `check_sizes` first.
 
     Samples of a record that is read to its end and that do not add up to the header's checksums give an `ECGRecordWarning`. As the format says, there is no checksum
@@ -89,7 +89,8 @@ def read_physical(header: Header, files: dict[str, Path], n_frames: int) -> list
     Args:
         header: The header.
         files: Name → path of the signal files that are read.
-        n_frames: Frames to read, at most those of `check_sizes`; nothing of what follows them is read.
+        n_frames: Frames to read; nothing of what follows them is read.
+        start: Frames that are passed over before; together with ``n_frames`` at most those of `check_sizes`.
 
     Returns:
         One float64 array per signal line, shape (n_frames · samples_per_frame,), None for those of other files; missing samples are NaN.
@@ -101,7 +102,7 @@ def read_physical(header: Header, files: dict[str, Path], n_frames: int) -> list
     wrong: list[str] = []
     checked = header.n_samples == n_frames and any(line.checksum for line in header.signals)
     for lines in _groups(header, files):
-        record = _read_file(files[lines[0].file_name], lines, n_frames)
+        record = _read_file(files[lines[0].file_name], lines, n_frames, start)
         sums = record.calc_checksum(expanded=True)
         for line, total, values in zip(lines, sums, record.dac(expanded=True), strict=True):
             if checked and not line.skew and line.checksum not in (None, total):
@@ -173,14 +174,16 @@ def _flac_frames(path: Path, lines: list[SignalLine]) -> int:
     return info.frames
 
 
-def _read_file(path: Path, lines: list[SignalLine], n_frames: int) -> wfdb.Record:
-    """Read the digital samples of one signal file, not yet shifted by their skew.
+def _read_file(path: Path, lines: list[SignalLine], n_frames: int, start: int) -> wfdb.Record:
+    """Read the digital samples of one signal file, not yet shifted by their skew, ``n_frames`` from ``start``.
 
     Skew is left to the caller: wfdb 4.3.1 fails on skewed signals of formats 8 and 508 to 524, and marks too few samples as
     missing where a frame holds several.
     """
     fmt = lines[0].fmt
-    text = [f"record {len(lines)} 1 {n_frames}"]
+    stop = start + n_frames
+    text = [f"record {len(lines)} 1 {stop}"]
+    begin = 0 if fmt == "8" else start  # differences have to be added up from the first
     for line in lines:
         layout = f"{fmt}x{line.samples_per_frame}+{line.byte_offset}"
         text.append(f"signals.dat {layout} 1(0)/mV 16 0 {line.initial_value} 0 0")
@@ -192,7 +195,8 @@ def _read_file(path: Path, lines: list[SignalLine], n_frames: int) -> wfdb.Recor
             _link(path, Path(folder, "signals.dat"))
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # of pandas, about wfdb 4.3.1's own calls
-                record = wfdb.rdrecord(record_path, physical=fmt == "61", smooth_frames=False, ignore_skew=True)
+                own = {"physical": fmt == "61", "smooth_frames": False, "ignore_skew": True}
+                record = wfdb.rdrecord(record_path, sampfrom=begin, sampto=stop, **own)
         except MemoryError:
             raise
         except Exception as error:  # whatever wfdb stumbles over in damaged bytes
@@ -203,6 +207,10 @@ def _read_file(path: Path, lines: list[SignalLine], n_frames: int) -> wfdb.Recor
         record.adc(expanded=True, inplace=True)
     if fmt == "311":  # of a block's two unused bits, wfdb 4.3.1 reads one as part of the third sample
         record.e_d_signal = [(samples + 512) % 1024 - 512 for samples in record.e_d_signal]
+    if begin < start:
+        record.e_d_signal = [
+            samples[start * line.samples_per_frame :] for line, samples in zip(lines, record.e_d_signal, strict=True)
+        ]
     record.adc_gain = [line.gain or DEFAULT_GAIN for line in lines]
     record.baseline = [line.baseline for line in lines]
     return record

@@ -67,7 +67,11 @@ class _Segment:
 
 
 def read_leads(
-    header: Header, root: str | os.PathLike[str] | None, gain_per_mv: float | None, duration_s: float | None = None
+    header: Header,
+    root: str | os.PathLike[str] | None,
+    gain_per_mv: float | None,
+    duration_s: float | None = None,
+    start_s: float = 0.0,
 ) -> Leads:
     """Read a record's standard leads, all at one rate; a gap between segments becomes NaN.
 
@@ -77,36 +81,45 @@ def read_leads(
         header: The record's header, of one segment or several.
         root: Folder that no file of the record may leave; None: the header's own folder.
         gain_per_mv: Stored units per mV of every lead; replaces gain, baseline and units.
-        duration_s: Read this many seconds from the start and nothing of what follows; None reads all.
+        duration_s: Read this many seconds and nothing of what follows; None reads to the end.
+        start_s: Begin here and read nothing of what comes before.
 
     Raises:
-        ECGRecordError: A segment is malformed, lacks a lead, or does not fit the others.
+        ECGRecordError: A segment is malformed, lacks a lead, or does not fit the others; or the record ends before ``start_s``.
     """
-    stop = None if duration_s is None else math.ceil((duration_s + _MARGIN_S) * header.fs_hz)
-    segments = _segments(header, root, gain_per_mv, stop)
+    first = max(0, math.floor((start_s - _MARGIN_S) * header.fs_hz))
+    stop = None if duration_s is None else math.ceil((start_s + duration_s + _MARGIN_S) * header.fs_hz)
+    segments = _segments(header, root, gain_per_mv, first, stop)
     rate = next(part.rate for part in segments if isinstance(part, _Segment))
     read: list[dict[str, np.ndarray] | int] = []  # leads of a segment, or the frames of a gap
     parts: list[tuple[slice, dict[str, SignalLine]]] = []
     at = 0
     for part in segments:
-        frames = part if isinstance(part, int) else part.n_frames
-        frames = frames if stop is None else min(frames, stop - at)
-        if isinstance(part, int):
+        length = part if isinstance(part, int) else part.n_frames
+        begin = max(0, first - at)
+        frames = (length if stop is None else min(length, stop - at)) - begin
+        if frames > 0 and isinstance(part, int):
             read.append(frames)
-        elif frames > 0:
-            read.append(_read(part, frames, keep_length=bool(header.segments)))
-            parts.append((slice(at * rate, (at + frames) * rate), part.leads))
-        at += frames
+        elif frames > 0 and isinstance(part, _Segment):
+            read.append(_read(part, begin, frames, keep_length=bool(header.segments)))
+            parts.append((slice((at + begin - first) * rate, (at + begin - first + frames) * rate), part.leads))
+        at += length
     found = [leads for leads in read if isinstance(leads, dict)]
+    total = sum(length for _, length in header.segments) or at if header.segments else _plain_length(segments[0])
+    if not start_s * header.fs_hz < total:
+        raise ECGRecordError(header.path, "start_s", start_s, f"less than the record's {total / header.fs_hz:g} s")
     if not found:
-        raise ECGRecordError(header.path, "segments", f"a gap of {at} frames at the start", "samples at the start")
+        where = f"at {start_s:g} s" if start_s else "at the start"
+        gap = sum(part for part in read if isinstance(part, int))
+        raise ECGRecordError(header.path, "segments", f"a gap of {gap} frames {where}", f"samples {where}")
     derived = [name for name in DERIVED_LEADS if any(name not in leads for leads in found)]
     names = [name for name in STANDARD_LEADS if any(name in leads for leads in found) or name in derived]
     filled = [_complete(leads, names, rate) for leads in read]
-    count = None if duration_s is None else max(1, round(duration_s * header.fs_hz * rate))
-    millivolts = {name: np.concatenate([leads[name] for leads in filled])[:count] for name in names}
-    total = sum(length for _, length in header.segments) or at if header.segments else _plain_length(segments[0])
-    return Leads(millivolts, header.fs_hz * rate, tuple(parts), tuple(derived), total / header.fs_hz)
+    lead_in = round(start_s * header.fs_hz * rate) - first * rate
+    end = None if duration_s is None else lead_in + max(1, round(duration_s * header.fs_hz * rate))
+    millivolts = {name: np.concatenate([leads[name] for leads in filled])[lead_in:end] for name in names}
+    own = [(slice(max(0, where.start - lead_in), max(0, where.stop - lead_in)), lines) for where, lines in parts]
+    return Leads(millivolts, header.fs_hz * rate, tuple(own), tuple(derived), total / header.fs_hz)
 
 
 def _complete(leads: dict[str, np.ndarray] | int, names: list[str], rate: int) -> dict[str, np.ndarray]:
@@ -127,16 +140,16 @@ def count_frames(header: Header, root: str | os.PathLike[str] | None) -> int:
     Raises:
         ECGRecordError: As `read_leads`, except for damaged samples.
     """
-    parts = _segments(header, root, None)
+    parts = _segments(header, root, None, 0, None)
     return sum(part if isinstance(part, int) else part.n_frames for part in parts)
 
 
 def _segments(
-    header: Header, root: str | os.PathLike[str] | None, gain_per_mv: float | None, stop: int | None = None
+    header: Header, root: str | os.PathLike[str] | None, gain_per_mv: float | None, first: int, stop: int | None
 ) -> list[_Segment | int]:
     """Check the segments of a record, in order; a gap (`~`) is its length in frames. A plain record is its only segment.
 
-    Those that begin behind ``stop`` are left out, but for the first that is no gap.
+    Those that end before ``first`` stand as gaps, and those that begin behind ``stop`` are left out, unless there is no other.
     """
     if not header.segments:
         return [_segment(header, root, gain_per_mv)]
@@ -146,7 +159,7 @@ def _segments(
     for name, length in header.segments:
         if stop is not None and at >= stop and any(isinstance(part, _Segment) for part in parts):
             break
-        if name == "~":
+        if name == "~" or at + length <= first:
             parts.append(length)
         elif length:  # a segment of length 0 describes the layout only
             segment = parse_header(find_header(header.path.parent / name, root))
@@ -207,13 +220,13 @@ def _segment(header: Header, root: str | os.PathLike[str] | None, gain_per_mv: f
     return _Segment(header, leads, files, check_sizes(header, files), rate)
 
 
-def _read(segment: _Segment, frames: int, *, keep_length: bool) -> dict[str, np.ndarray]:
-    """The first frames of a segment's standard leads in mV by name, all at one rate.
+def _read(segment: _Segment, begin: int, frames: int, *, keep_length: bool) -> dict[str, np.ndarray]:
+    """Frames of a segment's standard leads from ``begin`` on, in mV by name, all at one rate.
 
     The last frames, which the most skewed lead does not reach, are left out, or NaN with ``keep_length``.
     """
-    reach = min(segment.n_frames, frames + segment.skew)
-    signals = read_physical(segment.header, segment.files, reach)
+    reach = min(segment.n_frames - begin, frames + segment.skew)
+    signals = read_physical(segment.header, segment.files, reach, begin)
     kept = min(frames, reach - segment.skew)
     millivolts = {}
     for line, values in zip(segment.header.signals, signals, strict=True):

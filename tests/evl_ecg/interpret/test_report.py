@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from transformers import BitsAndBytesConfig
-from written_records import beats, read, write
+from written_records import GAIN, beats, day, read, write
 
 from hf_evl_ecg import ECG, ECGInterpreter, RenderConfig, render
 from hf_evl_ecg.__main__ import main
@@ -287,3 +287,60 @@ def test_a_real_record(ecg_student, data_dir, tmp_path):
     assert "10 s at 500 Hz" in text
     assert re.findall('class="warning">([^,]*)', text) == ["Voltages by a gain that was given"]
     assert "Sinus" not in text, "what the header says about the patient stays out"
+
+
+def test_a_strip_of_pages_of_a_day(ecg_student, tmp_path, capsys):
+    """Pages six hours apart, each with its own ten seconds; one lies in a gap and is named."""
+    record = day(tmp_path)
+    page = beats(5000)
+    with open(tmp_path / "r.dat", "r+b") as file:
+        for hour, scale in ((1, 1.0), (7, 2.0), (19, 0.5)):
+            file.seek(hour * 3600 * 500 * 24)
+            file.write(np.rint(page * GAIN * scale).astype("<i2").tobytes())
+        file.seek(13 * 3600 * 500 * 24)
+        file.write(np.full((100, 12), -32768, "<i2").tobytes())  # marked as missing
+    html, written = tmp_path / "day.html", tmp_path / "day.json"
+    arguments = [
+        "interpret",
+        str(record),
+        "--model",
+        str(ecg_student),
+        "--start",
+        "3600",
+        "--every",
+        "21600",
+        "--labels",
+        "AF",
+    ]
+    assert main([*arguments, "--max_new_tokens", "4", "--html", str(html), "--json", str(written)]) == 0
+    printed = capsys.readouterr().out
+    assert "No page at 46800 s:" in printed
+    assert "missing samples" in printed
+    pages = json.loads(written.read_text())["pages"]
+    assert [found["record"]["start_s"] for found in pages] == [3600.0, 25200.0, 68400.0]
+    assert {found["record"]["duration_s"] for found in pages} == {86400.0}
+    expected = ECGInterpreter.from_pretrained(ecg_student)(
+        read(record, start_s=25200.0, duration_s=10.0), labels=["AF"], max_new_tokens=4
+    )
+    assert pages[1]["opinions"][0]["answer"] == expected.answer
+    assert pages[1]["opinions"][0]["label_scores"] == pytest.approx(expected.label_scores, abs=1e-6)
+    text = html.read_text()
+    assert text.count("<!doctype html>") == text.count("</html>") == 1
+    assert text.count("<article") == 4  # three pages and the overview
+    for at in ("1:00:00", "7:00:00", "19:00:00"):
+        assert f"Shown are 10 s from {at} on, of 24:00:00" in text
+        assert f">{at}</a>" in text
+    assert str(tmp_path) not in text
+
+
+def test_start_and_every_are_of_recordings_and_checked_first(ecg_records, tmp_path, capsys):
+    Image.new("RGB", (60, 60)).save(tmp_path / "p.png")
+    for options, reason in (
+        ([str(ecg_records[0]), "--start", "-1"], "start=-1.0: allowed is 0 or"),
+        ([str(ecg_records[0]), "--every", "0.5"], "every=0.5: allowed are 1 to inf"),
+        ([str(ecg_records[0]), "--start", "60"], "start_s is 60.0; allowed: less than the record's 10 s"),
+        ([str(tmp_path / "p.png"), "--every", "5"], "is a picture"),
+        ([str(tmp_path / "p.png"), "--start", "5"], "is a picture"),
+    ):
+        assert main(["interpret", *options, "--model", "never/loaded"]) == 2
+        assert reason in capsys.readouterr().err

@@ -1,13 +1,12 @@
 """Long records, of which only what is used is read, and signal files that are not needed."""
 
-import os
 import shutil
 import tracemalloc
 
 import numpy as np
 import pytest
 import wfdb
-from written_records import GAIN, beats, edit, read, write
+from written_records import DAY_S, GAIN, beats, day, edit, read, write, write_two_rates
 
 from hf_evl_ecg.data import load_ecg
 from hf_evl_ecg.interpret.pictures import load_picture
@@ -15,18 +14,7 @@ from hf_evl_ecg.interpret.report import shown_time
 from hf_evl_ecg.records.header import ECGRecordError
 from hf_evl_ecg.records.paths import find_header
 from hf_evl_ecg.records.reader import read_record
-from hf_evl_ecg.signals.ecg import STANDARD_LEADS
 from hf_evl_ecg.sources import load_cinc, load_folder
-
-DAY_S = 24 * 3600
-
-
-def day(folder, comments=()):
-    """A record of 24 h whose signal file is ten true seconds and holes; it takes no room on disk."""
-    record = write(folder, signal=beats(10 * 500), comments=list(comments))
-    edit(record, "r 12 500 5000", f"r 12 500 {DAY_S * 500}")
-    os.truncate(folder / "r.dat", DAY_S * 500 * 24)
-    return record
 
 
 def test_ten_seconds_of_a_day_take_the_memory_of_ten_seconds(tmp_path):
@@ -68,14 +56,8 @@ def test_the_first_seconds_are_those_of_the_whole(tmp_path, fmt):
 def test_leads_of_another_rate_are_the_same_at_the_cut(tmp_path):
     """A filter between rates must not end where the reading does."""
     signal = beats(6000)
-    write(tmp_path, "fast", signal=signal[:, :6], sig_name=list(STANDARD_LEADS[:6]))
-    write(tmp_path, "slow", signal=signal[::2, 6:], sig_name=list(STANDARD_LEADS[6:]), fs=250)
-    lines = [(tmp_path / f"{name}.hea").read_text().splitlines()[1:7] for name in ("fast", "slow")]
-    fast = [line.replace(" 16 ", " 16x2 ", 1) for line in lines[0]]
-    (tmp_path / "m.hea").write_text("\n".join(["m 12 250 3000", *fast, *lines[1]]))
-    digital = np.fromfile(tmp_path / "fast.dat", "<i2").reshape(3000, 2, 6).transpose(0, 2, 1)
-    digital.astype("<i2").tofile(tmp_path / "fast.dat")
-    whole, first = read_record(tmp_path / "m"), read_record(tmp_path / "m", duration_s=4.0)
+    record = write_two_rates(tmp_path, "m", signal)
+    whole, first = read_record(record), read_record(record, duration_s=4.0)
     assert len(first) == 2000
     assert np.abs(first.signal_mv - whole.signal_mv[:2000]).max() < 1e-6
     assert np.abs(first.signal_mv[:, :6] - signal[:2000, :6]).max() < 1 / GAIN
