@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from written_records import DAY_S, GAIN, beats, day, edit, read, write, write_two_rates
 
+from hf_evl_ecg.clinical.arrays import ArrayDescription
 from hf_evl_ecg.drawing.rendering import render
 from hf_evl_ecg.interpret.report import shown_time
 from hf_evl_ecg.records.header import ECGRecordError, ECGRecordWarning
@@ -112,3 +113,15 @@ def test_pages_of_a_day_take_the_memory_and_time_of_pages(tmp_path):
     assert peak < 100e6
     assert seconds < 1.0  # 0.04 s on two free cores without tracing; here several tests may run at once
     assert shown_time(ecg, "3x4+rhythm") == ["Shown are 10 s from 23:00:00 on, of 24:00:00"]
+
+
+def test_a_stretch_of_another_format_is_that_of_the_whole(tmp_path):
+    signal = beats(3000)
+    np.savez(tmp_path / "a.npz", ecg=signal)
+    said = ArrayDescription(fs_hz=500.0, unit="mV", leads=STANDARD_LEADS, dataset="ecg")
+    whole = read_record(tmp_path / "a.npz", description=said)
+    part = read_record(tmp_path / "a.npz", description=said, start_s=2.0, duration_s=1.0)
+    assert np.array_equal(part.signal_mv, whole.signal_mv[1000:1500])
+    assert (part.metadata["start_s"], part.recorded_s) == (2.0, 6.0)
+    with pytest.raises(ECGRecordError, match="start_s"):
+        read_record(tmp_path / "a.npz", description=said, start_s=6.0)
