@@ -1,8 +1,8 @@
 """Where on the image each image token lies, and how much of it it covers, for the ways in which native models lay out their patches.
 
 Models cut an image into patches in four ways: one grid of any shape (Qwen-VL), a coarse tile and a fine grid with a
-newline token after each row, or tile after tile (LLaVA-NeXT), tiles separated by text with a coarse tile last (Idefics3, SmolVLM), or one
-square grid (single-tile InternVL, Gemma 3, PaliGemma). A layout that is not known, or cannot be told from the inputs, is refused,
+newline token after each row, or tile after tile (LLaVA-NeXT), tiles with a coarse tile last, separated by text (Idefics3, SmolVLM) or
+not (InternVL, whose pixels tell how many stand in a row), or one square grid (Gemma 3, PaliGemma). A layout that is not known, or cannot be told from the inputs, is refused,
 never guessed: LLaVA-1.5 cuts the middle out of a page, Idefics2 has no patches behind its tokens, Gemma 3 may add cuts of the page.
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
@@ -27,10 +28,10 @@ __all__ = ["UnknownLayoutError", "patch_boxes", "patch_positions"]
 _GRIDS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "glm4v")
 _TILED = ("idefics3", "smolvlm")
 _SQUARES: dict[str, Callable[[Any], int]] = {  # tokens of the one tile that is the whole image
-    "internvl": lambda config: config.image_seq_length,
     "gemma3": lambda config: config.mm_tokens_per_image,
     "paligemma": lambda config: (config.vision_config.image_size // config.vision_config.patch_size) ** 2,
 }
+_LIKE = 0.5  # of the next best order's error: tiles in their order are the coarse tile but for rounding, others another picture
 _WITHOUT = "set ot_position_weight to 0 and visual_weights to 'uniform'."
 _SAME_ROW = 3  # from tile to tile in a row: past a separator and the tile's name; a line break makes it more
 
@@ -88,11 +89,13 @@ def patch_boxes(model: PreTrainedModel, inputs: Mapping[str, Any], image_mask: T
         rows = [_coarse_and_fine(model, size) for size in inputs["image_sizes"]]
     elif family in _TILED:
         rows = [_tiles(mask.nonzero().flatten().tolist()) for mask in image_mask.cpu()]
+    elif family == "internvl":
+        rows = _tiles_of_pixels(image_mask.cpu(), inputs.get("pixel_values"), model.config.image_seq_length)
     elif family in _SQUARES:
         whole = _SQUARES[family](model.config)
         rows = [_square(mask.nonzero().flatten().tolist(), whole) for mask in image_mask.cpu()]
     else:
-        known = ", ".join((*_GRIDS, "llava_next", *_TILED, *_SQUARES))
+        known = ", ".join((*_GRIDS, "llava_next", "internvl", *_TILED, *_SQUARES))
         raise UnknownLayoutError(
             f"{type(model).__name__} lays out its patches in a way that is not known ({known} are); {_WITHOUT}"
         )
@@ -170,6 +173,64 @@ def _square(tokens: list[int], whole: int) -> Tensor:
     return _grid(side, side)
 
 
+def _tiles_of_pixels(image_mask: Tensor, pixels: Tensor | None, whole: int) -> list[Tensor]:
+    """InternVL: square tiles one after the other, the last one of the whole image; or one tile alone.
+
+    Args:
+        image_mask: True at image tokens. Shape: (B, T), bool.
+        pixels: The tiles of all samples; None will do where each has one tile. Shape: (tiles, 3, H, W).
+        whole: Tokens of a tile.
+    """
+    rows, at = [], 0
+    for mask in image_mask:
+        tokens = mask.nonzero().flatten().tolist()
+        count, side = len(tokens) // whole, math.isqrt(whole)
+        one_run = len(_runs(tokens)) == 1 and len(tokens) == count * whole
+        if (
+            pixels is not None and count > 2 and one_run and side * side == whole
+        ):  # no overview is made of a single tile
+            down, across = _order_of_tiles(pixels[at : at + count].float().cpu())
+            rows.append(_tiles_and_overview(_grid(side, side), down, across))
+        else:
+            rows.append(_square(tokens, whole))
+        at += count
+    if pixels is not None and at != len(pixels):
+        raise UnknownLayoutError(f"{len(pixels)} tiles for {at} times {whole} image tokens; {_WITHOUT}")
+    return rows
+
+
+def _order_of_tiles(tiles: Tensor) -> tuple[int, int]:
+    """Rows and columns in which tiles make up the picture of the last one. Shape: (tiles, 3, H, W)."""
+    count, (height, width) = len(tiles) - 1, tiles.shape[-2:]
+    errors: list[tuple[float, int]] = []
+    for down in range(1, count + 1):
+        if count % down == 0:
+            canvas = (
+                tiles[:-1]
+                .reshape(down, count // down, 3, height, width)
+                .permute(2, 0, 3, 1, 4)
+                .flatten(1, 2)
+                .flatten(2)
+            )
+            small = F.interpolate(canvas[None], (height, width), mode="bilinear", antialias=True)
+            errors.append((float((small[0] - tiles[-1]).square().mean()), down))
+    (best, down), *others = sorted(errors)
+    if others and not best < _LIKE * others[0][0]:
+        raise UnknownLayoutError(
+            f"{count} tiles could stand in several orders (a blank page, or no coarse tile at the end); let the processor make one tile "
+            f"(crop_to_patches=False), or {_WITHOUT}"
+        )
+    return down, count // down
+
+
+def _tiles_and_overview(tile: Tensor, down: int, across: int) -> Tensor:
+    """Boxes of tiles in rows and columns, each a grid of its own, and of a last tile of the whole image."""
+    scale = torch.tensor([across, down])
+    corners = torch.tensor([[column, row] for row in range(down) for column in range(across)])
+    centres = ((tile[:, :2] + corners.unsqueeze(1)) / scale).flatten(0, 1)
+    return torch.cat([torch.cat([centres, (tile[:, 2:] / scale).repeat(len(corners), 1)], 1), tile])
+
+
 def _tiles(tokens: list[int]) -> Tensor:
     """Square tiles of equal size separated by text, the last one of the whole image; or one tile alone."""
     runs = _runs(tokens)
@@ -188,7 +249,4 @@ def _tiles(tokens: list[int]) -> Tensor:
     down = (len(runs) - 1) // across
     if breaks != list(range(across, len(runs) - 1, across)) or down * across != len(runs) - 1:
         raise UnknownLayoutError(f"{len(runs) - 1} tiles do not form a grid; {_WITHOUT}")
-    scale = torch.tensor([across, down])
-    corners = torch.tensor([[column, row] for row in range(down) for column in range(across)])
-    centres = ((tile[:, :2] + corners.unsqueeze(1)) / scale).flatten(0, 1)
-    return torch.cat([torch.cat([centres, (tile[:, 2:] / scale).repeat(len(corners), 1)], 1), tile])
+    return _tiles_and_overview(tile, down, across)

@@ -1,9 +1,12 @@
 """Positions of image tokens: by hand, and by disturbing one spot of an image and seeing which token moves most."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
+from transformers import GotOcr2ImageProcessorPil, InternVLConfig
 
 from hf_evl_ecg.chat.collator import EVLECGCollator
 from hf_evl_ecg.models.features import FeatureRequest, extract_features
@@ -105,6 +108,49 @@ def test_tiles_of_unknown_shape_are_refused(tiny_vlm, hand_made_inputs):
         extract_features(model, *hand_made_inputs("internvl", model), ASK)
     with pytest.raises(ValueError, match="needs visual=True"):
         FeatureRequest(visual=False, positions=True)
+
+
+@pytest.mark.parametrize("size", [(1100, 850), (850, 1100), (1700, 600), (448, 224)])
+def test_a_dark_square_lies_where_internvl_s_tiles_say(size):
+    """Released settings: tiles of 448 px and an overview, as the processor cuts them; the darkest token holds the square."""
+    processor = GotOcr2ImageProcessorPil(size={"height": 448, "width": 448}, crop_to_patches=True, max_patches=12)
+    pages, squares = [], [(0.8, 0.3), (0.2, 0.7)]
+    for seed, (x, y) in enumerate(squares):
+        paper = np.random.default_rng(seed).integers(180, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
+        page = Image.fromarray(paper).resize(size)
+        side = 0.03 * min(size)
+        ImageDraw.Draw(page).rectangle(
+            (x * size[0] - side, y * size[1] - side, x * size[0] + side, y * size[1] + side), "black"
+        )
+        pages.append(page)
+    tiles = processor(pages, return_tensors="pt")["pixel_values"]
+    each = len(tiles) // 2
+    assert each > 2
+    model = SimpleNamespace(config=InternVLConfig(image_seq_length=64))
+    mask = torch.zeros(2, each * 64 + 5, dtype=torch.bool)
+    mask[:, 3 : 3 + each * 64] = True
+    boxes = patch_boxes(model, {"pixel_values": tiles}, mask)
+    assert boxes.shape == (2, each * 64, 4)
+    for i, (x, y) in enumerate(squares):
+        tokens = -torch.nn.functional.avg_pool2d(tiles[i * each : (i + 1) * each].mean(1, keepdim=True), 56).flatten()
+        for part in (slice(0, (each - 1) * 64), slice((each - 1) * 64, None)):  # the tiles, and the overview
+            cx, cy, w, h = boxes[i, part][tokens[part].argmax()].tolist()
+            assert abs(cx - x) <= w / 2 + 0.03
+            assert abs(cy - y) <= h / 2 + 0.03
+    area = boxes[0, : (each - 1) * 64, 2:].prod(1).sum()
+    assert float(area) == pytest.approx(1.0)
+
+
+def test_tiles_whose_order_the_pixels_do_not_tell_are_refused():
+    model = SimpleNamespace(config=InternVLConfig(image_seq_length=4))
+    mask = torch.ones(1, 7 * 4, dtype=torch.bool)
+    for tiles in (torch.zeros(7, 3, 16, 16), torch.rand(7, 3, 16, 16, generator=torch.Generator().manual_seed(0))):
+        with pytest.raises(UnknownLayoutError, match="could stand in several orders"):
+            patch_boxes(model, {"pixel_values": tiles}, mask)
+    with pytest.raises(UnknownLayoutError, match="2 tiles for 1 times 4 image tokens"):
+        patch_boxes(model, {"pixel_values": torch.zeros(2, 3, 16, 16)}, mask[:, :4])
+    with pytest.raises(UnknownLayoutError, match="set ot_position_weight to 0"):
+        patch_boxes(model, {"pixel_values": torch.zeros(2, 3, 16, 16)}, mask[:, :7])
 
 
 @pytest.mark.parametrize("size", [(56, 28), (28, 56), (56, 40), (64, 64)])
