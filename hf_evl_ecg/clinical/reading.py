@@ -29,5 +29,5 @@ def read_clinical(
     if kind in ARRAYS:
         return read_array(path, kind, description)
     if description is not None:
-        raise ValueError(f"description: {path} is {kind}, which describes itself (leave it out)")
+        raise ValueError(f"description: {path.name} is {kind}, which describes itself (leave it out)")
     return read_dicom(path) if kind == "DICOM" else read_by_kit(path, kind, duration_s)

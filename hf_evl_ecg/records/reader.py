@@ -107,7 +107,7 @@ def read_record(
             )  # fmt: skip
     if file is not None and kind is not None:
         if gain_per_mv is not None:
-            raise ValueError(f"gain_per_mv={gain_per_mv}: {file} is {kind}, which states its own (leave it out)")
+            raise ValueError(f"gain_per_mv={gain_per_mv}: {file.name} is {kind}, which states its own (leave it out)")
         return _read_clinical(file, kind, order, nan, (start_s, duration_s), description, keep_identity)
     if description is not None and file is not None:
         raise ECGRecordError(file, "format", "not recognised", "CSV, HDF5 or NumPy, as a description is given")
