@@ -1,4 +1,4 @@
-"""The beginning of a long EDF file as a file of its own: a Holter's day is a gigabyte, a page shows 10 s of it."""
+"""A stretch of a long EDF file as a file of its own: a Holter's day is a gigabyte, a page shows 10 s of it."""
 
 import math
 import os
@@ -6,24 +6,42 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
+
+from hf_evl_ecg.signals.errors import ECGRecordError
 
 from .limits import check_edf, stated_number
 
-__all__ = ["beginning"]
+__all__ = ["Part", "stretch"]
 
-_MARGIN_S = 1.0  # behind what is asked for, so that a filter between sampling rates ends there
+_MARGIN_S = 1.0  # around what is asked for, so that a filter between sampling rates ends there
+
+
+class Part(NamedTuple):
+    """Data records of an EDF file as a file.
+
+    Attributes:
+        path: That file, or the whole one.
+        start_s: Where in the recording it begins, in seconds.
+        recorded_s: Length of the whole recording in seconds; None where it is all there.
+    """
+
+    path: Path
+    start_s: float = 0.0
+    recorded_s: float | None = None
 
 
 @contextmanager
-def beginning(path: Path, duration_s: float | None) -> Iterator[tuple[Path, float | None]]:
-    """Give a file with the first data records and the length of the whole recording in seconds; the file itself and None if all is wanted.
+def stretch(path: Path, start_s: float, duration_s: float | None) -> Iterator[Part]:
+    """Give the data records that hold a stretch, and a second around it; the file itself where that is all.
 
     Args:
         path: An EDF file.
-        duration_s: What is needed of it; None: all.
+        start_s: Where the stretch begins, in seconds.
+        duration_s: Its length in seconds; None: up to the end.
 
     Raises:
-        ECGRecordError: Numbers in its header that are none, or beyond any recorder's.
+        ECGRecordError: Numbers in its header that are none, or beyond any recorder's; a start behind the end.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -37,17 +55,22 @@ def beginning(path: Path, duration_s: float | None) -> Iterator[tuple[Path, floa
         there = (size - len(header)) // (2 * samples)
         stated = stated_number(path, "number of data records", head[236:244], -1, 10**8)
         total = there if stated < 0 else min(stated, there)
-        needed = total if duration_s is None or not step else math.ceil((duration_s + _MARGIN_S) / step)
+        if step and start_s >= total * step:
+            raise ECGRecordError(path, "start_s", start_s, f"less than the record's {total * step:g} s")
+        first = max(0, math.floor((start_s - _MARGIN_S) / step)) if step else 0
+        stop = total if duration_s is None or not step else math.ceil((start_s + duration_s + _MARGIN_S) / step)
+        needed = min(stop, total) - first
         if needed >= total:
-            yield path, None
+            yield Part(path)
             return
+        file.seek(2 * samples * first, os.SEEK_CUR)
         part = header[:236] + f"{needed:<8d}".encode("ascii") + header[244:] + file.read(2 * samples * needed)
     check_edf(path, "EDF", part)
     handle, name = tempfile.mkstemp(prefix="ecg_edf_")
     try:
         with os.fdopen(handle, "wb") as copy:
             copy.write(part)
-        yield Path(name), total * step
+        yield Part(Path(name), first * step, total * step)
     finally:
         os.unlink(name)
 

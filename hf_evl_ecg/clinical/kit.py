@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from hf_evl_ecg.signals.ecg import canonical_lead
 from hf_evl_ecg.signals.errors import ECGRecordError
 
-from .edf import beginning
+from .edf import stretch
 from .libraries import library, read_by
 from .limits import check_edf, check_scp
 from .recording import Channel, Recording, check_count, combine, read_whole
@@ -38,21 +38,22 @@ _FORMATS = {
 }
 
 
-def read_by_kit(path: Path, kind: str, duration_s: float | None = None) -> Recording:
+def read_by_kit(path: Path, kind: str, start_s: float = 0.0, duration_s: float | None = None) -> Recording:
     """Read a file of one of the five kinds that ecgdatakit parses here.
 
     Args:
         path: The file.
         kind: One of the five.
-        duration_s: What is needed of it; of EDF no more than a second beyond is read then. None: all.
+        start_s: Where what is needed begins; of EDF no more than a second before is read.
+        duration_s: How long it is; of EDF no more than a second beyond is read. None: up to the end.
 
     Raises:
         ECGRecordError: It is larger than any such recording, damaged, or no 12-lead ECG.
     """
     if kind != "EDF":
         return _read(path, path, kind)
-    with beginning(path, duration_s) as (part, recorded_s):
-        return replace(_read(path, part, kind), recorded_s=recorded_s)
+    with stretch(path, start_s, duration_s) as part:
+        return replace(_read(path, part.path, kind), start_s=part.start_s, recorded_s=part.recorded_s)
 
 
 def _read(path: Path, part: Path, kind: str) -> Recording:

@@ -54,7 +54,8 @@ class Recording:
         age: In years, as stated.
         sex: "male", "female" or None.
         notes: What a user should know, one sentence each; never about who the patient is.
-        recorded_s: Length of the whole recording in seconds, where only its beginning was read.
+        start_s: Where in the recording what was read begins, in seconds.
+        recorded_s: Length of the whole recording in seconds, where only a part was read.
         identity: Names, numbers and free text of the file; for those only who ask for it.
     """
 
@@ -66,6 +67,7 @@ class Recording:
     age: float | None = None
     sex: str | None = None
     notes: tuple[str, ...] = ()
+    start_s: float = 0.0
     recorded_s: float | None = None
     identity: Mapping[str, Any] = field(default_factory=dict)
 

@@ -32,7 +32,8 @@ class ConvertRecordArguments:
         metadata={"help": "Record to write, without suffix; may stand second.", "positional": True}
     )
     picture: bool = field(default=True, metadata={"help": "Draw it on a page, too."})
-    duration_s: float | None = field(default=None, metadata={"help": "The first seconds only; default: all."})
+    start_s: float = field(default=0.0, metadata={"help": "Where in the recording to begin (s)."})
+    duration_s: float | None = field(default=None, metadata={"help": "So many seconds only; default: up to the end."})
     missing: Literal["raise", "interpolate"] = field(
         default="raise", metadata={"help": "Missing samples: raise an error, or interpolate them."}
     )
@@ -75,6 +76,7 @@ def main(args: ConvertRecordArguments) -> Path:
             args.source,
             nan=args.missing,
             gain_per_mv=args.gain_per_mv,
+            start_s=args.start_s,
             duration_s=args.duration_s,
             description=_description(args),
         )

@@ -190,14 +190,15 @@ def _read_clinical(
 ) -> ECG:
     assert kind in READ
     start_s, duration_s = stretch_s
-    found = read_clinical(file, kind, description, None if duration_s is None else start_s + duration_s)
+    found = read_clinical(file, kind, description, start_s, duration_s)
     metadata = _about(age_in_years(found.age), found.sex) | {"format": kind}
     if found.derived:
         metadata["derived_leads"] = found.derived
     if keep_identity:
         metadata["identity"] = dict(found.identity)
     signal = np.stack([found.millivolts[name] for name in order], axis=1)
-    begin, length = round(start_s * found.fs_hz), found.recorded_s or len(signal) / found.fs_hz
+    begin = round(start_s * found.fs_hz) - round(found.start_s * found.fs_hz)
+    length = found.recorded_s or len(signal) / found.fs_hz
     if begin >= len(signal):
         raise ECGRecordError(file, "start_s", start_s, f"less than the record's {length:g} s")
     whole = len(signal)

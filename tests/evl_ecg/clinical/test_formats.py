@@ -220,7 +220,8 @@ def test_edf_of_several_rates_is_brought_to_the_fastest(tmp_path):
     np.testing.assert_allclose(ecg.lead("V1")[::2], columns[6] / 1000, atol=0.01)  # a wave of 12 ms in steps of 4 ms
 
 
-def test_of_a_long_edf_only_the_beginning_is_read(tmp_path, monkeypatch):
+@pytest.mark.parametrize("start_s", [0.0, 0.4, 1.0, 150.302, 285.0, 296.5])
+def test_of_a_long_edf_only_a_stretch_is_read(start_s, tmp_path, monkeypatch):
     columns = [
         *np.tile(counts(10.0, step_uv=1.0), (30, 1)).T[:6],
         *np.tile(counts(10.0, 250, step_uv=1.0), (30, 1)).T[6:],
@@ -228,14 +229,17 @@ def test_of_a_long_edf_only_the_beginning_is_read(tmp_path, monkeypatch):
     path = files.write_edf(tmp_path / "a", columns, rates=[FS] * 6 + [250] * 6)
     whole = read_record(path)
     tracemalloc.start()
-    ecg = read_record(path, duration_s=10)
+    ecg = read_record(path, start_s=start_s, duration_s=10)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < path.stat().st_size  # of 12 leads in float64 it would be four times that
-    assert (len(ecg), ecg.metadata["recorded_s"], ecg.recorded_s) == (5000, 300.0, 300.0)
-    np.testing.assert_array_equal(ecg.signal_mv, whole.signal_mv[:5000])
+    begin, length = round(start_s * 500), min(5000, round((300 - start_s) * 500))
+    assert (len(ecg), ecg.metadata["recorded_s"], ecg.recorded_s) == (length, 300.0, 300.0)
+    np.testing.assert_allclose(ecg.signal_mv, whole.signal_mv[begin:][:5000], atol=1e-6)
+    with pytest.raises(ECGRecordError, match=r"start_s is 300\.0; allowed: less than the record's 300 s"):
+        read_record(path, start_s=300.0, duration_s=1)
     monkeypatch.setattr(kit, "_FORMATS", {"EDF": kit._FORMATS["EDF"]._replace(largest=300_000)})
-    assert len(read_record(path, duration_s=10)) == 5000
+    assert len(read_record(path, start_s=start_s, duration_s=10)) == length
     with pytest.raises(ECGRecordError, match="file size"):
         read_record(path)
 

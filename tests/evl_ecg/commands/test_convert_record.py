@@ -62,6 +62,12 @@ def test_a_record_with_a_wrong_gain_is_written_right(tmp_path):
     np.testing.assert_allclose(read_record(tmp_path / "new").signal_mv, beats(1000) / 2, atol=0.002)
 
 
+def test_a_stretch_is_written_alone(tmp_path):
+    record = write(tmp_path, signal=beats(3000))
+    assert convert(record, tmp_path / "new", "--start_s", 2.5, "--duration_s", 1) == 0
+    np.testing.assert_allclose(read_record(tmp_path / "new").signal_mv, beats(3000)[1250:1750], atol=0.0031)
+
+
 def test_tall_and_missing_samples_are_written(tmp_path):
     signal = beats(1000)
     signal[100, 6] = 40.0
