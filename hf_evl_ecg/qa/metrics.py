@@ -223,7 +223,10 @@ def _rows(weights: Array | None, n: int) -> Array:
 
 def _average(values: Array, weights: Array | None) -> Array | float:
     w = _rows(weights, len(values))
-    return _result((w @ values) / w.sum(1), weights)
+    with np.errstate(
+        invalid="ignore"
+    ):  # a resample without any of the items has no average: NaN, which intervals leave out
+        return _result((w @ values) / w.sum(1), weights)
 
 
 def _nanmean(values: Array) -> Array:

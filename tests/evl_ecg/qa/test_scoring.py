@@ -1,5 +1,7 @@
 """Rows of scores: the two rates of a class beside their mean, and how many records stand behind them."""
 
+import warnings
+
 import pytest
 
 from hf_evl_ecg.qa.groups import Answer
@@ -50,6 +52,15 @@ def test_sensitivity_and_specificity_of_named_labels_by_hand():
     for label, right in (("AF", (0.7, 0.9)), ("SR", (0.9, 0.7))):
         rates = [rows[f"rhythm_open/{label}", metric] for metric in ("sensitivity", "specificity")]
         assert [(row["value"], row["n"]) for row in rates] == [(right[0], 10), (right[1], 10)]
+
+
+def test_resamples_without_a_class_are_left_out_in_silence():
+    items = [closed(f"r{i // 12}", "LBBB", "yes" if i < 12 else "no") for i in range(48)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        rows = by_task(items, ["yes"] * 48)
+    found = rows["diagnosis_closed/LBBB", "sensitivity"]
+    assert (found["value"], found["ci_low"], found["ci_high"]) == (1.0, 1.0, 1.0)
 
 
 def test_a_table_of_four_records_says_so():
