@@ -87,6 +87,14 @@ def test_what_no_archive_of_one_ecg_holds_is_refused(members, field, tmp_path):
     assert caught.value.field == field
 
 
+def test_a_member_without_a_name_is_refused(record, tmp_path):
+    """What `ZipInfo.is_dir` of Python 3.11 stumbles over."""
+    path = pack(tmp_path / "a.zip", {"q": b"x", **record})
+    path.write_bytes(path.read_bytes().replace(b"q", b"\0"))
+    with pytest.raises(ECGRecordError, match="name of a member"):
+        read_record(path)
+
+
 def test_unpacked_sizes_are_limited(record, tmp_path, monkeypatch):
     monkeypatch.setattr(archive, "MAX_BYTES", 20_000)
     with pytest.raises(ECGRecordError, match=r"unpacked size is .*; allowed: at most 20000 bytes"):
