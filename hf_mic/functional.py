@@ -166,7 +166,7 @@ def spectral_isotropy_loss(
 
     Returns:
         L_SIR of each prefix length. Shape: (len(dims),). For B = 1 a zero that is connected to the graph. The value can be
-        negative: L_unif of evenly spread points is about -4 + 8/d at t = 2.
+        negative: L_unif of evenly spread points is about -4 + 8/d at t = 2, L_SIR half of that.
 
     Raises:
         ValueError: If the shape, a prefix length, ``t`` or ``cv_mode`` is not allowed.

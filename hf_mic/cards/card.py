@@ -19,10 +19,18 @@ from .loss_text import describe_loss
 from .markdown import fill_template
 from .scores import model_index_results
 
-__all__ = ["complete_model_card", "describe_loss"]
+__all__ = ["complete_model_card", "describe_loss", "hub_name"]
 
 PICTURE = "scores_by_dimension.png"
 PLACE = "path/to/this/folder"  # stands for a model that has no name on the Hub
+ESSENTIAL = (
+    "per_device_train_batch_size",
+    "num_train_epochs",
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "seed",
+)
 SECTIONS = ("Truncation", "How it was trained", "Scores by dimension", "Limits")
 TAGS = ("matryoshka", "truncatable-embeddings")
 
@@ -31,6 +39,7 @@ def complete_model_card(
     folder: str | Path,
     *,
     loss: nn.Module | Mapping[str, nn.Module] | None = None,
+    trained: str | None = None,
     results: Mapping[str, Any] | None = None,
     method: str | None = None,
     seed: int | None = None,
@@ -47,6 +56,7 @@ def complete_model_card(
     Args:
         folder: Folder of the saved model.
         loss: The loss, or the losses by data set, that the model was trained with.
+        trained: Markdown on how the model came about, in place of what ``loss`` tells.
         results: A results json as from :func:`hf_mic.results.read_results`; all its methods are shown.
         method: Method in ``results`` that is this model.
         seed: Its seed, if ``results`` hold several of that method.
@@ -62,7 +72,7 @@ def complete_model_card(
     card = ModelCard(path.read_text(encoding="utf-8-sig"))
     data = cast(ModelCardData, card.data)
     is_mic = any(isinstance(part, MICLoss) for part in (loss.values() if isinstance(loss, Mapping) else [loss]))
-    body = _without_sections(_without_comments(card.text))
+    body = _without_defaults(_without_sections(_without_comments(card.text)))
     body = _with_names(body, model_id, "MIC encoder" if is_mic else "Sentence encoder")
     if results is not None:
         plot_scores(results["rows"], path.parent / PICTURE)
@@ -73,7 +83,7 @@ def complete_model_card(
     facts = {
         "model_id": model_id or PLACE,
         "truncate_dim": truncate_dim,
-        "training": None if loss is None else describe_loss(loss),
+        "training": trained or (None if loss is None else describe_loss(loss)),
         "scores": None if results is None else markdown_report(results),
         "picture": PICTURE,
         "method": method,
@@ -87,12 +97,36 @@ def complete_model_card(
     write_text(path, f"---\n{data.to_yaml()}\n---\n\n{body.strip()}\n")
 
 
+def hub_name(model: str) -> str | None:
+    """The name on the Hub of a model that is given by it, or by its folder in the cache of huggingface_hub; None: it has none.
+
+    Example:
+        >>> hub_name("/home/ann/.cache/huggingface/hub/models--org--small/snapshots/0a1b")
+        'org/small'
+    """
+    if found := re.search(r"models--([^/\\]+?)--([^/\\]+)[/\\]snapshots[/\\]", f"{Path(model).absolute()}/"):
+        return f"{found[1]}/{found[2]}"
+    return model if model.count("/") == 1 and not Path(model).exists() else None
+
+
 def _without_comments(text: str) -> str:
     """Remove HTML comments and the lines that only said something is missing, and the gaps they leave."""
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r"^.*\[?More Information Needed\]?.*$", "", text, flags=re.MULTILINE | re.IGNORECASE)
     text = re.sub(r"\n[ \t]*\n(?:[ \t]*\n)+", "\n\n", text)
     return re.sub(r"^(- .*)\n\n(?=- )", r"\1\n", text, flags=re.MULTILINE)
+
+
+def _without_defaults(text: str) -> str:
+    """Remove the list of all hyper-parameters, about 110, but for those that one asks for; what was set stands in a list of its own."""
+    found = re.search(r"^#### All Hyperparameters\n.*?</details>\n", text, re.MULTILINE | re.DOTALL)
+    if found is None:
+        return text
+    values = dict(re.findall(r"^- `(\w+)`: (.*)$", found[0], re.MULTILINE))
+    set_before = re.findall(r"^- `(\w+)`:", text[: found.start()], re.MULTILINE)
+    kept = [f"`{name}` {values[name]}" for name in ESSENTIAL if name in values and name not in set_before]
+    told = f"Defaults worth knowing: {', '.join(kept)}.\n" if kept else ""
+    return text[: found.start()] + told + text[found.end() :]
 
 
 def _without_sections(text: str) -> str:

@@ -91,6 +91,9 @@ class TrainArguments:
             "docs/serve.md; checkpoints keep those of today."
         },
     )
+    base_model: str | None = field(
+        default=None, metadata={"help": "Name on the Hub of the starting model, for the card, if --model is a folder."}
+    )
     license: str | None = field(
         default=None,
         metadata={"help": "License of the trained model in its card, such as apache-2.0; for --push_to_hub."},

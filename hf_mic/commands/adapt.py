@@ -24,7 +24,6 @@ With both --embeddings and --model, the map is fitted on the vectors and appende
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,9 +35,13 @@ from hf_mic.options import check_at_least, check_between
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from sentence_transformers import SentenceTransformer
 
     from hf_mic.frozen.compressor import Compressor
     from hf_mic.frozen.prefix_map import PrefixMap
+
+
+WORTH_IT = 0.01  # share of neighbours; less is noise of a few hundred vectors
 
 
 @dataclass
@@ -55,6 +58,9 @@ class AdaptArguments:
     model: str | None = field(
         default=None,
         metadata={"help": "Encoder of the vectors, a folder or a name on the Hub; the map is appended to it."},
+    )
+    base_model: str | None = field(
+        default=None, metadata={"help": "Name on the Hub of --model, for the card, if --model is a folder."}
     )
     texts: str | None = field(
         default=None,
@@ -140,7 +146,7 @@ def main(args: AdaptArguments, config: AdaptConfig) -> PrefixMap | Compressor:
     from hf_mic.frozen.appended import append_to_model
     from hf_mic.frozen.fit import fit_map
     from hf_mic.frozen.index import open_vectors, write_mapped_index
-    from hf_mic.hub.legacy_modules import check_legacy, write_legacy_modules
+    from hf_mic.hub.legacy_modules import check_legacy
 
     model = load_encoder(args.model) if args.model else None
     if model is not None and args.texts is not None:
@@ -162,22 +168,83 @@ def main(args: AdaptArguments, config: AdaptConfig) -> PrefixMap | Compressor:
         check_legacy(mapped)  # with its map, and before anything is written
     output = Path(args.output_dir)
     fitted.save(output / "map.safetensors")
-    print(f"Fitted on {len(vectors):,} vectors: {json.dumps({k: round(v, 4) for k, v in fitted.losses.items()})}")
-    if fitted.held_out:
-        kept = (f"{row['dim']}: {100 * row['map']:.1f} ({100 * row['pca']:.1f})" for row in fitted.held_out)
-        stored = "" if config.bits is None else f" in {config.bits}-bit codes"
-        print(f"Of the 10 nearest vectors of held-out ones, % found by a prefix{stored} (by PCA): {', '.join(kept)}")
+    print(describe_fit(fitted, len(vectors)))
     written = [output / "map.safetensors"]
     if index is not None:
         write_mapped_index(fitted, index, output / "index.npy", args.output_dim)
         written.append(output / "index.npy")
-    if mapped is not None:
-        mapped.save(str(output / "model"))
-        if args.legacy_modules:
-            write_legacy_modules(mapped, output / "model")
+    if mapped is not None and model is not None:
+        save_adapted(
+            mapped,
+            model,
+            args,
+            describe_fit(fitted, len(vectors)),
+            min(fitted.config["dims"], key=lambda dim: abs(dim - 32)),
+        )
         written.append(output / "model")
     print("Written:", ", ".join(map(str, written)))
+    if index is not None:
+        print(f"Next, every measure before and after: hf-mic inspect {index} --map {output} --html")
+    elif mapped is not None:
+        print(f"Next, on tasks: hf-mic evaluate --models {output / 'model'} {args.model} --methods adapted truncation")
     return fitted
+
+
+def save_adapted(
+    mapped: SentenceTransformer, model: SentenceTransformer, args: AdaptArguments, fitted: str, truncate_dim: int
+) -> None:
+    """Write the adapted model, with a card that says how it is truncated and what its map was fitted on."""
+    from hf_mic.cards.card import complete_model_card, hub_name
+    from hf_mic.hub.legacy_modules import write_legacy_modules
+
+    folder = Path(args.output_dir) / "model"
+    about, before = mapped.model_card_data, model.model_card_data
+    about.license, about.language = before.license, before.language
+    about.base_model = args.base_model or hub_name(str(args.model)) or before.base_model
+    mapped.save(str(folder))
+    if args.legacy_modules:
+        write_legacy_modules(mapped, folder)
+    start = "" if about.base_model else f" The encoder itself is that of `{Path(str(args.model)).name}`."
+    complete_model_card(
+        folder,
+        trained=f"A map after the encoder; the encoder's weights are unchanged.{start}\n\n{fitted}",
+        truncate_dim=truncate_dim,
+    )
+
+
+def describe_fit(fitted: PrefixMap, count: int) -> str:
+    """What a map was fitted on, and whether it helped: neighbours kept before and after, of vectors that it was not fitted on.
+
+    Args:
+        fitted: The map, as :func:`hf_mic.frozen.fit_map` returns it.
+        count: Vectors that were given.
+    """
+    terms = ", ".join(f"{name} {value:.4f}" for name, value in fitted.losses.items())
+    lines = [
+        f"{fitted.kind} map fitted on {count:,} vectors. Terms of the loss: {terms}, where smaller is better also below 0."
+    ]
+    if not fitted.held_out:
+        return f"{lines[0]} Too few vectors to hold some out: whether the map helps was not measured."
+    bits = fitted.config.get("bits")
+    stored = "" if bits is None else f" in {bits}-bit codes"
+    lines += [
+        f"\nOf the ten nearest vectors at full width, % that the first coordinates{stored} keep, for vectors held out of the fit:\n",
+        "| dimensions | as they are | PCA | map |",
+        "| --: | --: | --: | --: |",
+        *(
+            f"| {row['dim']} | {100 * row['truncation']:.1f} | {100 * row['pca']:.1f} | {100 * row['map']:.1f} |"
+            for row in fitted.held_out
+        ),
+    ]
+    gains = [row["map"] - row["truncation"] for row in fitted.held_out]
+    better = [str(row["dim"]) for row, gain in zip(fitted.held_out, gains, strict=True) if gain > WORTH_IT]
+    if len(better) == len(gains):
+        said = "The map helps at every length."
+    elif better:
+        said = f"The map helps at {', '.join(better)} dimensions; at the others it makes no difference of a point or costs some."
+    else:
+        said = "The map does not help: keep the vectors as they are, or fit on more of them."
+    return "\n".join([*lines, "", said])
 
 
 def _compress(args: AdaptArguments, config: AdaptConfig, vectors: NDArray) -> Compressor:

@@ -45,7 +45,7 @@ class AdaptConfig:
     sir_weight: float | None = field(
         default=None,
         metadata={
-            "help": "Weight of the spectral isotropy regularisation, SIR. Default: 1 for codes of one or two bits, which lose least "
+            "help": "Weight of the spectral isotropy regularisation, SIR, whose value may be negative. Default: 1 for codes of one or two bits, which lose least "
             "where a prefix fills its space evenly; 0 for floats."
         },
     )

@@ -80,7 +80,7 @@ def compare_with_pca(
     k: int = 10,
     seed: int = 0,
 ) -> list[dict[str, float]]:
-    """Recall of the full width's nearest rows by the prefixes of a map and by as many principal axes.
+    """Recall of the full width's nearest rows by the prefixes of a map, by as many principal axes, and by the rows as they are.
 
     Warns once, with both numbers, if the map is behind by more than a point and twice the standard error of the paired
     difference: less is noise.
@@ -97,7 +97,7 @@ def compare_with_pca(
         seed: Seed of the sample.
 
     Returns:
-        ``{"dim", "map", "pca"}`` for each prefix length, recalls between 0 and 1; empty without held-out rows.
+        ``{"dim", "map", "pca", "truncation"}`` for each prefix length, recalls between 0 and 1; empty without held-out rows.
     """
     if not len(held_out):
         return []
@@ -108,11 +108,13 @@ def compare_with_pca(
     mapped, rotated = [apply(x) for x in (queries, searched)], [x @ axes[:, : max(dims)] for x in (queries, searched)]
     results, behind = [], []
     for dim in dims:
-        short = [(q[:, :dim], s[:, :dim]) for q, s in (mapped, rotated)]
+        short = [(q[:, :dim], s[:, :dim]) for q, s in (mapped, rotated, (queries, searched))]
         if bits is not None:
             short = [(q, soft_codes(s, bits, math.inf)) for q, s in short]
-        ours, pca = (neighbours_kept(q, s, nearest) for q, s in short)
-        results.append({"dim": dim, "map": ours.mean().item(), "pca": pca.mean().item()})
+        ours, pca, plain = (neighbours_kept(q, s, nearest) for q, s in short)
+        results.append(
+            {"dim": dim, "map": ours.mean().item(), "pca": pca.mean().item(), "truncation": plain.mean().item()}
+        )
         error = (ours - pca).std(correction=0).item() / math.sqrt(len(ours))
         if results[-1]["map"] < results[-1]["pca"] - max(2 * error, 0.01):
             behind.append(f"{100 * results[-1]['map']:.1f} against {100 * results[-1]['pca']:.1f} % at dim {dim}")

@@ -42,8 +42,9 @@ class PrefixMap:
         output_weight: U, only for ``"mlp"``. Shape: (H, D).
         config: The settings of the fit.
         losses: Weighted terms of the loss, means over the last tenth of the steps.
-        held_out: ``{"dim", "map", "pca"}`` for each prefix length: the share of the ten nearest rows at full width that
-            the map's prefix and as many principal axes find, for rows the map was not fitted on; with ``bits``, in codes.
+        held_out: ``{"dim", "map", "pca", "truncation"}`` for each prefix length: the share of the ten nearest rows at full width
+            that the map's prefix, as many principal axes, and as many first coordinates of the vectors as they are find, for rows the
+            map was not fitted on; with ``bits``, in codes.
     """
 
     kind: str

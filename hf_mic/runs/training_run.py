@@ -14,7 +14,7 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
 from hf_mic.capture import embedding_width
-from hf_mic.cards.card import complete_model_card
+from hf_mic.cards.card import complete_model_card, hub_name
 from hf_mic.command_line.train_arguments import TrainArguments
 from hf_mic.evaluation.evaluation import evaluate_model
 from hf_mic.evaluation.loading import load_encoder
@@ -29,7 +29,7 @@ from hf_mic.reports.score_tables import markdown_report
 from hf_mic.trainer import MICTrainer
 from hf_mic.training_args import MICTrainingArguments
 
-__all__ = ["build_trainer", "finish", "load_data", "warn_about_single_process"]
+__all__ = ["build_trainer", "distinct_examples", "finish", "load_data", "warn_about_single_process"]
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,29 @@ def build_trainer(args: TrainArguments, training: MICTrainingArguments) -> MICTr
     trainer = MICTrainer(model=model, args=training, train_dataset=data, method=args.method)
     if head is not None and args.dense_head == "orthogonal":
         trainer.add_callback(KeepOrthogonal(head))
+    about = model.model_card_data
+    about.base_model = args.base_model or hub_name(args.model) or about.base_model
+    about.widget, about.usage_examples = distinct_examples(about.widget, about.usage_examples)
     return trainer
+
+
+def distinct_examples(
+    widget: Sequence[Mapping[str, Any]], texts: Sequence[Any] | None
+) -> tuple[list[dict[str, Any]], list[Any] | None]:
+    """Examples of a card without a text beside its own copy, whose similarity of 1 says nothing; pairs of SimCSE are such copies.
+
+    Example:
+        >>> distinct_examples([{"source_sentence": "a", "sentences": ["a", "b", "b"]}], ["a", "a", "b"])
+        ([{'source_sentence': 'a', 'sentences': ['b']}], ['a', 'b'])
+    """
+    told = [dict(example) for example in widget]
+    for example in filter(lambda example: "sentences" in example, told):
+        others = dict.fromkeys(text for text in example["sentences"] if text != example["source_sentence"])
+        example["sentences"] = list(others)
+    if texts is None or not all(isinstance(text, str) for text in texts):
+        return told, None if texts is None else list(texts)
+    apart = list(dict.fromkeys(texts))
+    return told, apart if len(apart) > 1 else None
 
 
 def finish(

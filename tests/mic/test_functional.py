@@ -606,3 +606,8 @@ def test_similarity_divergence_is_the_slow_sum_over_the_others():
             p, q = p / p.sum(), q / q.sum()
             total += (p * (p / q).log()).sum().item() / 5
         assert value.item() == pytest.approx(total, rel=1e-5)
+
+
+def test_isotropy_of_an_even_cloud_is_as_negative_as_the_docs_say():
+    values = spectral_isotropy_loss(torch.randn(2000, 384, generator=torch.Generator().manual_seed(0)), [64, 384])
+    torch.testing.assert_close(values, torch.tensor([-2 + 4 / 64, -2 + 4 / 384]), atol=0.03, rtol=0)

@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import CoSENTLoss, MatryoshkaLoss, MultipleNegativesRankingLoss
 
 from hf_mic import MICLoss, MICTrainer, MICTrainingArguments
-from hf_mic.cards.card import complete_model_card, describe_loss
+from hf_mic.cards.card import complete_model_card, describe_loss, hub_name
 
 
 def row(method, dim, value, *, task="stsb", metric="spearman", seed=0, precision="float32"):
@@ -200,3 +200,30 @@ def test_losses_are_described(make_model):
     paired = MICLoss(model, inner, [32, 8], layers={1: [4, 8], 3: [16], 4: [4, 8]})
     assert "states of layers 1 and 4, prefixes 4 and 8; layer 3, prefixes 16." in describe_loss(paired)
     assert "with weights 1 and 0.5" in describe_loss(MICLoss(model, inner, [32, 8], matryoshka_weights=[1, 0.5]))
+
+
+def test_defaults_are_not_listed_one_by_one(saved):
+    folder, _ = saved
+    listed = re.findall(r"^- `(\w+)`: ", (folder / "README.md").read_text(), re.MULTILINE)
+    assert len(listed) > 90
+    complete_model_card(folder)
+    text = (folder / "README.md").read_text()
+    kept = re.findall(r"^- `(\w+)`: ", text, re.MULTILINE)
+    assert "max_steps" in kept
+    assert len(kept) < 10
+    assert (
+        "Defaults worth knowing: `per_device_train_batch_size` 8, `num_train_epochs` 3.0, `learning_rate` 5e-05, "
+        in text
+    )
+    complete_model_card(folder)
+    assert (folder / "README.md").read_text() == text
+
+
+def test_names_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs" / "mic").mkdir(parents=True)
+    assert hub_name("outputs/mic") is None
+    assert hub_name("my_model") is None
+    assert hub_name("org/model") == "org/model"
+    snapshot = tmp_path / "models--sentence-transformers--all-MiniLM-L6-v2" / "snapshots" / "0a1b"
+    assert hub_name(str(snapshot)) == hub_name(f"{snapshot}/") == "sentence-transformers/all-MiniLM-L6-v2"

@@ -1,18 +1,22 @@
 """The verb adapt: an index or a model is adapted, what cannot be is refused before the fit."""
 
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from pyarrow import parquet as pq
 from safetensors.numpy import save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import BoW
 
 from hf_mic import Compressor
-from hf_mic.commands.adapt import main, parse
+from hf_mic.__main__ import main as run_verb
+from hf_mic.commands.adapt import describe_fit, main, parse
 from hf_mic.frozen.index import open_vectors, write_mapped_index
 from hf_mic.frozen.prefix_map import PrefixMap
 from hf_mic.hub.legacy_modules import has_legacy_modules
@@ -62,6 +66,59 @@ def test_adapts_an_index(vectors, tmp_path):
     written = np.load(output / "index.npy")
     assert written.dtype == np.float32
     assert np.array_equal(written, PrefixMap.load(output / "map.safetensors").apply(vectors, dim=4))
+
+
+def test_says_whether_it_helped_and_what_comes_next(vectors, tmp_path, monkeypatch, capsys):
+    """The variance hides behind a rotation, so the map helps; the command that is named runs."""
+    monkeypatch.chdir(tmp_path)
+    np.save("index.npy", vectors)
+    fitted = main(*parse(["index.npy", *FAST, "--output_dir", "out"]))
+    said = capsys.readouterr().out
+    assert "The map helps at every length." in said
+    for row in fitted.held_out:
+        assert (
+            f"| {row['dim']} | {100 * row['truncation']:.1f} | {100 * row['pca']:.1f} | {100 * row['map']:.1f} |"
+            in said
+        )
+        assert row["map"] > row["truncation"] + 0.05
+    words = re.search(r"^Next, .*: hf-mic (.*)$", said, re.MULTILINE)[1].split()
+    assert words == ["inspect", "index.npy", "--map", "out", "--html"]
+    assert run_verb(words) == 0
+    same = replace(fitted, held_out=[row | {"map": row["truncation"]} for row in fitted.held_out])
+    assert describe_fit(same, 9).endswith(
+        "The map does not help: keep the vectors as they are, or fit on more of them."
+    )
+    one = replace(fitted, held_out=[fitted.held_out[0], *same.held_out[1:]])
+    assert "The map helps at 2 dimensions; at the others" in describe_fit(one, 9)
+    assert "was not measured" in describe_fit(replace(fitted, held_out=[]), 9)
+    assert "smaller is better also below 0" in said
+
+
+def test_an_adapted_model_has_a_whole_card(encoder, texts, tmp_path, capsys):
+    encoder.model_card_data.license = "mit"
+    encoder.save(str(tmp_path / "encoder"))
+    (tmp_path / "texts.txt").write_text("\n".join(texts))
+    given = [
+        "--model",
+        str(tmp_path / "encoder"),
+        "--texts",
+        str(tmp_path / "texts.txt"),
+        *FAST,
+        "--output_dir",
+        str(tmp_path / "out"),
+    ]
+    main(*parse([*given, "--base_model", "ann/words"]))
+    card = ModelCard.load(tmp_path / "out" / "model" / "README.md")
+    assert card.data.base_model == "ann/words"
+    assert {"matryoshka", "truncatable-embeddings"} <= set(card.data.tags)
+    assert "\n# Sentence encoder" in card.text
+    assert "truncate_dim=8)" in card.text  # of 2, 4 and 8 the one nearest to 32
+    assert "| dimensions | as they are | PCA | map |" in card.text
+    assert "sentence_transformers_model_id" not in card.text
+    assert str(tmp_path) not in card.text
+    assert "Next, on tasks: hf-mic evaluate --models" in capsys.readouterr().out
+    main(*parse(given))
+    assert "The encoder itself is that of `encoder`." in ModelCard.load(tmp_path / "out" / "model" / "README.md").text
 
 
 def test_adapts_a_model(encoder, texts, tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -195,6 +196,20 @@ def test_every_method_trains(model_path, files, tmp_path, method):
     before, after = (load_file(Path(path, "model.safetensors")) for path in (model_path, tmp_path))
     assert any(not torch.equal(after[name], value) for name, value in before.items())
     assert "No scores by dimension were measured" in (tmp_path / "README.md").read_text()
+
+
+def test_the_card_of_an_unsupervised_run_compares_no_text_with_itself(model_path, files, tmp_path):
+    """Each sentence is its own positive, so the host's examples hold it twice, with a similarity of 1."""
+    main(*parse(options(model_path, tmp_path, "--data", files["texts"], "--unsupervised", "--base_model", "ann/start")))
+    card = ModelCard.load(tmp_path / "README.md")
+    assert card.data.widget
+    for example in card.data.widget:
+        assert example["source_sentence"] not in example["sentences"]
+        assert len(set(example["sentences"])) == len(example["sentences"]) > 0
+    shown = re.search(r"sentences = \[\n(.*?)\n\]", card.text, re.DOTALL)[1].splitlines()
+    assert len(set(shown)) == len(shown) > 1
+    assert card.data.base_model == "ann/start"
+    assert "Base model:** [ann/start](https://huggingface.co/ann/start)" in card.text
 
 
 def test_unsupervised_takes_the_sentences_of_all_columns(files):

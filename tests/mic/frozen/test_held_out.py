@@ -60,6 +60,9 @@ def test_a_map_that_is_behind_is_told_of_once_with_both_numbers(vectors):
         assert compare_with_pca(lambda x: x, axes, vectors, fit, held_out[:0], [2]) == []
     assert [row["dim"] for row in same] == [2, 4]
     assert all(row["map"] == row["pca"] > 0.2 for row in same)
+    plain = compare_with_pca(lambda x: x, axes, vectors, fit, held_out, [2, 4])
+    assert all(row["map"] == row["truncation"] for row in plain)
+    assert [row["truncation"] for row in same] == [row["truncation"] for row in plain]
 
 
 def test_fit_measures_rows_it_has_not_seen(vectors):
