@@ -139,7 +139,7 @@ def _inspected_vectors(args: InspectArguments, settings: InspectionSettings) -> 
     return inspect_vectors(
         vectors,
         name=args.name or path.stem,
-        file=path.name if path.is_absolute() else str(path),  # a report names no folders of one machine
+        file=_told(str(path)),
         mapped=None if args.map is None else read_map(args.map),
         map_name="" if args.map is None else Path(args.map).resolve().name,
         settings=settings,
@@ -158,4 +158,14 @@ def _inspected_model(args: InspectArguments, settings: InspectionSettings) -> In
     tasks = load_tasks(args.tasks or [], args.data_dir, validation=args.validation)
     name = args.name or (Path(source).resolve().name if Path(source).exists() else source)
     model = load_encoder(source, device=args.device, trust_remote_code=args.trust_remote_code)
-    return inspect_model(model, texts, tasks=tasks, name=name, settings=settings, progress_bar=True)
+    file = args.texts[0] if args.texts is not None and len(args.texts) == 1 else "TEXTS"
+    columns = f" --text_columns {' '.join(args.text_columns)}" if args.text_columns else ""
+    command = f"hf-mic adapt --model {_told(source)} --texts {_told(file)}{columns} --output_dir outputs/{Path(name).name}_adapted"
+    return inspect_model(
+        model, texts, tasks=tasks, name=name, next_command=command, settings=settings, progress_bar=True
+    )
+
+
+def _told(path: str) -> str:
+    """A path as a report tells it, which names no folders of one machine."""
+    return Path(path).name if Path(path).is_absolute() else path

@@ -76,6 +76,8 @@ def _order_sentences(inspection: Inspection, below: Sequence[Mapping[str, Any]])
             f"Next, to find one and codes of {size} bytes: hf-mic adapt {file} --bytes {size} "
             f"--output_dir outputs/{Path(file).stem}_{size}"
         )
+    if command := inspection.model.get("next_command"):
+        lines.append(f"Next, to find one and append it to the model: {command}")
     return lines
 
 

@@ -65,6 +65,7 @@ def inspect_model(
     *,
     tasks: Sequence[Task] = (),
     name: str = "model",
+    next_command: str | None = None,
     settings: InspectionSettings | None = None,
     progress_bar: bool = False,
 ) -> Inspection:
@@ -77,6 +78,7 @@ def inspect_model(
         texts: What it will see in use, since geometry depends on the domain. Default: the texts of the tasks.
         tasks: What to score it on.
         name: Its name in the report.
+        next_command: What finds a rotation for it, named in the verdict where one can make prefixes better.
         settings: How to inspect; default :class:`hf_mic.inspection.settings.InspectionSettings`.
         progress_bar: Show progress.
 
@@ -113,7 +115,7 @@ def inspect_model(
         "mean_characters": round(float(np.mean([len(text) for text in chosen])), 1),
     }
     scores = _score(tasks, index, scored, dims, name, settings, progress_bar) if tasks else []
-    facts = _facts(model, name, truncate_dim, embeddings)
+    facts = _facts(model, name, truncate_dim, embeddings) | {"next_command": next_command}
     return Inspection(facts, counts, **measured, scores=scores, settings=asdict(settings))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Router, StaticEmbedding
+from sentence_transformers.sentence_transformer.modules import BoW, Dense, Router, StaticEmbedding
 
 from hf_mic.__main__ import main
 from hf_mic.evaluation.evaluation import encoders, evaluate_model
@@ -210,6 +210,33 @@ def test_verdict_where_nothing_suffices():
     assert said[1].startswith("The first coordinates keep no more than coordinates drawn at random: 90 % against 90 %")
     assert said[2].endswith("95 % there, so a rotation can make prefixes better.")
     assert [line.split()[0] for line in said[-3:]] == ["Read", "The", "Embeddings"]
+    named = verdict(handmade(neighbours=rows, model=model | {"next_command": "hf-mic adapt --model m --texts t.txt"}))
+    assert named[3] == "Next, to find one and append it to the model: hf-mic adapt --model m --texts t.txt"
+
+
+def test_the_command_that_follows_an_inspection_of_a_model_runs(make_sentences, tmp_path, monkeypatch, capsys):
+    """A model whose last coordinates carry the most, so that a rotation helps."""
+    monkeypatch.chdir(tmp_path)
+    words = sorted({word for text in make_sentences(200, 0) for word in text.split()})
+    spread = Dense(len(words), 32, bias=False, activation_function=None)
+    with torch.no_grad():
+        torch.manual_seed(0)
+        spread.linear.weight.copy_(torch.randn(32, len(words)) * torch.linspace(0.01, 1, 32).unsqueeze(1) ** 2)
+    SentenceTransformer(modules=[BoW(words), spread], device="cpu", similarity_fn_name="cosine").save("backwards")
+    write_lines(tmp_path / "t.txt", dict.fromkeys(make_sentences(200, 0)))
+    assert main(["inspect", "backwards", "--texts", "t.txt", "--dims", "8", "16", "--k", "5"]) == 0
+    command = re.search(r"Next, to find one and append it to the model: hf-mic (.*)$", capsys.readouterr().out, re.M)[1]
+    assert command.split() == [
+        "adapt",
+        "--model",
+        "backwards",
+        "--texts",
+        "t.txt",
+        "--output_dir",
+        "outputs/backwards_adapted",
+    ]
+    assert main([*command.split(), "--dims", "8", "16", "--batch_size", "64", "--pool_size", "64", "--steps", "5"]) == 0
+    assert SentenceTransformer("outputs/backwards_adapted/model", truncate_dim=8).encode(["fast"]).shape == (1, 8)
 
 
 def test_verdict_of_a_negative_score():
