@@ -115,10 +115,11 @@ def help_text(program: tuple[str, ...]) -> str:
 
 
 def known_options(program: tuple[str, ...]) -> set[str]:
-    """The long options that the usage line of a program names."""
-    usage = re.search(r"^usage:.*?(?=^\s*$)", help_text(program), re.M | re.S)
-    assert usage, f"{' '.join(program)} --help prints no usage line"
-    return set(re.findall(r"--[A-Za-z][\w-]*", usage[0]))
+    """The long options that a program lists, two spaces from the left: the usage line of many options names those that are required."""
+    text = help_text(program)
+    assert text.startswith("usage:"), f"{' '.join(program)} --help prints no usage line"
+    listed = re.findall(r"^  (?:-\w(?: \S+)?, )?(--[A-Za-z][\w-]*.*)", text, re.M)
+    return {name for line in listed for name in re.findall(r"--[A-Za-z][\w-]*", line.partition("  ")[0])}
 
 
 def launcher_options(launcher: tuple[str, ...]) -> set[str]:

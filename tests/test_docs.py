@@ -212,7 +212,7 @@ def test_commands_are_read_as_a_shell_reads_them():
     assert doc_pages.option_names(["--a", "-b", "--c=1", "-1"]) == ["--a", "--c"]
 
 
-def test_options_are_those_of_the_usage_line():
+def test_options_are_those_that_are_listed():
     """The description of a script shows commands of other scripts, whose options it does not have."""
     program = ("examples/evl_ecg/cache_teacher.py",)
     assert "--lambda_uld" in doc_pages.help_text(program)
