@@ -196,10 +196,7 @@ class MICOptions:
         default=1.0, metadata={"help": "Weight of the soft collapse term within the regularisers; 0 leaves it out."}
     )
     sir_weight: float = field(
-        default=1.0,
-        metadata={
-            "help": "Weight of the spectral isotropy term within the regularisers; 0 leaves it out. Its value may be negative."
-        },
+        default=1.0, metadata={"help": "Weight of the spectral isotropy term, which may be negative; 0 leaves it out."}
     )
     t: float = field(default=2.0, metadata={"help": "Sharpness of the uniformity in the isotropy term."})
     cv_mode: Literal["diagonal", "eigen"] = field(
