@@ -40,8 +40,12 @@ def complete(given: Dataset, taught: Dataset) -> Dataset:
     others = taught.filter(lambda row: record_name(row) in wanted)
     if missing := wanted - {record_name(row) for row in others}:
         raise ValueError(f"taught: has no answer about {len(missing)} records, such as {sorted(missing)[0]!r}")
-    kept = [name for name in GIVEN_COLUMNS.values() if name in others.column_names]
-    return concatenate_datasets([labelled, others.remove_columns(kept)])
+    given_as = {kept: name for name, kept in GIVEN_COLUMNS.items() if kept in others.column_names}
+    # The columns of what was given stay, by which the answers of a teacher are known; where nobody wrote another, it is the same.
+    labelled = labelled.map(
+        lambda row: {kept: row[name] for kept, name in given_as.items()}, load_from_cache_file=False
+    )
+    return concatenate_datasets([labelled.cast(others.features), others])
 
 
 def command(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:

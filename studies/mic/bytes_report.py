@@ -84,7 +84,7 @@ def differences(
 
     def samples(name: str, size: int, task: str) -> NDArray:
         key = f"{size}/{task}/{metric[task]}"
-        return np.mean([one[key] for one in kept[name]], axis=0)
+        return np.mean([one[key] for one in kept[name] if key in one], axis=0)  # some sizes have fewer seeds
 
     found = []
     for name in [name for name in seeds if methods[name]["type"] == "map"]:

@@ -16,6 +16,7 @@ from hf_evl_ecg.command_line.options import ImageOptions
 from hf_evl_ecg.commands import answer, cache, distil, prepare, teach
 from hf_evl_ecg.commands.study import shrink
 from hf_evl_ecg.files import Stage
+from hf_evl_ecg.inference.taught_answers import has_taught_answers
 from hf_evl_ecg.qa.groups import Answer
 from hf_evl_ecg.results import read_results, write_results
 from hf_evl_ecg.scores.archive import ArchiveError, pack_answers, pack_questions
@@ -254,10 +255,12 @@ def test_a_teacher_answers_only_what_the_hospital_did_not(tmp_path):
             said("b", ("Rhythm?", "sinus"), ("Axis?", "normal")),
             said("c", ("Axis?", "x")),
         ]
-    ).add_column("given_conversations", [[], [], []])
+    )
+    asked = [said("", (turn[0]["value"],))["conversations"] for turn in taught["conversations"]]
+    taught = taught.add_column("given_conversations", asked)
     rows = complete(given, taught)
-    assert rows.column_names == given.column_names
-    assert list(rows) == [given[0], {name: taught[1][name] for name in given.column_names}]
+    assert list(rows) == [{**given[0], "given_conversations": given[0]["conversations"]}, taught[1]]
+    assert has_taught_answers(rows)  # else a student that is to learn a teacher's answers refuses them
     with pytest.raises(ValueError, match="no answer about 1 records, such as 'b'"):
         complete(given, taught.select([0]))
 
