@@ -13,19 +13,21 @@ import doc_pages
 
 README = doc_pages.ROOT / "README.md"
 BLOCKS = [block for block in doc_pages.read_blocks(README) if block.language == "python"]
-MIC_ROWS = {
-    "plain truncation": ("mic_minilm", "truncation"),
-    "PCA": ("mic_minilm", "pca"),
-    "Matryoshka fine-tuning": ("mic_minilm", "mrl"),
-    "MIC fine-tuning": ("mic_minilm", "mic"),
-    "MIC with self-distillation, mixed": ("mic_minilm", "mic_distill_mixed"),
-    "map of frozen vectors: distillation + SIR": ("mic_adapt", "kl_sir"),
+MIC_ROWS = {  # → method of the study of bytes, and bytes
+    "truncation": ("truncation_general", 8),
+    "random rotation": ("random_rotation_general", 8),
+    "PCA, then a rotation": ("pca_general", 8),
+    "OPQ": ("opq_general", 8),
+    "map: distillation": ("distillation_general", 8),
+    "map: distillation + SIR": ("mic_general", 8),
+    "map: distillation + SIR, neighbours": ("mic_neighbours_general", 8),
+    "all 1,536 bytes": ("float32", 1536),
 }
-MIC_COLUMNS = [
-    (task, metric, dim)
-    for task, metric in (("stsb", "spearman"), ("banking77", "accuracy_standardised"))
-    for dim in (16, 32, 64)
-]
+MIC_TASKS = {
+    "stsb": "spearman",
+    "banking77": "accuracy_10nn",
+    **dict.fromkeys(("scifact", "medquad", "wordnet", "scifact_100k"), "ndcg@10"),
+}
 ECG_ROWS = {  # → method, and what its gain is over
     "teacher": ("teacher", None),
     "no teacher, all labels": ("sft-all", None),
@@ -68,24 +70,27 @@ def table(name: str) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in rows}
 
 
-def mean(study: str, **wanted: object) -> str:
-    """Mean over seeds of one result, as the README prints it."""
+def value(study: str, **wanted: object) -> float:
+    """Mean over seeds of one result, × 100."""
     rows = json.loads((doc_pages.ROOT / "model_cards" / "results" / f"{study}.json").read_text("utf-8"))["rows"]
-    wanted = {"precision": None, **wanted}
-    found = [
-        row["value"]
-        for row in rows
-        if all(row.get(key) in ((value,) if key != "precision" else (None, "float32")) for key, value in wanted.items())
-    ]
+    found = [row["value"] for row in rows if all(row.get(key) == given for key, given in wanted.items())]
     assert found, wanted
-    return f"{100 * statistics.mean(found):.1f}"
+    return 100 * statistics.mean(found)
 
 
 def test_mic_numbers_are_those_of_the_results():
     printed = table("mic")
     assert set(printed) == set(MIC_ROWS)
-    for name, (study, method) in MIC_ROWS.items():
-        assert printed[name] == [mean(study, method=method, task=t, metric=m, dim=d) for t, m, d in MIC_COLUMNS], name
+    for name, (method, size) in MIC_ROWS.items():
+        found = [value("mic_bytes", method=method, bytes=size, task=t, metric=m) for t, m in MIC_TASKS.items()]
+        assert printed[name] == [f"{score:.1f}" for score in (*found, statistics.mean(found))], name
+    wanted = {"method": "mic_neighbours_general", "bytes": 8, "task": "mean", "metric": "difference_to_best_rival"}
+    rows = json.loads((doc_pages.ROOT / "model_cards" / "results" / "mic_bytes.json").read_text("utf-8"))["rows"]
+    (row,) = [row for row in rows if all(row.get(key) == given for key, given in wanted.items())]
+    ahead, low, high = (f"{100 * row[key]:.1f}" for key in ("value", "ci_low", "ci_high"))
+    said = " ".join(README.read_text("utf-8").split())
+    assert row["rival"] == "truncation_general"
+    assert f"ahead of truncation, the best rival, by {ahead} [{low}, {high}]" in said
 
 
 def gain(method: str, over: str | None) -> str:
@@ -103,6 +108,6 @@ def test_ecg_numbers_are_those_of_the_results():
     printed = table("ecg")
     assert set(printed) == set(ECG_ROWS)
     for name, (method, over) in ECG_ROWS.items():
-        tasks = [mean("ecg_rivals", method=method, task=task, metric="macro_auc") for task in ECG_TASKS]
-        whole = mean("ecg_rivals", method=method, task=ECG_MEAN, metric="mean_macro_auc")
-        assert printed[name] == [*tasks, whole, gain(method, over)], name
+        tasks = [value("ecg_rivals", method=method, task=task, metric="macro_auc") for task in ECG_TASKS]
+        whole = value("ecg_rivals", method=method, task=ECG_MEAN, metric="mean_macro_auc")
+        assert printed[name] == [*(f"{score:.1f}" for score in (*tasks, whole)), gain(method, over)], name
