@@ -28,34 +28,67 @@ __all__ = ["choose", "shortened", "split_rows"]
 
 NEIGHBOURS = 10
 QUERIES = 1000  # held-out rows whose neighbours are looked for: a share of 0.6 is then known to about 0.007
-SEARCHED = 10_000  # other rows, among which they are looked for
+SEARCHED = 10_000  # rows among which they are looked for: as many held out, the others learned from
+CELL = 50  # rows of a neighbourhood that is held out whole, on average
+CHUNK = 16384  # rows compared with the centres of neighbourhoods at once
 PAIRS = (100, 300)  # queries and rows whose cosines are ranked
 
 Maps = Mapping[tuple[MapName, int | None], PrefixMap]
 """Maps by name, and by the bits of the code that they were fitted for; ``None``: for any."""
 
 
-def split_rows(count: int, seed: int) -> tuple[NDArray, NDArray]:
-    """Row numbers to learn from, and a fifth of the rows, at most 1,000, to judge with.
+def split_rows(unit: NDArray, seed: int) -> tuple[NDArray, NDArray, NDArray]:
+    """Row numbers to learn from, to judge with, and to find beside those that were learned from.
+
+    Whole neighbourhoods are held out, a fifth of the rows or 2,000. Where vectors come in groups (phrasings of one statement,
+    pages of one patient), a row that is held out alone has its neighbours among those that the map has seen, and a map that
+    learned where these lie is judged better than it is for any other.
+
+    Args:
+        unit: Unit vectors. Shape: (N, D).
+        seed: Seed of the choice.
+
+    Returns:
+        Three arrays of row numbers, ascending; the last two about equally long, and drawn from the same neighbourhoods.
 
     Example:
-        >>> learn, judge = split_rows(100, seed=0)
-        >>> len(learn), len(judge), len({*learn} & {*judge})
-        (80, 20, 0)
+        >>> unit = np.eye(10)[np.arange(1000) % 10]  # ten groups
+        >>> learn, judge, beside = split_rows(unit, seed=0)
+        >>> len(learn), len(judge), len(beside), len({*learn % 10} & {*judge % 10})
+        (800, 100, 100, 0)
     """
-    order = np.random.default_rng(seed).permutation(count)
-    held_out = min(QUERIES, count // 5)
-    return np.sort(order[held_out:]), np.sort(order[:held_out])
+    random = np.random.default_rng(seed)
+    wanted = min(2 * QUERIES, len(unit) // 5)
+    anchors = unit[random.choice(len(unit), -(-len(unit) // CELL), replace=False)]
+    cells = np.concatenate([(unit[i : i + CHUNK] @ anchors.T).argmax(axis=1) for i in range(0, len(unit), CHUNK)])
+    held: list[int] = []
+    for cell in random.permutation(len(anchors)):
+        rows = np.flatnonzero(cells == cell)
+        if len(held) + len(rows) <= wanted:
+            held += rows.tolist()
+    if len(held) < wanted // 2:  # a few neighbourhoods hold nearly all rows
+        held = random.permutation(len(unit))[:wanted].tolist()
+    drawn = random.permutation(held)
+    learn = np.setdiff1d(np.arange(len(unit)), drawn)
+    return learn, np.sort(drawn[: -(-len(drawn) // 2)]), np.sort(drawn[-(-len(drawn) // 2) :])
 
 
 def choose(
-    learn: NDArray, judge: NDArray, bytes_per_vector: int, seed: int, config: AdaptConfig, *, progress: bool = False
+    learn: NDArray,
+    judge: NDArray,
+    beside: NDArray,
+    bytes_per_vector: int,
+    seed: int,
+    config: AdaptConfig,
+    *,
+    progress: bool = False,
 ) -> tuple[PrefixMap, ScalarQuantizer, list[Candidate]]:
     """Fit and judge every candidate of a size.
 
     Args:
         learn: Unit vectors on which maps and codes are fitted, and among which neighbours are looked for. Shape: (N, D).
         judge: Other unit vectors, whose neighbours are looked for. Shape: (Q, D).
+        beside: Yet others, among which they are looked for too. Shape: (M, D).
         bytes_per_vector: Size of a code.
         seed: Seed of rotations and of the fitted map.
         config: Settings of the fitted map; its prefix lengths are those of the candidates.
@@ -74,7 +107,8 @@ def choose(
         for dims, bits in pairs
         for turned in _turns(name, bits)
     ]
-    examiner = _Examiner(learn[np.sort(np.random.default_rng(seed).permutation(len(learn))[:SEARCHED])], judge)
+    sample = np.sort(np.random.default_rng(seed).permutation(len(learn))[: max(0, SEARCHED - len(beside))])
+    examiner = _Examiner(np.concatenate([beside, learn[sample]]), judge)
     coded: list[tuple[Candidate, ScalarQuantizer]] = []
     mapped: dict[tuple[MapName, int | None], list[Tensor]] = {}
     longest = max(dims for dims, _ in pairs)

@@ -78,7 +78,7 @@ class Compressor:
     ) -> Compressor:
         """Choose map, dimensions and bits for vectors like these.
 
-        A fifth of the rows, at most 1,000, is held out to judge with. Of more than 100,000 rows a random sample is used; exact
+        A fifth of the rows, at most 2,000, is held out to judge with, whole neighbourhoods of them. Of more than 100,000 rows a random sample is used; exact
         copies are left out.
 
         Args:
@@ -102,8 +102,9 @@ class Compressor:
         if len(unit) < LEAST_ROWS:
             raise ValueError(f"{len(unit)} distinct vectors are too few to choose a code: give at least {LEAST_ROWS}.")
         check_directions(unit)
-        learn, judge = split_rows(len(unit), seed)
-        chosen = choose(unit[learn], unit[judge], bytes_per_vector, seed, config or AdaptConfig(), progress=progress)
+        learn, judge, beside = (unit[rows] for rows in split_rows(unit, seed))
+        settings = config or AdaptConfig()
+        chosen = choose(learn, judge, beside, bytes_per_vector, seed, settings, progress=progress)
         return cls(*chosen)
 
     @property

@@ -51,11 +51,28 @@ def test_sizes_fill_the_bytes():
             Compressor.fit(np.ones((9, 48)), bytes_per_vector)
 
 
-def test_rows_are_held_out():
-    learn, judge = split_rows(20_000, 1)
-    assert (len(learn), len(judge)) == (19_000, 1000)
-    assert not {*learn} & {*judge}
-    assert not np.array_equal(judge, split_rows(20_000, 2)[1])
+def test_neighbourhoods_are_held_out_whole(vectors):
+    """The nearest rows of those that are judged with were not learned from, or copies of what was learned decide."""
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    learn, judge, beside = split_rows(unit, 1)
+    assert sorted([*learn, *judge, *beside]) == list(range(len(unit)))
+    assert 120 <= len(judge) + len(beside) <= 240
+    assert abs(len(judge) - len(beside)) <= 1
+    similarity = unit[judge] @ unit.T
+    similarity[np.arange(len(judge)), judge] = -1
+    nearest = np.argsort(-similarity, axis=1)[:, :5]
+    assert np.isin(nearest, learn).mean() < 0.2  # 0.8 of rows held out one by one
+    assert not np.array_equal(judge, split_rows(unit, 2)[1])
+    many = np.random.default_rng(0).normal(size=(20_000, 4))
+    learn, judge, beside = split_rows(many / np.linalg.norm(many, axis=1, keepdims=True), 1)
+    assert 900 < len(judge) <= 1000
+    assert len(learn) + len(judge) + len(beside) == 20_000
+
+
+def test_rows_in_one_place_are_held_out_one_by_one():
+    unit = np.repeat([[1.0, 0.0]], 200, axis=0)
+    learn, judge, beside = split_rows(unit, 0)
+    assert (len(learn), len(judge), len(beside)) == (160, 20, 20)
 
 
 def test_the_best_of_all_candidates_is_taken(fitted):
@@ -74,9 +91,10 @@ def test_the_best_of_all_candidates_is_taken(fitted):
 def test_the_report_says_what_is_kept(fitted, vectors):
     """Its numbers by the definition, from the compressor that was returned."""
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    learn, judge = split_rows(len(unit), 0)
-    codes = fitted.transform(vectors[learn])
-    full, by_code = unit[judge] @ unit[learn].T, fitted.scores(vectors[judge], codes)
+    learn, judge, beside = split_rows(unit, 0)
+    searched = np.concatenate([beside, learn])
+    codes = fitted.transform(vectors[searched])
+    full, by_code = unit[judge] @ unit[searched].T, fitted.scores(vectors[judge], codes)
     first, second = (np.argsort(-scores, axis=1, kind="stable")[:, :10] for scores in (full, by_code))
     kept = np.mean([len({*a} & {*b}) / 10 for a, b in zip(first, second, strict=True)])
     assert fitted.report[0].neighbours_kept == pytest.approx(kept, abs=2e-3)
@@ -226,7 +244,7 @@ def test_batches_of_other_columns_and_what_is_refused(fitted, vectors):
     with pytest.raises(ValueError, match="column='embedding': must be one of name, v"):
         fitted.transform_batch({"name": names, "v": rows})
     for wrong in ([[1.0, 2.0], [1.0]], [None, [1.0, 2.0]]):
-        with pytest.raises(ValueError, match=r"must have shape \(N, D\), dense rows of one length"):
+        with pytest.raises(ValueError, match=r"must have shape \(N, D\), rows of one length"):
             fitted.transform_batch({"embedding": wrong})
 
 
