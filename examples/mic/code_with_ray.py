@@ -10,13 +10,13 @@ cluster (RAY_ADDRESS) one is started on this machine.
 
 import argparse
 
-import ray
-
 from hf_mic import Compressor
 
 
 def main(vectors: str, compressor: str, output: str) -> None:
     """Write the codes of all vectors."""
+    import ray  # --help answers without it
+
     coder = Compressor.load(compressor)
     ray.init(ignore_reinit_error=True)
     # float32 rows of width 384 are 1.5 KB: 4096 of them are held at once by a worker.

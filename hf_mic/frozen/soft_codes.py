@@ -83,8 +83,8 @@ def coded_similarity(mapped: Tensor, dims: Sequence[int], bits: int, sharpness: 
 
     Example:
         >>> z = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
-        >>> coded_similarity(z, [2], bits=1, sharpness=math.inf)[0, 0]
-        tensor([ 1.0000,  0.0000,  0.0000, -1.0000])
+        >>> coded_similarity(z, [2], bits=1, sharpness=math.inf)[0, 0].round(decimals=4) + 0.0
+        tensor([ 1.,  0.,  0., -1.])
     """
     similarities = []
     for dim in dims:
