@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from hf_evl_ecg.files import new_file
@@ -36,7 +37,8 @@ def plot_scores(rows: Sequence[Row], path: str | Path, runs: Mapping[Run, str] |
     figure = Figure(figsize=(8, 1.2 + len(lines) * (0.24 + 0.13 * len(names))), layout="constrained")
     axis = figure.subplots()
     for number, name in enumerate(names):
-        color = f"C{number}"
+        # matplotlib's own cycle begins anew after ten, and two models would look like one.
+        color = f"C{number}" if len(names) <= 10 else colormaps["tab20"](number % 20)
         for position, line in enumerate(lines):
             own = [row for run, row in line.rows.items() if runs[run] == name]
             for index, row in enumerate(own):

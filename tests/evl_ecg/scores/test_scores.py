@@ -1,5 +1,7 @@
 """Tables and pictures made from rows, which lines lead, and sources that are scored together."""
 
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from PIL import Image
 
 from hf_evl_ecg.scores.lines import headline_lines, main_lines
@@ -105,3 +107,16 @@ def test_scores_are_drawn(tmp_path):
     path.unlink()
     assert not plot_scores(make_rows(chance=None), path)
     assert not path.exists()
+
+
+def test_no_two_models_of_a_picture_have_one_colour(tmp_path, monkeypatch):
+    drawn = {}
+
+    def remember(figure, *args, **options):
+        (axis,) = figure.axes
+        drawn.update({line.get_label(): to_hex(line.get_color()) for line in axis.lines if line.get_label()[0] == "m"})
+
+    monkeypatch.setattr(Figure, "savefig", remember)
+    names = [f"m{number}" for number in range(14)]
+    plot_scores([row for name in names for row in make_rows(name)], tmp_path / "scores.png")
+    assert len(set(drawn.values())) == len(drawn) == len(names)
