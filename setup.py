@@ -1,4 +1,4 @@
-"""Packaging of hf_mic and hf_evl_ecg: ranges here; what they were tested with in constraints.txt and constraints-oldest.txt."""
+"""Packaging of hf_mic and hf_evl_ecg: ranges here; what they were tested with in constraints*.txt."""
 
 from pathlib import Path
 

@@ -25,6 +25,18 @@ def test_a_build_holds_every_file_of_both_packages(repo_root, tmp_path):
     assert Path("hf_evl_ecg", "signals", "__init__.pyi") in built
 
 
+def test_versions_beside_torchvision_are_the_usual_ones(repo_root):
+    """What differs is torch, for which the usual version has no torchvision, and what the processors need."""
+
+    def pins(name: str) -> dict[str, str]:
+        lines = (repo_root / name).read_text(encoding="utf-8").splitlines()
+        return dict(line.split("==", 1) for line in lines if not line.startswith("#"))
+
+    usual, other = pins("constraints.txt"), pins("constraints-torchvision.txt")
+    assert {name for name in usual if other.get(name) != usual[name]} == {"torch"}
+    assert other.keys() - usual.keys() == {"torchvision", "num2words", "docopt"}
+
+
 @pytest.mark.parametrize(
     ("package", "names", "missing", "extra"),
     [

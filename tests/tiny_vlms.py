@@ -96,7 +96,7 @@ def sentencepiece_tokenizer(extra: list[str], **named: str) -> PreTrainedTokeniz
     )  # fmt: skip
 
 
-def byte_level_tokenizer(extra: list[str], eos: str) -> PreTrainedTokenizerFast:
+def byte_level_tokenizer(extra: list[str], eos: str, **named: str) -> PreTrainedTokenizerFast:
     """GPT-2-like: byte-level BPE, so words begin with Ġ and nothing is ever unknown."""
     tokenizer = Tokenizer(models.BPE())
     digits = pre_tokenizers.Split(Regex(r"\d"), "isolated")
@@ -108,7 +108,9 @@ def byte_level_tokenizer(extra: list[str], eos: str) -> PreTrainedTokenizerFast:
         vocab_size=330, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(CORPUS, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=eos, pad_token="<|pad|>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=eos, pad_token="<|pad|>", extra_special_tokens=named
+    )
 
 
 def build_llava_next() -> tuple[LlavaNextForConditionalGeneration, LlavaNextProcessor]:
