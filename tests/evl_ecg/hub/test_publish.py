@@ -43,15 +43,17 @@ def api(hub):
 def reload_here(folder, inputs, *, question=None, device="cpu"):
     """What the new process does, in this one: imports are slow, and one test needs the real thing."""
     model = AutoModelForImageTextToText.from_pretrained(folder).eval()
+    given, processed = dict(inputs), {}
     if question:
         processor = AutoProcessor.from_pretrained(folder)
         content = [{"type": "image"}, {"type": "text", "text": question}]
         prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-        pictures = [[PILImage.fromarray(inputs["image"].numpy())]]
-        inputs = dict(processor(text=[prompt], images=pictures, return_tensors="pt"))
+        pictures = [[PILImage.fromarray(given.pop("image").numpy())]]
+        processed = dict(processor(text=[prompt], images=pictures, return_tensors="pt"))
+    read = given or processed
     with torch.no_grad():
-        processed = {f"processed.{name}": tensor.clone() for name, tensor in inputs.items()}
-        return {"logits": model(**inputs).logits.float(), "input_ids": inputs["input_ids"], **processed}
+        made = {f"processed.{name}": tensor.clone() for name, tensor in processed.items()}
+        return {"logits": model(**read).logits.float(), "input_ids": read["input_ids"], **made}
 
 
 @pytest.fixture(scope="module")
