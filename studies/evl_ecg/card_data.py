@@ -74,6 +74,7 @@ def main(args: CardDataArguments) -> dict[str, Any]:
         name: read_answers(study / f"answers_{folder}_{split}.jsonl", items)
         for name, folder in ((args.method, run), ("teacher", "teacher"))
     }
+    teacher = (config.get("ready") or {}).get("teacher") or study / "teacher"
     page = {"image_width": images.image_width, "image_height": images.image_height}
     failures = []
     for simulated in (False, True):
@@ -91,7 +92,7 @@ def main(args: CardDataArguments) -> dict[str, Any]:
         "commit": current_commit(),
         "models": {
             "student": describe_model(study / run, **page),
-            "teacher": describe_model(study / "teacher", **page),
+            "teacher": describe_model(teacher, **page),
         },
         "stages": [
             {"stage": path.parent.name, **json.loads(path.read_text(encoding="utf-8"))}

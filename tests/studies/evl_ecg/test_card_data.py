@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -98,6 +99,17 @@ def test_models_are_described_as_they_are(study, name):
     inputs = processor(text=[text], images=[[Image.new("RGB", (56, 40))]], return_tensors="pt")
     assert found["visual_tokens"] == int((inputs["input_ids"] == model.config.image_token_id).sum())
     assert 0 < found["visual_tokens"] < found["prompt_tokens"]
+
+
+def test_a_teacher_that_lay_ready_is_described_from_there(study, cards, tmp_path):
+    moved = tmp_path / "study"
+    shutil.copytree(study, moved)
+    (moved / "teacher").rename(tmp_path / "ready")
+    results = json.loads((moved / "ecg_tiny.json").read_text())
+    results["config"]["ready"] = {"teacher": str(tmp_path / "ready")}
+    (moved / "ecg_tiny.json").write_text(json.dumps(results))
+    found = run(study_module("card_data"), "--study_dir", moved, "--output", tmp_path / "facts.json", "--failures", 0)
+    assert found["models"] == json.loads((cards / "results" / "ecg_tiny_card.json").read_text())["models"]
 
 
 def test_drawings_of_real_records_can_be_left_out(study, tmp_path, monkeypatch):

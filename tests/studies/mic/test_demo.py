@@ -1,4 +1,4 @@
-"""studies/mic/demo.py and its corpus: sound statements, honest hold-out, a complete result from a tiny encoder."""
+"""studies/mic/demo.py and its text: sentences of packages that are held out whole, a complete result from a tiny encoder."""
 
 import importlib.util
 import re
@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from tokenizers import Tokenizer
@@ -30,22 +29,24 @@ def load(name: str, monkeypatch):
 
 
 @pytest.fixture
-def corpus(monkeypatch):
-    return load("corpus", monkeypatch)
+def docstrings(monkeypatch):
+    return load("docstrings", monkeypatch)
 
 
 @pytest.fixture
-def demo(corpus, monkeypatch):
+def demo(docstrings, monkeypatch):
     load("bytes_report", monkeypatch)
-    return load("demo", monkeypatch)
+    module = load("demo", monkeypatch)
+    monkeypatch.setattr(module, "FITTED", ("huggingface_hub",))
+    monkeypatch.setattr(module, "SCORED", ("accelerate",))
+    return module
 
 
 @pytest.fixture
-def tiny_model(corpus, tmp_path) -> str:
-    """An encoder of width 32 that knows the words of the corpus."""
-    words = sorted(
-        {word for s in corpus.load_findings() for text in s.phrasings for word in re.findall(r"\w+|[^\w\s]+", text)}
-    )
+def tiny_model(docstrings, tmp_path) -> str:
+    """An encoder of width 32 that knows the words of the sentences."""
+    described = [*docstrings.read_docstrings("huggingface_hub"), *docstrings.read_docstrings("accelerate")]
+    words = sorted({word for d in described for word in re.findall(r"\w+|[^\w\s]+", f"{d.name} {d.summary}")})
     vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", *words])}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
@@ -63,91 +64,75 @@ def tiny_model(corpus, tmp_path) -> str:
     return str(tmp_path / "model")
 
 
-# ---- corpus ---------------------------------------------------------------------------------------------------------
+# ---- docstrings -----------------------------------------------------------------------------------------------------
 
 
-def test_the_vocabulary_is_sound():
-    vocabulary = yaml.safe_load((FOLDER / "ecg_findings.yaml").read_text())
-    names = [family["name"] for family in vocabulary["families"]]
-    assert len(set(names)) == len(names) >= 40
-    used_shared, used_units = set(), set()
-    for family in vocabulary["families"]:
-        assert len(family["templates"]) == 4, family["name"]
-        for template in family["templates"]:
-            assert set(re.findall(r"{(\w+)}", template)) == set(family["slots"]), (family["name"], template)
-        for slot in family["slots"].values():
-            if isinstance(slot, str):
-                used_shared.add(slot)
-                slot = vocabulary["shared"][slot]
-            if "unit" in slot:
-                used_units.add(slot["unit"])
-                assert len(vocabulary["units"][slot["unit"]]) == 4
-            else:
-                assert all(len(forms) == 4 and all(forms) for forms in slot.values()), family["name"]
-    assert used_shared == set(vocabulary["shared"])
-    assert used_units == set(vocabulary["units"])
+@pytest.mark.parametrize(
+    ("docstring", "sentence"),
+    [
+        ("Return ``True`` where\nit is :func:`finite`. More.\n\nParameters", "Return True where it is finite."),
+        ("No stop at the end of this\n\nMore.", "No stop at the end of this"),
+        ("Too short.", None),
+        ("x" * 241, None),
+        ("", None),
+    ],
+)
+def test_the_first_sentence_of_a_docstring(docstrings, docstring, sentence):
+    assert docstrings.first_sentence(docstring) == sentence
 
 
-def test_units_agree_with_each_other(corpus):
-    """Rounded to two decimals of a second, durations of a family must stay apart; amplitudes at 10 mm/mV."""
-    texts = {text for statement in corpus.load_findings() for text in statement.phrasings}
-    assert "ST elevation of 3.5 mm in the inferior leads" in texts
-    assert "Elevated ST segments (0.35 mV) in II, III and aVF" in texts
-    assert "J point raised by 350 µV in the inferior wall" in texts
-    assert "Prolonged PR interval of 0.21 s" in texts
-    assert "First-degree AV block, PR 210 ms" in texts
+def test_a_package_is_read_from_its_files(docstrings, tmp_path, monkeypatch):
+    """Public names only, each sentence once; tests, and what no parser reads, are left out; nothing is imported."""
+    package = tmp_path / "told"
+    for part in ("", "inner", "tests"):
+        (package / part).mkdir(exist_ok=True)
+        (package / part / "__init__.py").write_text("")
+    said = 'def {0}():\n    """{1}"""\n'
+    (package / "one.py").write_text(
+        "raise SystemExit\n"
+        + said.format("solve_it", "Solve all of it in one go. Slowly.")
+        + said.format("_hidden", "Hidden from everyone.")
+    )
+    (package / "inner" / "two.py").write_text(
+        'class TwoParts:\n    """Two parts of a whole thing."""\n    def again(self):\n        """Solve all of it in one go."""\n'
+    )
+    (package / "tests" / "test_one.py").write_text(said.format("test_it", "Test it and be glad."))
+    (package / "broken.py").write_text("def (")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = docstrings.read_docstrings("told")
+    assert [(d.area, d.name, d.summary) for d in found] == [
+        ("told.inner", "two parts", "Two parts of a whole thing."),
+        ("told.inner", "again", "Solve all of it in one go."),
+    ]
+    with pytest.raises(ModuleNotFoundError, match="'no_such_package' is not installed"):
+        docstrings.read_docstrings("no_such_package")
 
 
-def test_phrasings_are_distinct_and_statements_are_held_out_whole(corpus):
-    training, held_out = corpus.make_corpus()
-    texts = [text for statement in training + held_out for text in statement.phrasings]
-    assert len(set(texts)) == len(texts)
-    assert len(training) > 900
-    assert len(held_out) > 200
-    assert {s.family for s in held_out} == {s.family for s in corpus.load_findings()}
-    findings = set(corpus.load_findings())
-    alone = [statement for statement in held_out if statement in findings]
-    learned = "\n".join(text for statement in training for text in statement.phrasings).lower()
-    long_enough = [s.phrasings[0].lower() for s in alone if len(s.phrasings[0]) > 25]
-    assert len(long_enough) > 60
-    assert not [text for text in long_enough if re.search(rf"(?<!\w){re.escape(text)}(?!\w)", learned)]
+def test_tasks_ask_about_sentences_of_other_packages(docstrings):
+    described = docstrings.read_docstrings("accelerate")
+    search, area = docstrings.text_tasks(described)
+    names = {d.summary: d.name for d in described}
+    for query, grades in search.qrels.items():
+        (found,) = grades
+        assert names[search.corpus[found]] == search.queries[query]
+    assert len(set(search.queries.values())) == len(search.queries) > 50
+    assert not set(area.train_texts) & set(area.test_texts)
+    assert set(area.test_labels) == set(area.train_labels)
+    assert min(map(area.train_labels.count, area.train_labels)) >= docstrings.LEAST_OF_AN_AREA / 2
+    assert docstrings.text_tasks(described, seed=1)[1] != area == docstrings.text_tasks(described)[1]
 
 
-def test_the_corpus_depends_on_the_seed_only(corpus):
-    assert corpus.make_corpus(seed=1) == corpus.make_corpus(seed=1)
-    assert corpus.make_corpus(seed=1) != corpus.make_corpus(seed=2)
-    training, _ = corpus.make_corpus()
-    first, again = corpus.training_pairs(training), corpus.training_pairs(training)
-    assert first["anchor"] == again["anchor"]
-    assert len(first) == 3 * len(training)
-    of_text = {text: statement for statement in training for text in statement.phrasings}
-    for row in first.select(range(200)):
-        assert of_text[row["anchor"]] is of_text[row["positive"]]
-        assert row["anchor"] != row["positive"]
-
-
-def test_reports_do_not_contradict_themselves(corpus):
-    training, held_out = corpus.make_corpus()
-    findings = set(corpus.load_findings())
-    combined = [statement for statement in training + held_out if statement not in findings]
-    assert len(combined) == 800
-    fibrillation = [s for s in combined if "Atrial fibrillation" in s.phrasings[0]]
-    assert len(fibrillation) > 20
-    for statement in fibrillation:  # no P waves, so neither atrial enlargement nor PR interval nor blocked P waves
-        assert statement.category not in ("ectopy", "pacing", "quality")
-        assert "atrial enlargement" not in statement.family
-        assert "AV block" not in statement.family
-
-
-def test_tasks_are_about_held_out_statements(corpus):
-    training, held_out = corpus.make_corpus()
-    retrieval, classification, similarity = corpus.build_tasks(training, held_out)
-    seen = {text for statement in training for text in statement.phrasings}
-    assert not seen & {*retrieval.corpus.values(), *retrieval.queries.values()}
-    assert not seen & {*classification.test_texts, *similarity.sentences1, *similarity.sentences2}
-    assert set(classification.train_texts) <= seen
-    assert set(similarity.scores) == {0.0, 1.0, 2.0, 3.0}
-    assert all(a != b for a, b in zip(similarity.sentences1, similarity.sentences2, strict=True))
+def test_neighbours_are_those_at_full_width(docstrings):
+    generator = np.random.default_rng(0)
+    vectors = generator.normal(size=(60, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    task = docstrings.neighbour_task([f"t{i}" for i in range(60)], vectors)
+    assert len(task.queries) == 15
+    assert not set(task.queries.values()) & set(task.corpus.values())
+    for query, grades in task.qrels.items():
+        own = vectors[int(query[1:])]
+        cosines = {key: float(vectors[int(key[1:])] @ own) for key in task.corpus}
+        assert set(grades) == set(sorted(cosines, key=cosines.get)[-10:])
 
 
 # ---- demo -----------------------------------------------------------------------------------------------------------
@@ -156,18 +141,19 @@ def test_tasks_are_about_held_out_statements(corpus):
 def test_the_demo_is_complete(demo, tiny_model, tmp_path, capsys):
     output = tmp_path / "out"
     args = demo.DemoArguments(
-        output_dir=str(output), model=tiny_model, sizes=[2, 4], keep=4, steps=5, combined=40, n_bootstrap=20
+        output_dir=str(output), model=tiny_model, sizes=[2, 4], keep=4, steps=5, fitted=400, scored=200, n_bootstrap=20
     )
     rows = demo.main(args)["rows"]
     assert {(row["method"], row["bytes"]) for row in rows} == {
         ("float32", 128),
         *((method, size) for method in ("truncation", "pca", "pq", "mic") for size in (2, 4)),
     }
-    assert {row["task"] for row in rows} == {"ecg_retrieval", "ecg_finding", "ecg_similarity"}
+    assert {row["task"] for row in rows} == {"neighbours", "search_by_name", "area"}
     assert all(row["dim"] * row["bits"] == 8 * row["bytes"] for row in rows if row["method"] != "pq")
     assert all(row["ci_low"] <= row["value"] <= row["ci_high"] for row in rows)
     scores = {(row["method"], row["bytes"], row["task"]): row["value"] for row in rows}
-    assert scores["float32", 128, "ecg_retrieval"] > scores["truncation", 2, "ecg_retrieval"]
+    assert scores["float32", 128, "neighbours"] == 1
+    assert all(0 < value < 1 for key, value in scores.items() if key[2] == "neighbours" and key[0] != "float32")
     for name in ("demo_mic.json", "demo_mic.md", "demo_mic.png", "encoder/README.md", "compressor/compressor.json"):
         assert (output / name).stat().st_size > 500
     printed = capsys.readouterr().out
@@ -176,17 +162,19 @@ def test_the_demo_is_complete(demo, tiny_model, tmp_path, capsys):
 
     # The row of MIC is what the saved compressor gives.
     compressor, encoder = Compressor.load(output / "compressor"), SentenceTransformer(tiny_model, device="cpu")
-    training, held_out = demo.make_corpus(combined=40)
-    retrieval = demo.build_tasks(training, held_out)[0]
-    codes = compressor.transform(encoder.encode(list(retrieval.corpus.values())))
-    assert codes.shape == (len(retrieval.corpus), 4)
-    _, found = compressor.search(encoder.encode(list(retrieval.queries.values())), codes, k=10)
-    gains = (found == np.arange(len(found))[:, None]) / np.log2(np.arange(2, 12))
+    held_out = demo.drawn(demo.SCORED, 200, 0)
+    search = demo.text_tasks(held_out)[0]
+    codes = compressor.transform(encoder.encode(list(search.corpus.values())))
+    assert codes.shape == (len(search.corpus), 4)
+    _, found = compressor.search(encoder.encode(list(search.queries.values())), codes, k=10)
+    rows_of = {key: row for row, key in enumerate(search.corpus)}
+    wanted = np.array([[rows_of[key] for key in search.qrels[query]] for query in search.queries])
+    gains = (found == wanted) / np.log2(np.arange(2, 12))
     assert gains.sum(axis=1).mean() == pytest.approx(
-        scores["mic", 4, "ecg_retrieval"], abs=0.02
+        scores["mic", 4, "search_by_name"], abs=0.02
     )  # ties may be broken otherwise
 
-    texts = [statement.phrasings[0] for statement in held_out[:8]]
+    texts = [docstring.summary for docstring in held_out[:8]]
     vectors = encoder.encode(texts)
     assert demo.check_reload(output, texts, vectors) < 1e-4
     with pytest.raises(RuntimeError, match="differs from the saved compressor"):
