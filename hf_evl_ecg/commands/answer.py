@@ -17,6 +17,7 @@ how many of them read as before.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,7 +71,7 @@ def main(args: AnswerArguments, images: ImageOptions) -> TaughtQuestions:
     Raises:
         AnswerFileError: OUTPUT_DIR holds answers of another teacher, processor, setting or page.
     """
-    from hf_evl_ecg.data.questions import load_questions
+    from hf_evl_ecg.data.stored import load_questions
     from hf_evl_ecg.inference.taught_answers import teach_answers
     from hf_evl_ecg.models.loading import load_model
 
@@ -100,12 +101,11 @@ def main(args: AnswerArguments, images: ImageOptions) -> TaughtQuestions:
 
 def _write(args: AnswerArguments, output: Path, taught: TaughtQuestions) -> None:
     """The dataset, with its other splits as they were, and a report."""
-    from datasets import DatasetDict, load_from_disk
+    from datasets import load_from_disk
 
-    from hf_evl_ecg.files import write_json
+    from hf_evl_ecg.data.stored import save_questions
 
     splits: Any = load_from_disk(args.data)
-    DatasetDict({**splits, args.split: taught.questions}).save_to_disk(str(output))
     given = Path(args.teacher)
     report = {
         "teacher": given.name if given.exists() else args.teacher,
@@ -114,4 +114,5 @@ def _write(args: AnswerArguments, output: Path, taught: TaughtQuestions) -> None
         "same_as_before": taught.same,
         "left_out": taught.left_out,
     }
-    write_json(output / "report.json", report)
+    text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
+    save_questions({**splits, args.split: taught.questions}, output, {"report.json": text})

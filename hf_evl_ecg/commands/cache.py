@@ -92,7 +92,7 @@ def main(args: CacheArguments, images: ImageOptions) -> int:
 
     from hf_evl_ecg.chat.collator import EVLECGCollator
     from hf_evl_ecg.chat.examples import example_key
-    from hf_evl_ecg.data.questions import load_questions
+    from hf_evl_ecg.data.stored import load_questions
     from hf_evl_ecg.distillation.cache_files import CacheLayout
     from hf_evl_ecg.distillation.cache_writer import TeacherCacheWriter
     from hf_evl_ecg.distillation.collation import drop_unanswered

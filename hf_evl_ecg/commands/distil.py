@@ -108,7 +108,7 @@ def main(script: DistillArguments, images: ImageOptions, lora: LoraOptions, trai
     Returns:
         The trainer, after training.
     """
-    from hf_evl_ecg.data.questions import load_questions
+    from hf_evl_ecg.data.stored import load_questions
     from hf_evl_ecg.distillation.runs import answer_metrics, save_student
     from hf_evl_ecg.distillation.trainer import EVLECGTrainer
     from hf_evl_ecg.hub.push import take_hub_arguments

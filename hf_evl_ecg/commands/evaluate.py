@@ -168,7 +168,7 @@ def score_reasoning(
     Returns:
         Rows of the results json.
     """
-    from hf_evl_ecg.data.questions import load_questions
+    from hf_evl_ecg.data.stored import load_questions
     from hf_evl_ecg.models.loading import load_model
     from hf_evl_ecg.reasoning import TASKS, build_chains, load_released, run_reasoning, write_reasoning
 
@@ -266,7 +266,7 @@ def score_models(
     Raises:
         ValueError: ``compare`` names a method that is not scored, or there are no resamples to compare by.
     """
-    from hf_evl_ecg.data.questions import load_questions
+    from hf_evl_ecg.data.stored import load_questions
     from hf_evl_ecg.models.loading import load_model
     from hf_evl_ecg.scores.compare import gain_rows
     from hf_evl_ecg.scores.models import score_model

@@ -169,7 +169,7 @@ def main(args: PrepareArguments) -> DatasetDict:
     from datasets import DatasetDict, concatenate_datasets
 
     from hf_evl_ecg.data.labelled import check_share, keep_answers, training_conversations
-    from hf_evl_ecg.files import write_text
+    from hf_evl_ecg.data.stored import save_questions
     from hf_evl_ecg.sources.table import SPLITS, SplitCheck
 
     check_share(args.labelled_share)  # before hours of reading
@@ -194,9 +194,8 @@ def main(args: PrepareArguments) -> DatasetDict:
     if args.turns > 1 and "train" in data:
         data["train"] = training_conversations(data["train"], args.turns, seed=args.seed)
     output = Path(args.output_dir)
-    data.save_to_disk(str(output))
-    write_text(output / "report.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
-    write_text(output / "report.md", describe(summary))
+    text = json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
+    save_questions(data, output, {"report.json": text, "report.md": describe(summary)})
     print(f"\n{describe(summary)}\nWritten: {output}")
     return data
 

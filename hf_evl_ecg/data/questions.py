@@ -9,10 +9,9 @@ about a record, for training.
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
-from datasets import Dataset, DatasetDict, Features, List, Value, load_from_disk
+from datasets import Dataset, Features, List, Value
 
 from hf_evl_ecg.arguments import check_at_least
 from hf_evl_ecg.qa.items import (
@@ -33,8 +32,6 @@ __all__ = [
     "CONVERSATION_FEATURES",
     "QUESTION_FEATURES",
     "conversation_dataset",
-    "limit_records",
-    "load_questions",
     "question_dataset",
     "questions_of_row",
 ]
@@ -269,32 +266,3 @@ def _specific(labels: Iterable[str]) -> list[str]:
     """Leave broad classes out where something more specific is named."""
     labels = list(labels)
     return [label for label in labels if label not in BROAD_CLASSES] or labels
-
-
-def load_questions(folder: str | Path, split: str, limit: int | None = None) -> Dataset:
-    """Read one split of a question dataset.
-
-    Args:
-        folder: The folder.
-        split: train, validation or test.
-        limit: Keep this many records (all questions of each), drawn evenly over the dataset.
-
-    Raises:
-        ValueError: There is no such dataset or split.
-    """
-    if not Path(folder).is_dir():
-        raise ValueError(f"data={folder}: is no folder (write a question dataset there with hf-evl-ecg prepare)")
-    data = load_from_disk(str(folder))
-    if not isinstance(data, DatasetDict) or split not in data:
-        raise ValueError(f"split={split!r}: {folder} has {sorted(data) if isinstance(data, dict) else 'none'}")
-    return limit_records(data[split], limit)
-
-
-def limit_records(questions: Dataset, limit: int | None) -> Dataset:
-    """Keep the questions about this many records, drawn evenly over the dataset; all of them if ``limit`` is None."""
-    names = list(zip(questions["source"], questions["record"], strict=True))
-    records = list(dict.fromkeys(names))
-    if limit is None or limit >= len(records):
-        return questions
-    kept = {records[i * len(records) // limit] for i in range(limit)}
-    return questions.select([i for i, name in enumerate(names) if name in kept])

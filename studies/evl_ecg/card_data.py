@@ -20,7 +20,7 @@ from card_facts import describe_model, failure_cases, read_answers, reliability_
 
 from hf_evl_ecg.command_line.options import ImageOptions
 from hf_evl_ecg.command_line.parser import parse_arguments
-from hf_evl_ecg.data.questions import load_questions
+from hf_evl_ecg.data.stored import load_questions
 from hf_evl_ecg.files import new_file, write_text
 from hf_evl_ecg.results import current_commit
 

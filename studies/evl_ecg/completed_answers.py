@@ -6,16 +6,15 @@ A teacher may be asked as much as one likes about a page that nobody has read, s
 (from `hf-evl-ecg answer`), and those of a labelled page are its own. Runs on one process, in seconds.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from datasets import Dataset, DatasetDict, concatenate_datasets, load_from_disk
 
 from hf_evl_ecg.chat.examples import is_answered, record_name
 from hf_evl_ecg.command_line.parser import parse_arguments
-from hf_evl_ecg.data.questions import load_questions
-from hf_evl_ecg.files import write_json
+from hf_evl_ecg.data.stored import load_questions, save_questions
 from hf_evl_ecg.inference.taught_answers import GIVEN_COLUMNS
 
 
@@ -63,8 +62,8 @@ def main(args: CompletedArguments) -> Dataset:
     rows = complete(given, taught)
     splits = load_from_disk(args.given)
     assert isinstance(splits, DatasetDict)
-    DatasetDict({**splits, "train": rows}).save_to_disk(args.output_dir)
-    write_json(Path(args.output_dir) / "report.json", {"rows": len(rows), "labelled": len(given.filter(is_answered))})
+    report = {"rows": len(rows), "labelled": len(given.filter(is_answered))}
+    save_questions({**splits, "train": rows}, args.output_dir, {"report.json": json.dumps(report, indent=1) + "\n"})
     print(f"{len(rows)} rows: {args.output_dir}")
     return rows
 

@@ -38,7 +38,7 @@ from hf_evl_ecg.command_line.parser import parse_arguments
 from hf_evl_ecg.commands import prepare
 from hf_evl_ecg.commands.study import shrink
 from hf_evl_ecg.data.load import load_ecg
-from hf_evl_ecg.data.questions import limit_records, load_questions
+from hf_evl_ecg.data.stored import limit_records, load_questions
 from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.drawing.rendering import render
 from hf_evl_ecg.files import new_file, read_mapping

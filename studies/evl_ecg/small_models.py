@@ -33,7 +33,7 @@ from transformers.models.llava_next.image_processing_pil_llava_next import Llava
 
 from hf_evl_ecg.chat.conversations import read_turns
 from hf_evl_ecg.command_line.parser import parse_arguments
-from hf_evl_ecg.data.questions import load_questions
+from hf_evl_ecg.data.stored import load_questions
 from hf_evl_ecg.qa.labels import LABELS
 from hf_evl_ecg.qa.prompts import MEASUREMENTS, NO, NOTHING_FOUND, YES
 

@@ -10,7 +10,7 @@ from typing import Any
 from datasets import Dataset
 
 from hf_evl_ecg.chat.examples import example_key
-from hf_evl_ecg.data.questions import load_questions
+from hf_evl_ecg.data.stored import load_questions
 from hf_evl_ecg.inference.answer_file import read_answers
 from hf_evl_ecg.qa.grading import candidate_answers
 from hf_evl_ecg.qa.groups import Answer

@@ -12,7 +12,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hf_evl_ecg.commands.distil import DistillArguments
 from hf_evl_ecg.data import RenderedECG, load_ecg
-from hf_evl_ecg.data.questions import load_questions
+from hf_evl_ecg.data.stored import load_questions
 from hf_evl_ecg.distillation.cache_files import CacheMismatchError
 from hf_evl_ecg.distillation.runs import TeacherConfig
 from hf_evl_ecg.drawing.trained_pages import PagesError, read_pages

@@ -14,7 +14,7 @@ from hf_evl_ecg.cards.card import write_card
 from hf_evl_ecg.command_line.options import ImageOptions
 from hf_evl_ecg.commands.prepare import PrepareArguments
 from hf_evl_ecg.commands.prepare import main as prepare
-from hf_evl_ecg.data.questions import load_questions
+from hf_evl_ecg.data.stored import load_questions
 from hf_evl_ecg.models.loading import load_model
 from hf_evl_ecg.scores.models import score_model
 from hf_evl_ecg.scores.report import write_report
