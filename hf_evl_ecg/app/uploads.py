@@ -14,6 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from hf_evl_ecg.clinical.archive import unzipped
+from hf_evl_ecg.drawing.image_file import open_picture
 from hf_evl_ecg.interpret.pictures import IMAGE_SUFFIXES, is_image_file, read_source
 from hf_evl_ecg.qa.labels import label_text
 from hf_evl_ecg.records.header import Header
@@ -226,7 +227,7 @@ def _check_samples(header: Header, name: str) -> None:
 
 def _check_pixels(path: Path) -> None:
     try:
-        with Image.open(path) as opened:
+        with open_picture(path) as opened:
             width, height = opened.size
     except Exception:  # load_picture says what is wrong with it
         return

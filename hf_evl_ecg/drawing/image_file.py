@@ -10,7 +10,21 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-__all__ = ["ImageFile", "upright_rgb"]
+__all__ = ["ImageFile", "open_picture", "upright_rgb"]
+
+FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "WEBP", "BMP", "GIF", "PPM", "AVIF")
+
+
+def open_picture(path: str | Path) -> Image.Image:
+    """Open a picture, not yet decoded, of a format in which pages are drawn, scanned or photographed; HEIC is read elsewhere.
+
+    Others are not tried, whatever the file is called: Pillow starts Ghostscript for what begins as PostScript does.
+
+    Raises:
+        OSError: It is none of these, or not there.
+    """
+    Image.init()
+    return Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
@@ -64,5 +78,5 @@ class ImageFile:
         path = (Path(self.root) / image).resolve()
         if not path.is_relative_to(Path(self.root).resolve()):
             raise ValueError(f"image={str(image)!r}: it leads out of {self.root}")
-        with Image.open(path) as opened:
+        with open_picture(path) as opened:
             return upright_rgb(opened)

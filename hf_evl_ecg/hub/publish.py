@@ -205,7 +205,9 @@ def _check_export(folder: Path) -> None:
     path = folder / "config.json"
     if not path.is_file() or PROVENANCE_KEY not in json.loads(path.read_text(encoding="utf-8")):
         raise ValueError(f"folder={folder}: its config.json has no {PROVENANCE_KEY!r}; give what export_student wrote")
-    loaded: Any = AutoModelForImageTextToText.from_pretrained(folder, device_map="meta", output_loading_info=True)
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(
+        folder, trust_remote_code=False, device_map="meta", output_loading_info=True
+    )
     if wrong := {kind: sorted(map(str, names))[:5] for kind, names in loaded[1].items() if names}:
         raise ValueError(
             f"folder={folder}: its weights are not those that config.json describes ({wrong}); export the student again"

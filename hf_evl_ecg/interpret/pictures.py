@@ -15,7 +15,7 @@ from hf_evl_ecg.clinical.content import recognise
 from hf_evl_ecg.clinical.pages import PAGE_KINDS, open_page
 from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.drawing.fit import blank_leads, cut_leads
-from hf_evl_ecg.drawing.image_file import upright_rgb
+from hf_evl_ecg.drawing.image_file import open_picture, upright_rgb
 from hf_evl_ecg.drawing.rendering import render
 from hf_evl_ecg.records.paths import find_file
 from hf_evl_ecg.records.reader import read_record
@@ -143,7 +143,7 @@ def load_picture(
 
 def _open(path: Path, name: str) -> Image.Image:
     try:
-        with Image.open(path) as opened:
+        with open_picture(path) as opened:
             return _rgb(opened, name)
     except UnreadableImageError:
         raise

@@ -167,7 +167,7 @@ def read_tokenizer(folder: Path, rows: int) -> Any:
                 f"{folder / 'tokenizer.model'}: is read with {' and '.join(there)}; missing: {', '.join(missing)} (pip install "
                 f"{' '.join(missing)}, or the extra ecg)"
             )
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if len(tokenizer) != rows:
         raise ValueError(
             f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model {rows} rows; they must be equal"

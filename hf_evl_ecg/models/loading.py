@@ -134,6 +134,7 @@ def load_network(model: str | Path, **options: Any) -> Any:
         >>> type(load_network("ecg-student")).__name__
         'Idefics3ForConditionalGeneration'
     """
+    options |= _NO_FOREIGN_CODE
     flat = is_flat(_read_config(model, **options))
     # Auto classes choose by the type of the configuration alone, which is the same for both packings.
     chosen: Any = FlatLlavaNextForConditionalGeneration if flat else AutoModelForImageTextToText
@@ -151,18 +152,30 @@ def load_processor(model: str | Path, **options: Any) -> Any:
         >>> type(load_processor("ecg-student")).__name__
         'Idefics3Processor'
     """
+    options |= _NO_FOREIGN_CODE
     flat = is_flat(_read_config(model, **options))
     return (FlatLlavaNextProcessor if flat else AutoProcessor).from_pretrained(model, **options)
 
 
-_OF_FILES = ("revision", "token", "cache_dir", "subfolder", "local_files_only", "force_download", "proxies")
+_NO_FOREIGN_CODE = {"trust_remote_code": False}  # said, as transformers asks at the keyboard where nothing is
+_OF_FILES = (
+    "trust_remote_code",
+    "revision",
+    "token",
+    "cache_dir",
+    "subfolder",
+    "local_files_only",
+    "force_download",
+    "proxies",
+)
 
 
 def _read_config(model: str | Path, **options: Any) -> Any:
     """Configuration of a model, or of the one below adapters."""
     adapters = Path(model, "adapter_config.json")
     if adapters.is_file():
-        return AutoConfig.from_pretrained(json.loads(adapters.read_text("utf-8"))["base_model_name_or_path"])
+        base = json.loads(adapters.read_text("utf-8"))["base_model_name_or_path"]
+        return AutoConfig.from_pretrained(base, **_NO_FOREIGN_CODE)
     return AutoConfig.from_pretrained(model, **{name: options[name] for name in _OF_FILES if name in options})
 
 
@@ -235,7 +248,7 @@ def check_model(model: str | Path, **found: Any) -> None:
     if folder.is_dir() and not (folder / "config.json").is_file() and (folder / "adapter_config.json").is_file():
         raise ModelLoadError(f"{model} holds adapters only; merge them with hf_evl_ecg.hub.export.export_student first")
     try:
-        config = AutoConfig.from_pretrained(model, **found)
+        config = AutoConfig.from_pretrained(model, **(found | _NO_FOREIGN_CODE))
     except _LOAD_FAILURES as error:
         raise _load_error(model, error) from error
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
@@ -251,6 +264,10 @@ def check_model(model: str | Path, **found: Any) -> None:
 def _load_error(model: str | Path, error: Exception) -> ModelLoadError:
     # The first paragraph: hints of transformers go on over line breaks.
     reason = " ".join(str(error).strip().split("\n\n")[0].split()) or type(error).__name__
+    if "trust_remote_code" in reason:  # transformers would have one set it
+        return ModelLoadError(
+            f"{model} brings code of its own, which is never run; give a vision-language model native to transformers"
+        )
     if isinstance(error, ImportError):
         names = [name for name in _LIBRARIES if name.lower() in reason.lower()]
         needs = f"needs {' and '.join(names)} (pip install {' '.join(names)}): " if names else ""

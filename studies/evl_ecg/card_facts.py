@@ -45,7 +45,7 @@ def describe_model(folder: str | Path, *, image_width: int, image_height: int) -
         >>> describe_model("ecg-student", image_width=448, image_height=224)["architecture"]
         'Idefics3ForConditionalGeneration'
     """
-    config = AutoConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     text, vision = (getattr(config, part).to_dict() for part in ("text_config", "vision_config"))
     processor = load_processor(folder)
     page = Image.new("RGB", (image_width, image_height), "white")

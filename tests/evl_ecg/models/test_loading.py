@@ -1,5 +1,7 @@
 """A model that cannot be loaded here is refused with the reason: a library that is missing, or a class that transformers lacks."""
 
+import json
+
 import pytest
 from transformers import CLIPConfig, LlamaConfig, Phi4MultimodalConfig
 
@@ -40,6 +42,18 @@ def test_a_model_is_refused_for_what_is_true_of_it(tmp_path, config, reason):
     config().save_pretrained(tmp_path)
     with pytest.raises(UnsupportedModelError, match=reason):
         check_model(tmp_path)
+
+
+@pytest.mark.parametrize("load", [check_model, load_model, load_vlm, loading.load_network, loading.load_processor])
+def test_code_that_a_model_brings_along_is_neither_run_nor_asked_about(tmp_path, monkeypatch, load):
+    """Where nothing is said, transformers asks at the keyboard, which a server does not have."""
+    named = {"AutoConfig": "own.Config", "AutoModelForImageTextToText": "own.Model", "AutoProcessor": "own.Processor"}
+    for name in ("config.json", "processor_config.json", "preprocessor_config.json"):
+        (tmp_path / name).write_text(json.dumps({"model_type": "told", "auto_map": named}))
+    (tmp_path / "own.py").write_text("raise SystemExit('run')")
+    monkeypatch.setattr("builtins.input", lambda prompt="": pytest.fail(f"asked: {prompt}"))
+    with pytest.raises(ValueError, match=r"brings code of its own, which is never run|trust_remote_code"):
+        load(str(tmp_path))
 
 
 def test_the_extra_holds_them(repo_root):
