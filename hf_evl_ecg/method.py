@@ -162,9 +162,7 @@ class AnswerOptions:
     )
     preflight_examples: int = field(
         default=8,
-        metadata={
-            "help": "Examples for training, and for evaluation, that must be usable before the start; 0: do not look."
-        },
+        metadata={"help": "Examples for training, and for evaluation, that are looked at before the start; 0: none."},
     )
     eval_predictions: str = field(
         default="loss",

@@ -13,7 +13,7 @@ from torch.utils.data import Subset
 
 from hf_evl_ecg.chat.collator import EVLECGCollator
 from hf_evl_ecg.chat.encoding import image_tokens
-from hf_evl_ecg.chat.examples import InkLoader, is_answered
+from hf_evl_ecg.chat.examples import InkLoader, UnreadableImageError, is_answered, record_name
 from hf_evl_ecg.chat.remembered import RememberedInk, RememberedPages, remember_processing
 from hf_evl_ecg.config import EVLECGConfig
 from hf_evl_ecg.drawing.image_file import ImageFile
@@ -132,6 +132,8 @@ def check_image_tokens(collator: EVLECGCollator, model: nn.Module, teacher: Teac
 def check_first_examples(collator: EVLECGCollator, number: int, evaluated: Any, trained: Any) -> None:
     """Collate the first examples of each data set, so that a run that cannot work stops before its first step.
 
+    A record for training that cannot be read is left out here too, where the run leaves such records out: it says nothing of the others.
+
     Args:
         collator: The run's.
         number: Examples of each; 0 looks at none.
@@ -139,12 +141,24 @@ def check_first_examples(collator: EVLECGCollator, number: int, evaluated: Any, 
         trained: A data set or None.
 
     Raises:
-        ExampleError: If one of them cannot be learnt from.
+        ExampleError: If one of them cannot be learnt from, or no record for training can be read.
     """
     tested = evaluated.values() if isinstance(evaluated, dict) else [evaluated]
     for dataset in (*tested, trained):
-        if number and (examples := list(islice(iter(dataset or ()), number))):
-            collator.check(examples)
+        examples = list(islice(iter(dataset or ()), number))
+        while examples:
+            try:
+                collator.check(examples)
+                break
+            except UnreadableImageError as error:
+                if (
+                    dataset is not trained
+                    or collator.on_bad_example == "stop"
+                    or {record_name(e) for e in examples} == {error.record}
+                ):
+                    raise
+                examples = [example for example in examples if record_name(example) != error.record]
+                logger.warning("%s; it will be left out", error)
 
 
 def answer_groups(groups: Mapping[str, Tensor], teacher: TokenFeatures | None) -> AnswerGroups:

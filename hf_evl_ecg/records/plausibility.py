@@ -9,10 +9,10 @@ import numpy as np
 from hf_evl_ecg.signals.ecg import ECG, einthoven_error_mv
 from hf_evl_ecg.signals.gaps import value_ranges
 
-from .header import ECGRecordWarning, Header, SignalLine
+from .header import ECGRecordError, ECGRecordWarning, Header, SignalLine
 from .samples import DEFAULT_GAIN
 
-__all__ = ["ImplausibleAmplitudeWarning", "amplitude_mv", "warn_about_scale", "warn_about_voltages"]
+__all__ = ["ImplausibleAmplitudeWarning", "amplitude_mv", "refuse_flat", "warn_about_scale", "warn_about_voltages"]
 
 PLAUSIBLE_AMPLITUDE_MV = (
     0.5,
@@ -25,6 +25,22 @@ ROUNDING_STEPS = 2  # by which three rounded leads can miss Einthoven's law, in 
 
 class ImplausibleAmplitudeWarning(ECGRecordWarning):
     """Voltages that no heart produces: most likely a wrong gain in the header."""
+
+
+def refuse_flat(ecg: ECG, record: str) -> ECG:
+    """The ECG, unless none of its leads moves: nothing was recorded, whatever its label says.
+
+    Raises:
+        ECGRecordError: All leads are flat.
+
+    Example:
+        >>> refuse_flat(ECG(np.zeros((5000, 12), np.float32), fs_hz=500), "zeros")
+        Traceback (most recent call last):
+        hf_evl_ecg.signals.errors.ECGRecordError: zeros: signal is 'flat in every lead'; allowed: a lead that moves
+    """
+    if len(ecg.flat_leads) == len(ecg.leads):
+        raise ECGRecordError(record, "signal", "flat in every lead", "a lead that moves")
+    return ecg
 
 
 def amplitude_mv(signal_mv: np.ndarray, fs_hz: float) -> float:

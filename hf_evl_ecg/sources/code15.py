@@ -18,6 +18,7 @@ from hf_evl_ecg.clinical.libraries import library
 from hf_evl_ecg.qa.labels import main_rhythm
 from hf_evl_ecg.records.header import ECGRecordError
 from hf_evl_ecg.records.paths import resolve_inside
+from hf_evl_ecg.records.plausibility import refuse_flat
 from hf_evl_ecg.records.reader import read_record
 from hf_evl_ecg.signals.ecg import ECG, STANDARD_LEADS
 
@@ -89,7 +90,7 @@ def read_code15(
     if not index.isdecimal():
         raise ECGRecordError(name, "exam", index, "its number in the part, as in exams_part0.hdf5#17")
     described = ArrayDescription(FS_HZ, "mV", STANDARD_LEADS, "tracings", int(index))
-    return read_record(name, root=root, nan=nan, description=described)
+    return refuse_flat(read_record(name, root=root, nan=nan, description=described), row["record"])
 
 
 def _places(root: Path, name: str) -> dict[int, int] | None:

@@ -18,6 +18,7 @@ from hf_evl_ecg.clinical.arrays import ArrayDescription
 from hf_evl_ecg.qa.labels import main_axis, main_rhythm
 from hf_evl_ecg.records.header import ECGRecordError
 from hf_evl_ecg.records.paths import resolve_inside
+from hf_evl_ecg.records.plausibility import refuse_flat
 from hf_evl_ecg.records.reader import read_record
 from hf_evl_ecg.signals.ecg import ECG, STANDARD_LEADS
 
@@ -86,9 +87,8 @@ def read_sph(
     Raises:
         ECGRecordError: The file is missing, damaged or outside of the data folder.
     """
-    return read_record(
-        row["record"], root=root, nan=nan, description=ArrayDescription(FS_HZ, "mV", STANDARD_LEADS, "ecg")
-    )
+    described = ArrayDescription(FS_HZ, "mV", STANDARD_LEADS, "ecg")
+    return refuse_flat(read_record(row["record"], root=root, nan=nan, description=described), row["record"])
 
 
 def _row(

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from hf_evl_ecg.arguments import check_choice
 from hf_evl_ecg.records.header import MAX_HEADER_BYTES, ECGRecordError, Header
 from hf_evl_ecg.records.paths import find_header
+from hf_evl_ecg.records.plausibility import refuse_flat
 from hf_evl_ecg.records.reader import check_record, read_header, read_record
 from hf_evl_ecg.records.warned import gather_warnings, say_once
 from hf_evl_ecg.signals.ecg import ECG
@@ -49,7 +50,7 @@ def check_wfdb(
     if check == "signal":
         long = (header.n_samples or 0) > WHOLE_S * header.fs_hz
         limit = DRAWN_S if long else None
-        read_record(record, root=root, gain_per_mv=gain_per_mv, nan=nan, duration_s=limit)
+        refuse_flat(read_record(record, root=root, gain_per_mv=gain_per_mv, nan=nan, duration_s=limit), record)
     return header
 
 
@@ -69,7 +70,7 @@ def read_wfdb(
     with gather_warnings() as warned:
         ecg = read_record(row["record"], root=root, nan=nan, gain_per_mv=row.get("gain_per_mv"), duration_s=duration_s)
     say_once(warned, os.fspath(root))
-    return ecg
+    return refuse_flat(ecg, row["record"])
 
 
 def recording_keys(record: str, root: str | os.PathLike[str]) -> list[Hashable]:

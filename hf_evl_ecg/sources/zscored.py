@@ -15,6 +15,7 @@ from datasets import Dataset
 from hf_evl_ecg.qa.labels import PTBXL_SUPERCLASSES, main_axis, main_rhythm
 from hf_evl_ecg.records.header import ECGRecordError
 from hf_evl_ecg.records.paths import resolve_inside
+from hf_evl_ecg.records.plausibility import refuse_flat
 from hf_evl_ecg.signals.ecg import ECG, STANDARD_LEADS
 
 from .csv_fields import flag, number, read_table, row_error, whole_number
@@ -166,7 +167,8 @@ def read_zscored(row: Mapping[str, Any], root: str | os.PathLike[str], nan: str 
         raise ECGRecordError(path, "row", index, f"0 to {len(array) - 1}")
     signal, solved = restore_millivolts(array[int(index)] / 1000.0)
     metadata = {"voltage_scale": SCALE_NOTE, "limb_ratios_from_signal": solved}
-    return ECG(signal, 100.0, record_name=f"{path.stem}-{index}", comments=(SCALE_NOTE,), metadata=metadata)
+    ecg = ECG(signal, 100.0, record_name=f"{path.stem}-{index}", comments=(SCALE_NOTE,), metadata=metadata)
+    return refuse_flat(ecg, row["record"])
 
 
 def _row(

@@ -18,6 +18,7 @@ from hf_evl_ecg.chat.batches import model_inputs
 from hf_evl_ecg.chat.collator import EVLECGCollator
 from hf_evl_ecg.chat.conversations import ExampleError, MissingAnswerError
 from hf_evl_ecg.chat.encoding import TruncatedImageError
+from hf_evl_ecg.chat.examples import UnreadableImageError
 from hf_evl_ecg.config import EVLECGConfig
 from hf_evl_ecg.distillation.cache import CachedTeacher
 from hf_evl_ecg.distillation.cache_files import CacheLayout
@@ -442,6 +443,26 @@ def test_bad_examples_stop_training_before_it_starts(build, ecg_examples):
     assert trainer.state.global_step == 0
     with pytest.raises(TruncatedImageError, match="of 14 image tokens"):
         build(teacher_max_length=8).train()
+
+
+def test_a_record_that_cannot_be_read_does_not_end_a_run_that_leaves_such_out(build, ecg_examples, caplog):
+    """Wherever it stands: among the first as later. Where all of the first are so, and in evaluation, the run does not start."""
+    bad = {**ecg_examples[1], "id": "broken", "image": None}
+    trainer = build(examples=[bad, *ecg_examples[2:5]], max_steps=2, train_sampling_strategy="sequential")
+    with caplog.at_level(logging.WARNING):
+        trainer.train()
+    assert "record 'broken'" in caplog.text
+    assert "it will be left out" in caplog.text
+    assert [reason for reason in trainer.skipped if "broken" in reason]
+    assert trainer.state.global_step == 2
+    for given in (
+        {"examples": [bad, bad, bad, ecg_examples[0]], "preflight_examples": 3},
+        {"examples": [bad, *ecg_examples[2:5]], "on_bad_example": "stop"},
+    ):
+        refused = build(**given)
+        with pytest.raises(UnreadableImageError, match="broken"):
+            refused.train()
+        assert refused.state.global_step == 0
 
 
 def test_a_bad_example_later_is_skipped_counted_and_named(build, ecg_examples, caplog):
