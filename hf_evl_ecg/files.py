@@ -4,19 +4,30 @@ import fcntl
 import hashlib
 import json
 import os
+import platform
 import re
 import secrets
 import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-__all__ = ["Stage", "folder_fingerprint", "new_file", "new_folder", "read_mapping", "write_json", "write_text"]
+__all__ = [
+    "FolderInUseError",
+    "Stage",
+    "folder_fingerprint",
+    "held_folder",
+    "new_file",
+    "new_folder",
+    "read_mapping",
+    "write_json",
+    "write_text",
+]
 
 # What comes and goes beside the content of a folder: notes of stages, checkpoints, logs, what `datasets` remembers of a map.
 _PASSING = re.compile(r"\..*|tmp.*|checkpoint-\d+|runs|stage\.(json|lock)|done\.json|cache-.*\.arrow")
@@ -76,6 +87,52 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         temporary.mkdir()  # one inside, as nobody else may open the outer folder
         yield temporary
         temporary.replace(path)
+
+
+class FolderInUseError(ValueError):
+    """A folder that another process trains in."""
+
+
+@contextmanager
+def held_folder(folder: str | Path) -> Iterator[None]:
+    """Keep a folder to this process while the block runs. The system frees it when the process ends, however it ends.
+
+    Args:
+        folder: Made if it is not there.
+
+    Raises:
+        FolderInUseError: Another process holds it; the text says which, and since when.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder, held_folder(folder):
+        ...     os.listdir(folder)
+        ['.training.lock']
+    """
+    path = Path(folder, ".training.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as opened:
+        while True:
+            file = opened.enter_context(path.open("a+"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                raise FolderInUseError(
+                    f"output_dir={folder}: {holder} trains there (give another folder, or wait for its end)"
+                ) from None
+            except OSError:  # a file system without locks
+                yield
+                return
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                break  # else it was removed by its holder after it was opened here
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')},")
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

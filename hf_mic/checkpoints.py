@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from sentence_transformers import SentenceTransformerTrainer
 from torch import nn
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, rotate_checkpoints
+
+from .files import held_folder
 
 __all__ = [
     "STAGING_FOLDER",
@@ -54,9 +57,12 @@ class AtomicCheckpointTrainer(SentenceTransformerTrainer):
 
         Raises:
             CheckpointError: See there.
+            FolderInUseError: Another training writes into ``output_dir``.
         """
-        folder = checkpoint_to_resume(resume_from_checkpoint, str(self.args.output_dir))
-        output = super().train(folder, *args, **kwargs)
+        output_dir = str(self.args.output_dir)
+        with held_folder(output_dir) if self.is_world_process_zero() else nullcontext():
+            folder = checkpoint_to_resume(resume_from_checkpoint, output_dir)
+            output = super().train(folder, *args, **kwargs)
         if folder and self._initial_global_step == self.state.global_step:
             logger.warning("All %d steps were done before: nothing was left to train.", self.state.global_step)
         return output

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import fcntl
 import os
+import platform
 import secrets
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, runtime_checkable
@@ -16,7 +19,9 @@ from typing import Any, BinaryIO, Protocol, runtime_checkable
 import yaml
 
 __all__ = [
+    "FolderInUseError",
     "did_you_mean",
+    "held_folder",
     "plain",
     "plain_fields",
     "read_mapping",
@@ -90,6 +95,52 @@ def replaced_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
         for path in sorted(Path(made).iterdir(), key=lambda path: (path.suffix == ".json", path.name)):
             path.chmod(mode)
             os.replace(path, target / path.name)
+
+
+class FolderInUseError(ValueError):
+    """A folder that another process trains in."""
+
+
+@contextmanager
+def held_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep a folder to this process while the block runs. The system frees it when the process ends, however it ends.
+
+    Args:
+        folder: Made if it is not there.
+
+    Raises:
+        FolderInUseError: Another process holds it; the text says which, and since when.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder, held_folder(folder):
+        ...     os.listdir(folder)
+        ['.training.lock']
+    """
+    path = Path(folder, ".training.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as opened:
+        while True:
+            file = opened.enter_context(path.open("a+"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                raise FolderInUseError(
+                    f"output_dir={folder}: {holder} trains there (give another folder, or wait for its end)"
+                ) from None
+            except OSError:  # a file system without locks
+                yield
+                return
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                break  # else it was removed by its holder after it was opened here
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')},")
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:

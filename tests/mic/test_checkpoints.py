@@ -3,6 +3,8 @@
 import errno
 import logging
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from datasets import Dataset
 
 from hf_mic import MICTrainer, MICTrainingArguments
 from hf_mic.checkpoints import CheckpointError, checkpoint_to_resume, newest_checkpoint
+from hf_mic.files import FolderInUseError
 
 
 @pytest.fixture
@@ -109,3 +112,20 @@ def test_an_error_while_saving_leaves_nothing_that_fills_the_disk(build, tmp_pat
     with pytest.raises(OSError, match="No space left"):
         trainer.train()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["checkpoint-2"]
+
+
+def test_a_second_training_in_one_folder_is_refused_until_the_first_has_ended(build, tmp_path):
+    """Two in one folder end with mixed files, or one dies in the other's checkpoint; a killed one holds nothing."""
+    code = f"from hf_mic.files import held_folder\nwith held_folder({str(tmp_path / 'out')!r}):\n    print('held', flush=True)\n    input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as first:
+        assert first.stdout.readline() == "held\n"
+        second = build(max_steps=1)
+        with pytest.raises(FolderInUseError, match=rf"output_dir=.*out: process {first.pid} on .* trains there"):
+            second.train()
+        assert second.state.global_step == 0
+        first.kill()
+    second.train()
+    assert second.state.global_step == 1
+    assert not (tmp_path / "out" / ".training.lock").exists()

@@ -4,12 +4,15 @@ import errno
 import json
 import logging
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from hf_evl_ecg.distillation.checkpoints import CheckpointError, checkpoint_to_resume, newest_checkpoint
+from hf_evl_ecg.files import FolderInUseError
 
 SAVED = {"save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 2}
 
@@ -168,3 +171,20 @@ def test_no_pickled_arguments_lie_beside_weights(finished, tmp_path):
     finished.save_model(str(tmp_path / "student"))
     assert (tmp_path / "student" / "model.safetensors").is_file()
     assert list(tmp_path.rglob("training_args.bin")) == []
+
+
+def test_a_second_training_in_one_folder_is_refused_until_the_first_has_ended(build, tmp_path):
+    """Two in one folder end with mixed files, or one dies in the other's checkpoint; a killed one holds nothing."""
+    code = f"from hf_evl_ecg.files import held_folder\nwith held_folder({str(tmp_path / 'out')!r}):\n    print('held', flush=True)\n    input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as first:
+        assert first.stdout.readline() == "held\n"
+        second = build(max_steps=1)
+        with pytest.raises(FolderInUseError, match=rf"output_dir=.*out: process {first.pid} on .* trains there"):
+            second.train()
+        assert second.state.global_step == 0
+        first.kill()
+    second.train()
+    assert second.state.global_step == 1
+    assert not (tmp_path / "out" / ".training.lock").exists()
