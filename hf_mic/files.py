@@ -14,14 +14,19 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, runtime_checkable
 
 import yaml
+
+if TYPE_CHECKING:  # --help must not wait for numpy
+    import numpy as np
+    from numpy.typing import DTypeLike
 
 __all__ = [
     "FolderInUseError",
     "did_you_mean",
     "held_folder",
+    "new_array",
     "plain",
     "plain_fields",
     "read_mapping",
@@ -80,8 +85,8 @@ def replaced_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary folder to write several files to; they are moved into ``folder`` when the block ends without an error.
 
     Args:
-        folder: Where the files go, made if missing; other files in it are left alone. A json file is moved last: whoever
-            finds it finds the rest.
+        folder: Where the files go, made if missing; other files in it are left alone. Of several the last one, a json file if there
+            is one, goes before any other of a former set and comes after all others: whoever finds it finds files of one set.
 
     Yields:
         The temporary folder.
@@ -92,9 +97,42 @@ def replaced_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
         yield Path(made)
         mode = _create(probe := Path(made, ".mode"))
         probe.unlink()
-        for path in sorted(Path(made).iterdir(), key=lambda path: (path.suffix == ".json", path.name)):
+        paths = sorted(Path(made).iterdir(), key=lambda path: (path.suffix == ".json", path.name))
+        if len(paths) > 1:
+            (target / paths[-1].name).unlink(missing_ok=True)
+        for path in paths:
             path.chmod(mode)
             os.replace(path, target / path.name)
+
+
+def new_array(path: str | os.PathLike[str], dtype: DTypeLike, shape: tuple[int, ...]) -> np.memmap:
+    """A new .npy file to be written through memory, whose space is taken first: on a full disk a mapped write ends the process.
+
+    Args:
+        path: The file; one that is there is replaced.
+        dtype: Type of its numbers.
+        shape: Its shape.
+
+    Raises:
+        OSError: There is no space for it. No file is left.
+
+    Example:
+        >>> import numpy as np
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     new_array(Path(folder, "codes.npy"), np.uint8, (1000, 8)).shape
+        (1000, 8)
+    """
+    import numpy as np
+
+    array: np.memmap = np.lib.format.open_memmap(os.fspath(path), "w+", dtype, shape)
+    try:
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+    except OSError as error:
+        size = Path(path).stat().st_size
+        Path(path).unlink()
+        raise OSError(error.errno, f"{os.strerror(error.errno or 0)} for {size:,} bytes", os.fspath(path)) from error
+    return array
 
 
 class FolderInUseError(ValueError):

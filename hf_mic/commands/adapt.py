@@ -143,6 +143,7 @@ def main(args: AdaptArguments, config: AdaptConfig) -> PrefixMap | Compressor:
         ValueError: If vectors, texts or widths do not fit together.
     """
     from hf_mic.evaluation.loading import load_encoder
+    from hf_mic.files import replaced_files
     from hf_mic.frozen.appended import append_to_model
     from hf_mic.frozen.fit import fit_map
     from hf_mic.frozen.index import open_vectors, write_mapped_index
@@ -167,12 +168,16 @@ def main(args: AdaptArguments, config: AdaptConfig) -> PrefixMap | Compressor:
     if mapped is not None and args.legacy_modules:
         check_legacy(mapped)  # with its map, and before anything is written
     output = Path(args.output_dir)
-    fitted.save(output / "map.safetensors")
     print(describe_fit(fitted, len(vectors)))
-    written = [output / "map.safetensors"]
-    if index is not None:
-        write_mapped_index(fitted, index, output / "index.npy", args.output_dim)
-        written.append(output / "index.npy")
+    # Both at once: an index beside another fit's map finds neighbours that are none, and says nothing.
+    with replaced_files(output) as aside:
+        fitted.save(aside / "map.safetensors")
+        if index is not None:
+            write_mapped_index(fitted, index, aside / "index.npy", args.output_dim)
+        elif (output / "index.npy").exists():
+            (output / "index.npy").unlink()
+            print(f"Removed: {output / 'index.npy'}, which another map made")
+        written = [output / path.name for path in sorted(aside.iterdir(), reverse=True)]
     if mapped is not None and model is not None:
         save_adapted(
             mapped,
@@ -254,8 +259,9 @@ def _compress(args: AdaptArguments, config: AdaptConfig, vectors: NDArray) -> Co
 
     chosen = Compressor.fit(vectors, args.bytes or 0, seed=config.seed, config=config, progress=True)
     output = Path(args.output_dir)
-    chosen.save(output)
     index = open_vectors(args.index) if args.index else vectors
+    (output / "codes.npy").unlink(missing_ok=True)  # of another compressor, whose codes this one would read as its own
+    chosen.save(output)
     written = chosen.transform_to(output / "codes.npy", index)
     print("\n| map | rotated | dims | bits | neighbours kept | Spearman |\n| --- | --- | --: | --: | --: | --: |")
     for row in chosen.report:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from hf_mic.files import write_text
+from hf_mic.files import new_array, write_text
 
 __all__ = ["write_codes"]
 
@@ -46,14 +46,16 @@ def write_codes(
 
     Returns:
         ``path``.
+
+    Raises:
+        OSError: There is no space for the codes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, journal = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.journal.json")
     shape = (len(vectors), width)
     task = {"key": key, "shape": list(shape), "vectors": _probe(vectors)}
     done = _rows_done(partial, journal, task)
-    mode = "r+" if done else "w+"
-    codes: np.memmap = np.lib.format.open_memmap(partial, mode, np.uint8, shape)
+    codes = np.lib.format.open_memmap(partial, "r+") if done else new_array(partial, np.uint8, shape)
     with tqdm(total=len(vectors), initial=done, desc="code", unit="row", unit_scale=True, disable=not progress) as bar:
         for start in range(done, len(vectors), rows):
             chunk = encode(vectors[start : start + rows], start)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from hf_mic.files import replaced_file
+from hf_mic.files import new_array, replaced_file
 
 from .prefix_map import PrefixMap
 
@@ -102,10 +102,11 @@ def write_mapped_index(fitted: PrefixMap, source: str | Path, target: str | Path
 
     Raises:
         ValueError: As :meth:`PrefixMap.apply` and :func:`open_vectors`.
+        OSError: There is no space for it.
     """
     vectors = open_vectors(source)
     shape = (len(vectors), dim or fitted.width)
     with replaced_file(target) as temporary:
-        out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+        out = new_array(temporary, np.float32, shape)
         fitted.apply(vectors, dim=shape[1], out=out, progress=True)
         out.flush()

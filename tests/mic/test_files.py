@@ -1,11 +1,13 @@
 """Files are whole or absent, whatever happens while they are written."""
 
+import errno
 import os
 import stat
 
+import numpy as np
 import pytest
 
-from hf_mic.files import replaced_file, replaced_files, write_atomically, write_text
+from hf_mic.files import new_array, replaced_file, replaced_files, write_atomically, write_text
 
 
 def test_interrupted_write_leaves_the_old_file_and_no_rest(tmp_path):
@@ -73,3 +75,42 @@ def test_several_files_appear_together_and_other_files_stay(tmp_path):
         assert (tmp_path / "a.json").read_text() == "old"
     assert sorted(os.listdir(tmp_path)) == ["a.json", "b.md", "other"]
     assert (tmp_path / "a.json").read_text() == (tmp_path / "b.md").read_text() == "new"
+
+
+def test_a_kill_between_files_leaves_none_of_two_sets(tmp_path, monkeypatch):
+    def write(text):
+        with replaced_files(tmp_path) as folder:
+            for name in ("index.npy", "map.safetensors", "notes.md"):
+                (folder / name).write_text(text)
+
+    real = os.replace
+    for moved in range(3):
+        write("former")
+        left = iter(range(moved))
+
+        def killed(*given, left=left):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return real(*given)
+
+        monkeypatch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write("new")
+        monkeypatch.setattr(os, "replace", real)
+        assert not (tmp_path / "notes.md").exists(), "what comes last says whether the set is whole"
+
+
+def test_space_for_an_array_is_taken_before_it_is_written(tmp_path, monkeypatch):
+    """A sparse file on a full disk is written until a page has no place: the process ends with a bus error, without a word."""
+    array = new_array(tmp_path / "a.npy", np.float32, (1000, 64))
+    status = (tmp_path / "a.npy").stat()
+    assert status.st_blocks * 512 >= status.st_size > array.nbytes == 256_000
+
+    def full(handle, offset, size):
+        raise OSError(errno.ENOSPC, "")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match=r"No space left on device for 256,128 bytes: .*b\.npy") as caught:
+        new_array(tmp_path / "b.npy", np.float32, (1000, 64))
+    assert caught.value.errno == errno.ENOSPC
+    assert os.listdir(tmp_path) == ["a.npy"]

@@ -1,8 +1,10 @@
 """The verb adapt: an index or a model is adapted, what cannot be is refused before the fit."""
 
 import json
+import os
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -229,3 +231,69 @@ def test_refuses_and_leaves_no_half_index(vectors, tmp_path):
     with pytest.raises(ValueError, match="row 999"):
         write_mapped_index(PrefixMap("linear", torch.eye(WIDTH)), tmp_path / "spoiled.npy", target)
     assert not list(target.parent.iterdir())
+
+
+@pytest.mark.parametrize("moved", [None, 0, 1])
+def test_map_and_index_are_of_one_fit_or_not_both_there(vectors, tmp_path, monkeypatch, moved):
+    """Adapted anew and stopped: while the index is written, or at any of the moves."""
+    np.save(tmp_path / "v.npy", vectors)
+    output = tmp_path / "out"
+
+    def adapt(seed):
+        main(
+            *parse(
+                [
+                    str(tmp_path / "v.npy"),
+                    "--output_dir",
+                    str(output),
+                    "--dims",
+                    "4",
+                    "--steps",
+                    "2",
+                    "--seed",
+                    str(seed),
+                ]
+            )
+        )
+
+    adapt(0)
+    former = np.load(output / "index.npy")
+    real = os.replace
+    moves = 0
+
+    def stopped(source, target):
+        nonlocal moves
+        if Path(target).parent == output:
+            if moved is None or moves == moved:
+                raise KeyboardInterrupt
+            moves += 1
+        return real(source, target)
+
+    with monkeypatch.context() as patch:
+        if moved is None:
+            patch.setattr(PrefixMap, "apply", lambda *given, **named: (_ for _ in ()).throw(KeyboardInterrupt))
+        else:
+            patch.setattr(os, "replace", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            adapt(1)
+    if moved is None:
+        np.testing.assert_array_equal(np.load(output / "index.npy"), former)
+        mapped = PrefixMap.load(output / "map.safetensors").apply(vectors)
+        np.testing.assert_allclose(mapped, former, atol=1e-6)
+    else:
+        assert not (output / "map.safetensors").exists()
+    adapt(1)
+    mapped = PrefixMap.load(output / "map.safetensors").apply(vectors)
+    np.testing.assert_allclose(mapped, np.load(output / "index.npy"), atol=1e-6)
+    assert np.abs(mapped - former).max() > 1e-3
+
+
+def test_codes_of_another_compressor_do_not_stay(vectors, tmp_path, monkeypatch):
+    np.save(tmp_path / "v.npy", vectors)
+    given = [str(tmp_path / "v.npy"), "--output_dir", str(tmp_path / "out"), "--bytes", "2", "--steps", "2"]
+    main(*parse(given))
+    assert (tmp_path / "out" / "codes.npy").is_file()
+    monkeypatch.setattr(Compressor, "transform_to", lambda *given, **named: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        main(*parse([*given, "--seed", "1"]))
+    assert not (tmp_path / "out" / "codes.npy").exists()
