@@ -274,7 +274,7 @@ class Study:
         """The settings for the results json, with the report of the questions, and no folder of one machine."""
         # The file's own folders stand in for those that prepare read, which name places of this machine.
         report = json.loads((self.output / "questions" / "report.json").read_text(encoding="utf-8"))
-        given = {name: self.config["questions"].get(name) for name in SOURCES}
+        given = {name: self.config["questions"].get(name) for name in SOURCES} | {"output_dir": "questions"}
         return {**self.config, "questions_report": {**report, "config": {**report["config"], **given}}}
 
 

@@ -425,6 +425,13 @@ def test_the_committed_card_is_the_one_of_its_results(repo_root):
     assert len(text.split("---")[1].splitlines()) < 120, "front matter that a reader can survey"
 
 
+def test_published_results_name_no_folder_of_one_machine(repo_root):
+    published = list((repo_root / "model_cards").rglob("*.json"))
+    assert len(published) >= 6
+    for path in published:
+        assert not re.search(r'": "(/|~|[A-Z]:\\)', path.read_text(encoding="utf-8")), path.name
+
+
 def test_intervals_far_to_one_side_and_few_records_are_explained():
     rows = make_rows()
     assert "near one end" not in render_card(RESULTS, SPEC)

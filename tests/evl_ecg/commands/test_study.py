@@ -42,7 +42,9 @@ def test_a_given_teacher_is_scored_and_not_trained(config, tmp_path, monkeypatch
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(config))
     rows = run("study", tmp_path / "own.yaml", "--smoke", "--output_dir", tmp_path / "out")
     assert {(row["method"], row["seed"]) for row in rows} == {("teacher", None), ("sft", 0)}
-    assert read_results(tmp_path / "out" / "own.json")["config"]["questions_report"]["answers"]
+    report = read_results(tmp_path / "out" / "own.json")["config"]["questions_report"]
+    assert report["answers"]
+    assert report["config"]["output_dir"] == "questions", "no folder of one machine"
     stages = sorted(path.parent.name for path in (tmp_path / "out").glob("*/done.json"))
     assert stages == ["questions", "sft_0"]
     settings = json.loads((tmp_path / "out" / "sft_0" / "stage.json").read_text())["settings"]
