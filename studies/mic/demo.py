@@ -115,7 +115,7 @@ def main(args: DemoArguments) -> dict[str, Any]:
     )
     search, area = text_tasks(held_out, seed=args.seed)
     scored = [docstring.summary for docstring in held_out]
-    texts = list(dict.fromkeys([*known, *scored, *search.queries.values()]))
+    texts: list[str] = list(dict.fromkeys([*known, *scored, *search.queries.values()]))
     vectors = normalize(encoder.encode(texts, batch_size=128, show_progress_bar=True))
     rows_of = {text: row for row, text in enumerate(texts)}
     fit = vectors[: len(known)]
