@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from hf_evl_ecg.files import new_file
 
 from .lines import ERROR, Row, Run, headline_lines, main_lines
+from .names import metric_name
 
-__all__ = ["plot_scores"]
+__all__ = ["plot_means", "plot_scores"]
 
 
 def plot_scores(rows: Sequence[Row], path: str | Path, runs: Mapping[Run, str] | None = None) -> bool:
@@ -59,4 +60,37 @@ def plot_scores(rows: Sequence[Row], path: str | Path, runs: Mapping[Run, str] |
     figure.legend(loc="outside lower center", ncols=min(4, len(names) + 1), frameon=False)
     with new_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})  # the same bytes in every version
+    return True
+
+
+def plot_means(rows: Sequence[Row], path: str | Path) -> bool:
+    """Draw what methods reach on means of tasks, a line per method: of more models than colours can tell apart.
+
+    Args:
+        rows: Rows of a results json; those of `hf_evl_ecg.scores.compare.comparison_rows` that are means are drawn.
+        path: Where to write the png; replaced as a whole.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    means = [row for row in rows if row["metric"].startswith("mean_") and row["chance"] is not None]
+    tasks = list(dict.fromkeys(row["task"] for row in means))
+    if not tasks:
+        return False
+    methods = list(dict.fromkeys(row["method"] for row in means))
+    figure = Figure(figsize=(1.6 + 3.6 * len(tasks), 1.2 + 0.24 * len(methods)), layout="constrained")
+    for axis, task in zip(figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0], tasks, strict=True):
+        own = [row for row in means if row["task"] == task]
+        for row in own:
+            y = methods.index(row["method"])
+            axis.plot([100 * row["ci_low"], 100 * row["ci_high"]], [y, y], color="C0", linewidth=1.6)
+            axis.plot(100 * row["value"], y, "o", color="C0", markersize=4.5)
+        axis.axvline(100 * own[0]["chance"], color="black", linestyle=":")
+        axis.set_title(f"{task}, {metric_name(own[0]['metric'])}\nn = {own[0]['n']}", fontsize=9)
+        axis.set_yticks(range(len(methods)), methods, fontsize=8)
+        axis.set_ylim(len(methods) - 0.4, -0.6)
+        axis.grid(alpha=0.3)
+    figure.supxlabel("× 100, with 95 % interval; dotted: chance", fontsize=9)
+    with new_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
     return True

@@ -7,10 +7,12 @@ from typing import Any
 from hf_evl_ecg.files import write_text
 from hf_evl_ecg.results import write_results
 
-from .picture import plot_scores
+from .picture import plot_means, plot_scores
 from .tables import GAIN, gain_table, markdown_table, seed_table
 
 __all__ = ["write_report"]
+
+SHOWN_APART = 10  # methods that colours tell apart
 
 
 def write_report(
@@ -30,5 +32,7 @@ def write_report(
     if len(scored) < len(rows):
         text = f"{text}\nOne method against another, record by record:\n\n{gain_table(rows)}"
     write_text(output / f"{study}.md", text)
-    plot_scores(scored, output / f"{study}.png")
+    many = len({row["method"] for row in scored}) > SHOWN_APART
+    if not (many and plot_means(scored, output / f"{study}.png")):
+        plot_scores(scored, output / f"{study}.png")
     return text

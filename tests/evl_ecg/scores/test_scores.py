@@ -7,7 +7,8 @@ from PIL import Image
 from hf_evl_ecg.scores.lines import headline_lines, main_lines
 from hf_evl_ecg.scores.models import by_source
 from hf_evl_ecg.scores.names import find_source, split_task, task_text
-from hf_evl_ecg.scores.picture import plot_scores
+from hf_evl_ecg.scores.picture import plot_means, plot_scores
+from hf_evl_ecg.scores.report import write_report
 from hf_evl_ecg.scores.tables import markdown_table, seed_table
 
 
@@ -107,6 +108,23 @@ def test_scores_are_drawn(tmp_path):
     path.unlink()
     assert not plot_scores(make_rows(chance=None), path)
     assert not path.exists()
+
+
+def test_means_of_many_methods_are_a_line_each(tmp_path):
+    """Means only, and not the gains beside them; without a mean the picture is the usual one."""
+    one = {"seed": None, "task": "real:fixed", "dim": None, "metric": "mean_macro_auc", "value": 0.7, "n": 9}
+    one |= {"ci_low": 0.6, "ci_high": 0.8, "chance": 0.5, "above_chance": True}
+    rows = [row for i in range(12) for row in (make_rows(f"m{i}")[0], one | {"method": f"m{i}"})]
+    write_report(tmp_path / "a", "many", {}, rows)
+    write_report(tmp_path / "b", "many", {}, rows[: 2 * 11])
+    write_report(tmp_path / "c", "many", {}, rows[::2])
+    heights = []
+    for name in "abc":
+        with Image.open(tmp_path / name / "many.png") as picture:
+            heights.append(picture.height)
+    assert 0 < heights[0] - heights[1] < 40, "one line more"
+    assert heights[2] != heights[0]
+    assert not plot_means(rows[::2], tmp_path / "none.png")
 
 
 def test_no_two_models_of_a_picture_have_one_colour(tmp_path, monkeypatch):
