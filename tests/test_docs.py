@@ -34,6 +34,7 @@ PAGES = [
     "evaluate",
     "index",
     "interpret",
+    "models",
     "own_records",
     "publish",
     "results",

@@ -114,12 +114,12 @@ def main(args: DemoArguments) -> dict[str, Any]:
         f"{len(learned):,} sentences of {', '.join(FITTED)} to fit on, {len(held_out):,} of {', '.join(SCORED)} to score on.\n"
     )
     search, area = text_tasks(held_out, seed=args.seed)
-    scored = [docstring.summary for docstring in held_out]
-    texts: list[str] = list(dict.fromkeys([*known, *scored, *search.queries.values()]))
+    summaries = [docstring.summary for docstring in held_out]
+    texts = list(dict.fromkeys([*known, *summaries, *search.queries.values()]))
     vectors = normalize(encoder.encode(texts, batch_size=128, show_progress_bar=True))
     rows_of = {text: row for row, text in enumerate(texts)}
     fit = vectors[: len(known)]
-    neighbours = neighbour_task(scored, vectors[[rows_of[text] for text in scored]], seed=args.seed)
+    neighbours = neighbour_task(summaries, vectors[[rows_of[text] for text in summaries]], seed=args.seed)
     tasks = [neighbours, search, area]
     counts = [bootstrap_counts(count_test_items(task), args.n_bootstrap, seed) for seed, task in enumerate(tasks)]
     rows: list[dict[str, Any]] = []
