@@ -63,9 +63,9 @@ class DemoArguments:
     )
     sizes: list[int] = field(default_factory=lambda: [4, 8, 16], metadata={"help": "Bytes per sentence."})
     keep: int = field(default=8, metadata={"help": "Bytes of the compressor that is saved, one of --sizes."})
-    steps: int = field(default=100, metadata={"help": "Optimisation steps of each map."})
-    fitted: int = field(default=4000, metadata={"help": "Sentences that maps and codes are fitted on."})
-    scored: int = field(default=2400, metadata={"help": "Sentences of other packages that they are scored on."})
+    steps: int = field(default=80, metadata={"help": "Optimisation steps of each map."})
+    fitted: int = field(default=3000, metadata={"help": "Sentences that maps and codes are fitted on."})
+    scored: int = field(default=2000, metadata={"help": "Sentences of other packages that they are scored on."})
     n_bootstrap: int = field(default=500, metadata={"help": "Bootstrap resamples for the 95 %% intervals."})
     seed: int = field(default=0, metadata={"help": "Seed of what is drawn, of maps and of codes."})
 
