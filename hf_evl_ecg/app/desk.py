@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -14,6 +15,7 @@ import gradio as gr
 from hf_evl_ecg.interpret.interpreter import ECGInterpreter
 from hf_evl_ecg.qa.prompts import REPORT_QUESTION
 
+from .held import HeldECGs
 from .parts import answer_card, ecg_figure, message, scores_table
 from .uploads import GivenECG, read_uploads, simulated_ecg
 
@@ -27,11 +29,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Limits:
-    """What one visitor may ask for.
+    """What one visitor may ask for, and what is held for all.
 
     Attributes:
         max_upload_mb: Largest upload, of all files together (MB).
         max_new_tokens: Longest answer (tokens).
+        max_held_mb: Memory of all loaded ECGs together (MB); beyond it, those go that were not asked about for longest.
 
     Raises:
         ValueError: A limit that lets nothing through.
@@ -39,11 +42,13 @@ class Limits:
 
     max_upload_mb: float = 20.0
     max_new_tokens: int = 256
+    max_held_mb: float = 512.0
 
     def __post_init__(self) -> None:
-        if self.max_upload_mb <= 0 or self.max_new_tokens < 1:
+        if self.max_upload_mb <= 0 or self.max_new_tokens < 1 or self.max_held_mb <= 0:
             raise ValueError(
-                f"max_upload_mb={self.max_upload_mb}, max_new_tokens={self.max_new_tokens}: both must be above 0"
+                f"max_upload_mb={self.max_upload_mb}, max_new_tokens={self.max_new_tokens}, max_held_mb={self.max_held_mb}: "
+                "all must be above 0"
             )
 
 
@@ -64,24 +69,39 @@ class Desk:
         self.models = dict(models)
         self.uploads = uploads
         self.limits = limits
+        self.held = HeldECGs(int(limits.max_held_mb * 1e6))
 
-    def upload(self, paths: Sequence[str] | None, gain_per_mv: float | None = None) -> list[Any]:
-        """Show uploaded files as an ECG, or say what is wrong with them; either way they are gone afterwards."""
+    def upload(
+        self, paths: Sequence[str] | None, gain_per_mv: float | None = None, before: str | None = None
+    ) -> list[Any]:
+        """Show uploaded files as an ECG, or say what is wrong with them; either way they are gone afterwards.
+
+        Args:
+            paths: The files.
+            gain_per_mv: Stored units per mV of a record whose header is known to be wrong.
+            before: Key of the ECG that this one takes the place of.
+        """
         try:
             limit_mb = self.limits.max_upload_mb
-            return self._show(read_uploads(paths or [], self.uploads, limit_mb, gain_per_mv=gain_per_mv))
+            return self._show(read_uploads(paths or [], self.uploads, limit_mb, gain_per_mv=gain_per_mv), before)
         except (ValueError, OSError) as error:
             return self._refuse(error)
 
-    def simulate(self, label: str, seed: float | None) -> list[Any]:
-        """Show a simulated ECG."""
+    def simulate(self, label: str, seed: float | None, before: str | None = None) -> list[Any]:
+        """Show a simulated ECG in the place of the one with the key ``before``."""
         try:
-            return self._show(simulated_ecg(label, int(seed or 0)))
+            return self._show(simulated_ecg(label, int(seed or 0)), before)
         except ValueError as error:
             return self._refuse(error)
 
-    def ask(self, given: GivenECG | None, question: str) -> Iterator[list[Any]]:
-        """Answers as they are written, one model after the other, then their label scores."""
+    def ask(self, key: str | None, question: str) -> Iterator[list[Any]]:
+        """Answers as they are written, one model after the other, then their label scores.
+
+        Args:
+            key: Of the ECG.
+            question: What is asked; of an empty one, a report.
+        """
+        given = self.held.get(key)
         cards: list[Any] = [gr.skip() for _ in self.models]
         if given is None:
             yield [
@@ -101,7 +121,7 @@ class Desk:
                     yield [line, *cards[:index], card, *cards[index + 1 :], gr.skip()]
                 yield [gr.skip(), *cards, scores_table(scores)]
         except (ValueError, OSError) as error:
-            yield [message(str(error), error=True), *cards, gr.skip()]
+            yield [message(_said(error), error=True), *cards, gr.skip()]
             return
         except RuntimeError as error:  # of torch, such as too little memory
             logger.exception("a model failed")
@@ -130,11 +150,23 @@ class Desk:
             measured=scored.measured,
         )
 
-    def _show(self, given: GivenECG) -> list[Any]:
+    def _show(self, given: GivenECG, before: str | None) -> list[Any]:
+        figure = ecg_figure(given)
+        self.held.drop(before)
+        key = self.held.keep(given)
         cards = [answer_card(role, model) for role, model in self.models.items()]
-        return [None, given, ecg_figure(given), message(f"{given.name} is ready: ask about it."), *cards, ""]
+        return [None, key, figure, message(f"{given.name} is ready: ask about it."), *cards, ""]
 
     def _refuse(self, error: Exception) -> list[Any]:
         """The ECG before, with its answers, stays."""
         kept = [gr.skip() for _ in range(2)]
-        return [None, *kept, message(str(error), error=True), *(gr.skip() for _ in self.models), gr.skip()]
+        return [None, *kept, message(_said(error), error=True), *(gr.skip() for _ in self.models), gr.skip()]
+
+
+def _said(error: Exception) -> str:
+    """What a visitor reads of an error; the system's own name files by their place on the server, which is nobody's business."""
+    if not isinstance(error, OSError):
+        return str(error)
+    logger.error("a file could not be read: %s", error.strerror)  # without its name, which may be a patient's
+    named = f": {Path(str(error.filename)).name}" if error.filename else ""
+    return f"The file could not be read ({error.strerror or type(error).__name__}{named})"

@@ -1,7 +1,7 @@
 """The page: what stands where, which button does what, and how it is served.
 
-Uploads are read into memory and deleted at once; their folder is removed when the page ends. Nothing is asked for outside the
-computer the page runs on.
+Uploads are read into memory and deleted at once; their folder is removed when the page ends. What all visitors hold together is
+bounded in bytes and time. Nothing is asked for outside the computer the page runs on.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from hf_evl_ecg.qa.prompts import REPORT_QUESTION, RHYTHM_QUESTION
 from hf_evl_ecg.signals.simulation import LABELS
 
 from .desk import MAX_QUESTION, Desk, Limits
+from .intake import Intake
 from .parts import answer_card, message
 
 __all__ = ["build_page", "serve"]
@@ -39,8 +40,7 @@ PRESETS = (
     "What is the electrical axis in this ECG?",
 )
 EMPTY = '<div class="empty">Upload a record or a picture, or simulate an ECG; it is drawn here.</div>'
-SESSION_S = 3600
-LEFTOVER_S = 600  # files of uploads that were broken off
+SESSION_S = 3600  # as HeldECGs holds an ECG
 
 
 def serve(
@@ -74,24 +74,27 @@ def serve(
     with tempfile.TemporaryDirectory(prefix="evl_ecg_app_") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads  # read by gradio when components are made
         page = build_page(interpreters, models, uploads, limits)
-        page.queue(max_size=32, default_concurrency_limit=1).launch(
-            server_name=host,
-            server_port=port,
-            share=False,
-            show_error=False,
-            max_file_size=int(limits.max_upload_mb * 1e6),
-            state_session_capacity=64,
-            footer_links=[],
-            run_history=False,
-            ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
-            enable_monitoring=False,
-            theme=gr.themes.Default(
-                primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
-            ),
-            css_paths=Path(__file__).with_name("app.css"),
-        )
+        intake = Intake(uploads, limits.max_upload_mb)
+        with intake.sweeping():
+            page.queue(max_size=32, default_concurrency_limit=1).launch(
+                server_name=host,
+                server_port=port,
+                share=False,
+                show_error=False,
+                app_kwargs={"routes": intake.routes()},
+                max_file_size=intake.max_bytes,  # said by the browser before anything is sent
+                state_session_capacity=64,
+                footer_links=[],
+                run_history=False,
+                ssr_mode=False,
+                pwa=False,
+                mcp_server=False,
+                enable_monitoring=False,
+                theme=gr.themes.Default(
+                    primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+                ),
+                css_paths=Path(__file__).with_name("app.css"),
+            )
 
 
 def build_page(
@@ -107,9 +110,10 @@ def build_page(
     """
     shown = {role: Path(model).name if Path(model).exists() else model for role, model in models.items()}
     desk = Desk(interpreters, shown, uploads, limits)
-    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(60, LEFTOVER_S)) as page:
+    # No delete_cache: gradio's own deletion ends for good at the first folder that is handed to it as a file; see intake.
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
         gr.HTML(f'<header class="top"><h1>{TITLE}</h1><p class="disclaimer" role="note">{DISCLAIMER}</p></header>')
-        given = gr.State(None, time_to_live=SESSION_S)
+        given = gr.State(None, time_to_live=SESSION_S, delete_callback=desk.held.drop)  # the key, not the ECG
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=320):
                 files, gain, label, seed, draw = _inputs(limits)
@@ -140,8 +144,8 @@ def build_page(
         ends: dict[str, Any] = {"cancels": [asking], "api_visibility": "private"}
         shows: dict[str, Any] = {"api_visibility": "private", "show_progress_on": [figure]}
         loaded = [files, given, figure, *answered]
-        files.upload(None, **ends).then(desk.upload, [files, gain], loaded, **shows)
-        draw.click(None, **ends).then(desk.simulate, [label, seed], loaded, **shows)
+        files.upload(None, **ends).then(desk.upload, [files, gain, given], loaded, **shows)
+        draw.click(None, **ends).then(desk.simulate, [label, seed, given], loaded, **shows)
         stop.click(None, **ends).then(lambda: message("Stopped."), None, status, **shows)
     return page
 
@@ -156,6 +160,9 @@ def _inputs(limits: Limits) -> tuple[gr.File, gr.Number, gr.Dropdown, gr.Number,
                 height=150,
                 elem_id="files",
             )
+            # Gradio's own makes an empty file for each one that is read, which nobody deletes. Not a subclass: for those it writes a stub
+            # beside the source.
+            files.preprocess = _uploaded_paths  # type: ignore[method-assign]
             gr.HTML(
                 '<p class="hint">A WFDB record (its .hea and its .dat or .mat, both at once), a DICOM, XML, SCP-ECG or EDF file, a picture or a zip.</p>'
             )
@@ -167,3 +174,8 @@ def _inputs(limits: Limits) -> tuple[gr.File, gr.Number, gr.Dropdown, gr.Number,
             seed = gr.Number(0, label="Heart no.", precision=0, minimum=0, elem_id="seed")
             draw = gr.Button("Simulate", elem_id="simulate")
     return files, gain, label, seed, draw
+
+
+def _uploaded_paths(payload: Any) -> list[str]:
+    """Where uploaded files lie."""
+    return [] if payload is None else [file.path for file in payload.root]

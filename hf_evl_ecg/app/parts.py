@@ -17,13 +17,12 @@ from hf_evl_ecg.interpret.report import shown_time
 from hf_evl_ecg.qa.labels import label_text
 from hf_evl_ecg.signals.ecg import ECG
 
-from .uploads import GivenECG
+from .uploads import MAX_KEPT_PX, GivenECG
 
 __all__ = ["answer_card", "ecg_figure", "message", "picture_tag", "scores_table"]
 
 PAGE_LAYOUT = "3x4+rhythm"
 PAGE_RENDER = RenderConfig(width_px=1600, height_px=900, layout=PAGE_LAYOUT)
-MAX_SHOWN_PX = (2400, 2400)
 
 
 def message(text: str, *, error: bool = False, busy: bool = False) -> str:
@@ -38,10 +37,10 @@ def message(text: str, *, error: bool = False, busy: bool = False) -> str:
 
 
 def picture_tag(image: Image.Image, description: str) -> str:
-    """An image as a tag that holds its pixels, at most `MAX_SHOWN_PX` large."""
-    if image.width > MAX_SHOWN_PX[0] or image.height > MAX_SHOWN_PX[1]:
+    """An image as a tag that holds its pixels, at most `MAX_KEPT_PX` large: a model may have seen a larger one."""
+    if image.width > MAX_KEPT_PX[0] or image.height > MAX_KEPT_PX[1]:
         image = image.copy()
-        image.thumbnail(MAX_SHOWN_PX)
+        image.thumbnail(MAX_KEPT_PX)
     data = io.BytesIO()
     image.save(data, "WEBP", quality=92, method=1)
     encoded = base64.b64encode(data.getvalue()).decode("ascii")
@@ -62,7 +61,7 @@ def ecg_figure(given: GivenECG) -> str:
         notices += [*shown_time(given.source, PAGE_LAYOUT), *scale_notices(given.source, config)]
     else:
         image = given.source
-        facts += ["picture as uploaded", f"{image.width} × {image.height} px"]
+        facts += ["picture", f"{image.width} × {image.height} px"]
     notes = "".join(f"<li>{_text(note)}</li>" for note in notices)
     notes = f'<ul class="notes">{notes}</ul>' if notes else ""
     tag = picture_tag(image, f"ECG {given.name}")

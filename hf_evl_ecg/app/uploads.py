@@ -23,11 +23,13 @@ from hf_evl_ecg.records.warned import gather_warnings
 from hf_evl_ecg.signals.ecg import ECG
 from hf_evl_ecg.signals.simulation import simulate
 
-__all__ = ["GivenECG", "UploadError", "main_file", "read_uploads", "simulated_ecg"]
+__all__ = ["MAX_KEPT_PX", "GivenECG", "UploadError", "main_file", "read_uploads", "simulated_ecg"]
 
 SIGNAL_SUFFIXES = (".dat", ".mat", ".xyz")  # the last holds the Frank leads of PTB Diagnostic
 RECORD_SUFFIXES = (".hea", *SIGNAL_SUFFIXES)
-MAX_PIXELS = 50_000_000
+MAX_PIXELS = 50_000_000  # of a picture that is opened
+MAX_KEPT_PX = (2400, 2400)
+"""Width and height (px) to which a larger picture is reduced: a page at some 200 dots per inch, as it is shown."""
 MAX_SAMPLES = 20_000_000  # of all signals together; FLAC files of silence hold thousands in a byte
 _WANTED = (
     "give a WFDB record (its .hea and its .dat or .mat, both at once), one DICOM, XML, SCP-ECG or EDF file, one picture (also PDF or HEIC), "
@@ -166,8 +168,18 @@ def _read(folder: Path, main: str, gain_per_mv: float | None) -> GivenECG:
     except ValueError as error:
         raise UploadError(str(error).replace(f"{folder}/", "")) from error
     if isinstance(found, Image.Image):
-        return GivenECG(main, found)
+        return _reduced(main, found)
     return GivenECG(Path(main).stem, found, tuple(_notes(found, main, renamed, warned)))
+
+
+def _reduced(name: str, picture: Image.Image) -> GivenECG:
+    """A picture at the size it is kept: a few KB of PNG can hold 150 MB of pixels, and each visitor's are held for an hour."""
+    width, height = picture.size
+    picture.thumbnail(MAX_KEPT_PX)
+    if picture.size == (width, height):
+        return GivenECG(name, picture)
+    note = f"Reduced from {width} × {height} to {picture.width} × {picture.height} pixels before it was shown and read."
+    return GivenECG(name, picture, (note,))
 
 
 def _notes(ecg: ECG, main: str, renamed: dict[str, str], warned: list[str]) -> list[str]:

@@ -40,6 +40,10 @@ class AppArguments:
     port: int = field(default=int(os.environ.get("GRADIO_SERVER_PORT", "7860")), metadata={"help": "Port."})
     max_upload_mb: float = field(default=20.0, metadata={"help": "Largest upload (MB)."})
     max_new_tokens: int = field(default=256, metadata={"help": "Longest answer (tokens)."})
+    max_held_mb: float = field(
+        default=512.0,
+        metadata={"help": "Memory of all ECGs that visitors have loaded (MB); then the longest unused go."},
+    )
 
     def __post_init__(self) -> None:
         if not self.model:
@@ -57,5 +61,5 @@ def main(args: AppArguments) -> None:
     from hf_evl_ecg.app.page import serve
 
     models = {"Student": args.model, "Teacher": args.teacher} if args.teacher else {"Model": args.model}
-    limits = Limits(args.max_upload_mb, args.max_new_tokens)
+    limits = Limits(args.max_upload_mb, args.max_new_tokens, args.max_held_mb)
     serve(models, limits, host=args.host, port=args.port, device=args.device, quantization=args.quantization)

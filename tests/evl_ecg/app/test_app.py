@@ -133,6 +133,17 @@ def test_a_picture_is_read_and_nothing_is_left(arrive, tmp_path):
     assert left(arrive.folder) == []
 
 
+def test_a_large_picture_is_reduced_before_it_is_kept(arrive, tmp_path):
+    """6 KB of one-bit PNG with 7,000 × 7,100 pixels were kept as 149 MB, by each visitor for an hour."""
+    Image.new("1", (7000, 7100), 1).save(tmp_path / "bomb.png")
+    content = (tmp_path / "bomb.png").read_bytes()
+    assert len(content) < 20_000
+    given = uploads.read_uploads(arrive(bomb__png=content), arrive.folder, 1)
+    assert given.source.size == (2366, 2400)
+    assert given.notes == ("Reduced from 7000 × 7100 to 2366 × 2400 pixels before it was shown and read.",)
+    assert "Reduced from 7000" in html.ecg_figure(given)
+
+
 @pytest.mark.parametrize(
     ("change", "cause", "reason"),
     [
@@ -339,19 +350,23 @@ def desk(tmp_path):
     return make
 
 
+def asked(desk, question="?"):
+    """What a desk says about a simulated ECG."""
+    return desk.ask(desk.simulate("AF", 0)[1], question)
+
+
 def test_an_answer_against_its_scores_is_flagged_on_its_card(desk):
-    given = uploads.simulated_ecg("AF", 0)
-    cards = [card for _, card, _ in desk(Student=Answering(("atrial ", "fibrillation"))).ask(given, "What is it?")]
+    cards = [card for _, card, _ in asked(desk(Student=Answering(("atrial ", "fibrillation"))), question="What is it?")]
     assert any("Doubtful: the answer names atrial fibrillation, whose own score is 0.25" in str(card) for card in cards)
     assert any("Such answers on test records: accuracy 0.5" in str(card) for card in cards)
-    cards = [card for _, card, _ in desk(Student=Answering()).ask(given, "What is it?")]
+    cards = [card for _, card, _ in asked(desk(Student=Answering()), question="What is it?")]
     assert not any("Doubtful" in str(card) for card in cards)
 
 
 def test_answers_grow_one_model_after_the_other(desk):
     student, teacher = Answering(), Answering(("no",))
     both = desk(Student=student, Teacher=teacher)
-    steps = list(both.ask(uploads.simulated_ecg("AF", 0), "  "))
+    steps = list(asked(both, question="  "))
     assert student.asked == teacher.asked == [("Write a report on this ECG.", 7)]
     texts = [step[1] for step in steps if isinstance(step[1], str)]
     assert "No answer yet" in texts[0]
@@ -367,10 +382,10 @@ def test_answers_grow_one_model_after_the_other(desk):
 def test_faults_become_messages_and_keep_what_is_shown(desk, tmp_path):
     failing = desk(Model=Answering(error=ValueError("no room for an answer")))
     assert "There is no ECG yet" in next(iter(failing.ask(None, "?")))[0]
-    last = list(failing.ask(uploads.simulated_ecg("AF", 0), "?"))[-1]
+    last = list(asked(failing))[-1]
     assert 'role="alert">no room for an answer' in last[0]
     full = desk(Model=Answering(error=RuntimeError("CUDA out of memory\nat some place")))
-    last = list(full.ask(uploads.simulated_ecg("AF", 0), "?"))[-1]
+    last = list(asked(full))[-1]
     assert 'role="alert">The model failed: CUDA out of memory<' in last[0]
     path = tmp_path / "notes.txt"
     path.write_text("x")
@@ -382,9 +397,34 @@ def test_faults_become_messages_and_keep_what_is_shown(desk, tmp_path):
     assert "seed=-2: must be at least 0" in failing.simulate("AF", -2)[3]
 
 
+def test_the_servers_folders_are_in_no_message(desk, tmp_path, monkeypatch):
+    from hf_evl_ecg.app import desk as desk_module
+
+    def fail(*_, **__):
+        raise PermissionError(13, "Permission denied", str(tmp_path / "deep" / "r.hea"))
+
+    monkeypatch.setattr(desk_module, "read_uploads", fail)
+    said = desk(Model=Answering()).upload(["r.hea"])[3]
+    assert "The file could not be read (Permission denied: r.hea)" in said
+    assert str(tmp_path) not in said
+
+
+def test_another_ecg_takes_the_place_of_the_one_before(desk):
+    one = desk(Model=Answering())
+    first = one.simulate("AF", 0)[1]
+    size = one.held.total_bytes()
+    second = one.simulate("NORM", 0, first)[1]
+    assert one.held.get(first) is None
+    assert one.held.get(second).name == "simulated-NORM-0"
+    assert one.held.total_bytes() == size > 0
+    refused = one.simulate("NORM", -1, second)
+    assert "seed=-1" in refused[3]
+    assert one.held.get(second) is not None, "what is shown stays"
+
+
 def test_an_answer_that_is_given_up_ends(desk):
     model = Answering()
-    asking = desk(Model=model).ask(uploads.simulated_ecg("AF", 0), "?")
+    asking = asked(desk(Model=model))
     for _ in range(3):
         next(asking)
     assert not model.ended
