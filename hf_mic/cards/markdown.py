@@ -9,7 +9,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-__all__ = ["fill_template", "inline", "listed"]
+from hf_mic.reports.inline import inline
+
+__all__ = ["fill_template", "listed"]
 
 
 def fill_template(name: str, facts: Mapping[str, Any]) -> str:
@@ -23,16 +25,6 @@ def fill_template(name: str, facts: Mapping[str, Any]) -> str:
         jinja2.UndefinedError: If a variable of the template is not among the facts.
     """
     return re.sub(r"\n{3,}", "\n\n", _TEMPLATES.get_template(name).render(facts)).strip()
-
-
-def inline(text: str) -> str:
-    r"""Names of data and methods as one line that Markdown shows as it is.
-
-    Example:
-        >>> inline("a|b\n# c")
-        'a\\|b # c'
-    """
-    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(text.split()))
 
 
 def listed(values: Sequence[Any]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 __all__ = ["markdown_page"]
 
+_PRIVATE = 0xE000  # first character of the range that means nothing to anybody
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; display: block; overflow-x: auto; }
@@ -60,7 +61,8 @@ def _block(block: str, pictures: Mapping[str, bytes]) -> str:
 
 
 def _table(lines: list[str]) -> str:
-    header, alignment, *body = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    split = (re.split(r"(?<!\\)\|", line.removeprefix("|").removesuffix("|")) for line in lines)
+    header, alignment, *body = ([cell.strip() for cell in cells] for cells in split)
     kinds = [' class="number"' if cell.endswith(":") else "" for cell in alignment]
 
     def row(cells: list[str], tag: str) -> str:
@@ -71,6 +73,9 @@ def _table(lines: list[str]) -> str:
 
 
 def _inline(text: str) -> str:
+    # Escaped marks wait as private characters, so that they are neither read as marks nor lost.
+    text = re.sub(r"\\([\\`*\[\]<>|])", lambda mark: chr(_PRIVATE + ord(mark[1])), text)
     text = html.escape(text, quote=False)
     text = re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
-    return re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", text)
+    text = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", text)
+    return re.sub("[\ue000-\ue07f]", lambda mark: html.escape(chr(ord(mark[0]) - _PRIVATE), quote=False), text)

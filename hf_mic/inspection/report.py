@@ -11,6 +11,7 @@ from typing import Any
 from hf_mic.files import replaced_files
 from hf_mic.geometry.pictures import plot_spectra
 from hf_mic.geometry.report import geometry_table
+from hf_mic.reports.inline import inline
 from hf_mic.reports.score_pictures import plot_scores
 from hf_mic.reports.score_tables import markdown_report
 from hf_mic.results import summarize_machine
@@ -93,7 +94,10 @@ def _plain(mapped: Mapping[str, Any]) -> dict[str, Any]:
 
 def inspection_markdown(inspection: Inspection) -> str:
     """The report in markdown; pictures are named as :func:`write_inspection` writes them."""
-    parts = [f"# Inspection of {inspection.model['name']}", "\n".join(f"- {line}" for line in verdict(inspection))]
+    parts = [
+        f"# Inspection of {inline(inspection.model['name'])}",
+        "\n".join(f"- {line}" for line in verdict(inspection)),
+    ]
     parts += [
         "## Vectors" if inspection.texts.get("from") == "vectors" else "## Model and texts",
         _facts_table(inspection),
@@ -130,7 +134,7 @@ def _facts_table(inspection: Inspection) -> str:
 
 
 def _table(facts: Mapping[str, Any]) -> str:
-    shown = [(name, str(value).replace("|", "/").replace("\n", " ")) for name, value in facts.items() if value]
+    shown = [(name, inline(str(value))) for name, value in facts.items() if value]
     return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in shown)])
 
 
@@ -138,7 +142,7 @@ def _map_parts(inspection: Inspection) -> list[str]:
     """The same tables after the map; neighbours are those of before."""
     mapped = inspection.mapped
     parts = [
-        f"## After {mapped['name']}",
+        f"## After {inline(mapped['name'])}",
         "Of the neighbours at full width before the map:",
         _neighbour_table(mapped["neighbours"]),
     ]

@@ -6,6 +6,8 @@ from typing import Any
 
 from hf_mic.results import Rows
 
+from .inline import inline
+
 __all__ = [
     "HEADLINE_METRICS",
     "markdown_report",
@@ -107,7 +109,7 @@ def markdown_table(rows: Rows, task: str, metric: str, *, precision: str = "floa
     for method in methods:
         values = [scores.get((method, dim)) for dim in dims]
         bold = [value is not None and value[0] == best[dim] for value, dim in zip(values, dims, strict=True)]
-        body.append([method, *_cells(values, bold)])
+        body.append([inline(method), *_cells(values, bold)])
     return _layout(["method", *map(str, dims)], body, 1)
 
 
@@ -126,7 +128,7 @@ def markdown_size_table(rows: Rows, task: str, metric: str) -> str:
         [*map(str, size), *_cells([scores.get((*size, method)) for method in methods], [False] * len(methods))]
         for size in sorted({key[:-1] for key in scores})
     ]
-    return _layout(["bytes per vector", "dim", "precision", *methods], body, 3)
+    return _layout(["bytes per vector", "dim", "precision", *map(inline, methods)], body, 3)
 
 
 def markdown_report(results: Mapping[str, Any], metrics: Sequence[str] = HEADLINE_METRICS) -> str:
@@ -144,10 +146,15 @@ def markdown_report(results: Mapping[str, Any], metrics: Sequence[str] = HEADLIN
         spread = f", mean ± standard deviation over up to {seeds} seeds" if seeds > 1 else ""
         precisions = list(dict.fromkeys(row.get("precision", "float32") for row in chosen))
         stored = "" if precisions[0] == "float32" else f", stored as {precisions[0]}"
-        parts.append(f"**{task}**: {metric} × 100 on {chosen[0]['n']:,} test items{spread}, by dimension{stored}")
+        parts.append(
+            f"**{inline(task)}**: {metric} × 100 on {chosen[0]['n']:,} test items{spread}, by dimension{stored}"
+        )
         parts.append(markdown_table(rows, task, metric, precision=precisions[0]))
         if len(precisions) > 1:
-            parts += [f"**{task}**: {metric} × 100 by bytes per vector", markdown_size_table(rows, task, metric)]
+            parts += [
+                f"**{inline(task)}**: {metric} × 100 by bytes per vector",
+                markdown_size_table(rows, task, metric),
+            ]
     if not parts:
         raise ValueError(f"No row has one of the metrics {list(metrics)}.")
     return "\n\n".join(parts)
