@@ -1,16 +1,16 @@
-"""Files and folders that are whole or not there, folders whose work is done once, and YAML that people write."""
+"""Files and folders that are whole or not there, also on a full disk, and YAML that people write."""
 
+import errno
 import fcntl
-import hashlib
 import json
 import os
 import platform
-import re
 import secrets
+import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,7 @@ import yaml
 
 __all__ = [
     "FolderInUseError",
-    "Stage",
-    "folder_fingerprint",
+    "full_disk_named",
     "held_folder",
     "new_file",
     "new_folder",
@@ -29,9 +28,31 @@ __all__ = [
     "write_text",
 ]
 
-# What comes and goes beside the content of a folder: notes of stages, checkpoints, logs, what `datasets` remembers of a map.
-_PASSING = re.compile(r"\..*|tmp.*|checkpoint-\d+|runs|stage\.(json|lock)|done\.json|cache-.*\.arrow")
-_WHOLE_BYTES, _WINDOWS, _WINDOW_BYTES = 4 << 20, 16, 64 << 10
+_FULL_BELOW = 1 << 20  # bytes left: file systems keep a little back, and the last piece of a file may not fit
+
+
+@contextmanager
+def full_disk_named(target: str | Path, written: str | Path) -> Iterator[None]:
+    """Name a full disk, whatever a writer says of it: PyTorch calls it ``unexpected pos 7822528 vs 7822416``.
+
+    Args:
+        target: What was to be written.
+        written: File or folder with what was written so far. It must still be there when the error leaves the block.
+
+    Raises:
+        OSError: ``ENOSPC``, with the path, what was written and what is left; its cause is the writer's error.
+    """
+    try:
+        yield
+    except Exception as error:
+        free = shutil.disk_usage(Path(written).parent).free
+        said = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)
+        if free >= _FULL_BELOW and not said:
+            raise
+        paths = [Path(written), *Path(written).rglob("*")]
+        size = sum(path.stat().st_size for path in paths if path.is_file())
+        text = f"No space left on device after {size / 1e6:,.1f} MB, which are removed again (make room, or write elsewhere)"
+        raise OSError(errno.ENOSPC, text, str(target)) from error
 
 
 @contextmanager
@@ -58,7 +79,8 @@ def new_file(path: str | Path) -> Iterator[Path]:
     mode = stat.S_IMODE(os.fstat(handle).st_mode)
     os.close(handle)
     try:
-        yield temporary
+        with full_disk_named(path, temporary):
+            yield temporary
         temporary.chmod(mode)  # some writers put a file of their own in its place
         os.replace(temporary, path)
     except BaseException:
@@ -85,7 +107,8 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", ignore_cleanup_errors=True) as outer:
         temporary = Path(outer, path.name)
         temporary.mkdir()  # one inside, as nobody else may open the outer folder
-        yield temporary
+        with full_disk_named(path, temporary):
+            yield temporary
         temporary.replace(path)
 
 
@@ -188,97 +211,3 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected lines of NAME: VALUE, got {type(values).__name__}")
     return values
-
-
-def folder_fingerprint(folder: str | Path) -> str:
-    """SHA-256 over the names, sizes and contents of a folder's files, whenever they were written: does it still hold the same?
-
-    Of files above 4 MiB 16 windows of 64 KiB are read, first, last and evenly between, so that weights and caches cost little:
-    training moves them all. Checkpoints of the training, hidden files, the notes of a `Stage` and what `datasets` remembers of a map
-    do not count.
-
-    Example:
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_text(f"{folder}/config.json", "{}")
-        ...     before = folder_fingerprint(folder)
-        ...     write_text(f"{folder}/checkpoint-5/config.json", "{}")
-        ...     same = folder_fingerprint(folder) == before
-        ...     write_text(f"{folder}/config.json", "[]")
-        ...     same, folder_fingerprint(folder) == before
-        (True, False)
-    """
-    folder, digest = Path(folder), hashlib.sha256()
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not _PASSING.fullmatch(name))
-        for path in sorted(Path(place, name) for name in names if not _PASSING.fullmatch(name)):
-            size = path.stat().st_size
-            digest.update(f"{path.relative_to(folder).as_posix()}\x1e{size}\x1e".encode())
-            with path.open("rb") as file:
-                if size <= _WHOLE_BYTES:
-                    digest.update(file.read())
-                    continue
-                for window in range(_WINDOWS):
-                    file.seek((size - _WINDOW_BYTES) * window // (_WINDOWS - 1))
-                    digest.update(file.read(_WINDOW_BYTES))
-    return digest.hexdigest()
-
-
-class Stage:
-    """A folder whose work is done once, by one process at a time.
-
-    Args:
-        folder: The folder.
-        settings: What the work depends on; kept in ``stage.json``.
-        inputs: Name → folder whose content it depends on too; kept as `folder_fingerprint`.
-    """
-
-    def __init__(
-        self, folder: Path, settings: Mapping[str, Any], inputs: Mapping[str, str | Path] | None = None
-    ) -> None:
-        self.folder = folder
-        self.inputs = dict(inputs or {})
-        text = json.dumps(settings, sort_keys=True, default=str)
-        self.record = {"settings": dict(settings), "sha256": hashlib.sha256(text.encode()).hexdigest()}
-
-    def run(self, work: Callable[[], Any], *, wait: bool = True) -> None:
-        """Do the work unless it is done.
-
-        Args:
-            work: What to do.
-            wait: Wait while another process does it; False goes on without it.
-
-        Raises:
-            ValueError: The folder holds, finished or begun, the work of other settings, or of inputs that have changed since.
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "stage.lock").open("w") as lock:
-            try:  # the system frees the lock of a process that was killed
-                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                print(f"[{self.folder.name}] is being done by another process", flush=True)
-                return
-            self._run(work)
-
-    def _run(self, work: Callable[[], Any]) -> None:
-        begun, done = self.folder / "stage.json", self.folder / "done.json"
-        former: dict[str, Any] = json.loads(begun.read_text(encoding="utf-8")) if begun.is_file() else self.record
-        if former["sha256"] != self.record["sha256"]:
-            raise ValueError(
-                f"{self.folder}: was made with other settings, see stage.json (remove it to run the stage anew)"
-            )
-        inputs = {name: folder_fingerprint(path) for name, path in self.inputs.items()}
-        known = former.get("inputs", inputs)  # stages of before this was kept say nothing of their inputs
-        if changed := sorted(name for name in inputs if known.get(name, inputs[name]) != inputs[name]):
-            raise ValueError(
-                f"{self.folder}: was made from other contents of {', '.join(f'{name}={self.inputs[name]}' for name in changed)} "
-                f"than are there now (remove {self.folder} to run the stage anew, or put the former contents back)"
-            )
-        if done.is_file():
-            print(f"[{self.folder.name}] is done already", flush=True)
-            return
-        print(f"[{self.folder.name}]", flush=True)
-        # Settings are written before the work, so that a stage begun with other settings is not continued.
-        started = time.monotonic()
-        write_text(begun, json.dumps(self.record | {"inputs": inputs}, indent=1, default=str) + "\n")
-        work()
-        write_text(done, json.dumps({"seconds": round(time.monotonic() - started, 1)}) + "\n")

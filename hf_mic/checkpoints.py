@@ -19,7 +19,7 @@ from torch import nn
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, rotate_checkpoints
 
-from .files import held_folder
+from .files import full_disk_named, held_folder
 
 __all__ = [
     "STAGING_FOLDER",
@@ -86,7 +86,8 @@ class AtomicCheckpointTrainer(SentenceTransformerTrainer):
         self.accelerator.wait_for_everyone()
         self._staging = True
         try:
-            super()._save_checkpoint(model, trial)
+            with full_disk_named(run_dir / name, staging):
+                super()._save_checkpoint(model, trial)
         except Exception:  # a full disk: what was written would keep it full
             shutil.rmtree(staging, ignore_errors=True)
             raise

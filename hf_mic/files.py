@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import fcntl
 import os
 import platform
 import secrets
+import shutil
 import stat
 import tempfile
 import time
@@ -25,6 +27,7 @@ if TYPE_CHECKING:  # --help must not wait for numpy
 __all__ = [
     "FolderInUseError",
     "did_you_mean",
+    "full_disk_named",
     "held_folder",
     "new_array",
     "plain",
@@ -35,6 +38,33 @@ __all__ = [
     "write_atomically",
     "write_text",
 ]
+
+
+_FULL_BELOW = 1 << 20  # bytes left: file systems keep a little back, and the last piece of a file may not fit
+
+
+@contextmanager
+def full_disk_named(target: str | os.PathLike[str], written: str | os.PathLike[str]) -> Iterator[None]:
+    """Name a full disk, whatever a writer says of it: PyTorch calls it ``unexpected pos 7822528 vs 7822416``.
+
+    Args:
+        target: What was to be written.
+        written: File or folder with what was written so far. It must still be there when the error leaves the block.
+
+    Raises:
+        OSError: ``ENOSPC``, with the path, what was written and what is left; its cause is the writer's error.
+    """
+    try:
+        yield
+    except Exception as error:
+        free = shutil.disk_usage(Path(written).parent).free
+        said = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)
+        if free >= _FULL_BELOW and not said:
+            raise
+        paths = [Path(written), *Path(written).rglob("*")]
+        size = sum(path.stat().st_size for path in paths if path.is_file())
+        text = f"No space left on device after {size / 1e6:,.1f} MB, which are removed again (make room, or write elsewhere)"
+        raise OSError(errno.ENOSPC, text, str(target)) from error
 
 
 @contextmanager
@@ -63,7 +93,8 @@ def replaced_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     mode = _create(temporary)
     try:
-        yield temporary
+        with full_disk_named(target, temporary):
+            yield temporary
         temporary.chmod(mode)  # some writers put a file of their own in its place
         os.replace(temporary, target)
     except BaseException:
@@ -94,7 +125,8 @@ def replaced_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target, prefix=".incomplete.") as made:
-        yield Path(made)
+        with full_disk_named(target, made):
+            yield Path(made)
         mode = _create(probe := Path(made, ".mode"))
         probe.unlink()
         paths = sorted(Path(made).iterdir(), key=lambda path: (path.suffix == ".json", path.name))

@@ -18,7 +18,7 @@ from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from hf_evl_ecg.files import held_folder
+from hf_evl_ecg.files import full_disk_named, held_folder
 
 __all__ = ["STAGING_FOLDER", "CheckpointError", "WholeCheckpointTrainer", "checkpoint_to_resume", "newest_checkpoint"]
 
@@ -76,7 +76,8 @@ class WholeCheckpointTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         self._staging = True
         try:
-            super()._save_checkpoint(model, trial)
+            with full_disk_named(run_dir / name, staging):
+                super()._save_checkpoint(model, trial)
         except Exception:  # a full disk: what was written would keep it full
             shutil.rmtree(staging, ignore_errors=True)
             raise

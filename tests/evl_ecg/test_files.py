@@ -1,12 +1,17 @@
 """Files and folders appear whole or not at all."""
 
+import errno
 import json
 import os
 import stat
 
 import pytest
+import torch
+from safetensors.torch import save_file
+from small_disk import small_disk
 
-from hf_evl_ecg.files import Stage, folder_fingerprint, new_file, new_folder, read_mapping, write_json, write_text
+from hf_evl_ecg.files import new_file, new_folder, read_mapping, write_json, write_text
+from hf_evl_ecg.stages import Stage, folder_fingerprint
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):
@@ -66,6 +71,37 @@ def test_a_folder_appears_when_it_is_complete(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         fail()
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("kind", ["torch", "safetensors", "plain"])
+def test_a_full_disk_is_named_whatever_the_writer_says(tmp_path, kind):
+    values = {"w": torch.zeros(1 << 20)}  # 4 MB
+    writers = {
+        "torch": lambda path: torch.save(values, path),
+        "safetensors": lambda path: save_file(values, path),
+        "plain": lambda path: path.write_bytes(bytes(4 << 20)),
+    }
+    with small_disk(tmp_path / "disk", 2) as disk:
+        for target, made in ((disk / "cache" / "a.bin", new_file), (disk / "model", new_folder)):
+
+            def write(target=target, made=made):
+                with made(target) as temporary:
+                    writers[kind](temporary / "a.bin" if made is new_folder else temporary)
+
+            with pytest.raises(OSError, match=r"No space left on device after \d.* MB, which are removed") as caught:
+                write()
+            assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(target))
+            assert caught.value.__cause__ is not None
+        assert [path for path in disk.rglob("*") if path.is_file()] == []
+
+
+def test_other_errors_keep_their_words(tmp_path):
+    def fail():
+        with new_file(tmp_path / "a"):
+            raise ValueError("not a number")
+
+    with pytest.raises(ValueError, match="not a number"):
+        fail()
 
 
 def test_text_is_utf8_and_json_can_be_read_back(tmp_path):

@@ -3,12 +3,14 @@
 import errno
 import logging
 import re
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
 from datasets import Dataset
+from small_disk import small_disk
 
 from hf_mic import MICTrainer, MICTrainingArguments
 from hf_mic.checkpoints import CheckpointError, checkpoint_to_resume, newest_checkpoint
@@ -112,6 +114,25 @@ def test_an_error_while_saving_leaves_nothing_that_fills_the_disk(build, tmp_pat
     with pytest.raises(OSError, match="No space left"):
         trainer.train()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["checkpoint-2"]
+
+
+def test_a_full_disk_is_called_that_and_is_not_kept_full(build, tmp_path):
+    """Writers have words of their own for it, such as ``unexpected pos 7822528 vs 7822416``."""
+    build(2).train()
+    size = sum(path.stat().st_size for path in (tmp_path / "out" / "checkpoint-2").iterdir())
+    (tmp_path / "out").rename(tmp_path / "measured")
+    with small_disk(tmp_path / "out", 2 + 3 * size // 2**20) as disk:
+        ballast = disk / "ballast"
+        ballast.write_bytes(bytes(int(shutil.disk_usage(disk).free - 1.5 * size)))  # leaves room for one and a half
+        with pytest.raises(OSError, match=r"No space left on device after .* MB.*make room") as caught:
+            build(4).train()
+        assert caught.value.errno == errno.ENOSPC
+        assert caught.value.filename.endswith("checkpoint-4")
+        assert [path.name for path in disk.iterdir() if path.is_dir()] == ["checkpoint-2"]
+        assert newest_checkpoint(disk) == str(disk / "checkpoint-2")
+        ballast.unlink()
+        build(4).train("last")
+        assert newest_checkpoint(disk) == str(disk / "checkpoint-4")
 
 
 def test_a_second_training_in_one_folder_is_refused_until_the_first_has_ended(build, tmp_path):

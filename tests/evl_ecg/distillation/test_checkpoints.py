@@ -4,12 +4,14 @@ import errno
 import json
 import logging
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from small_disk import small_disk
 
 from hf_evl_ecg.distillation.checkpoints import CheckpointError, checkpoint_to_resume, newest_checkpoint
 from hf_evl_ecg.files import FolderInUseError
@@ -72,6 +74,24 @@ def test_an_error_while_saving_leaves_nothing_that_fills_the_disk(build, tmp_pat
     with pytest.raises(OSError, match="No space left"):
         trainer.train()
     assert folders(tmp_path / "out") == ["checkpoint-2"]
+
+
+def test_a_full_disk_is_called_that_and_is_not_kept_full(build, tmp_path):
+    """Writers have words of their own for it, such as ``unexpected pos 7822528 vs 7822416``."""
+    build(max_steps=2, **SAVED).train()
+    size = sum(path.stat().st_size for path in (tmp_path / "out" / "checkpoint-2").iterdir())
+    (tmp_path / "out").rename(tmp_path / "measured")
+    with small_disk(tmp_path / "out", 2 + 3 * size // 2**20) as disk:
+        ballast = disk / "ballast"
+        ballast.write_bytes(bytes(int(shutil.disk_usage(disk).free - 1.5 * size)))  # leaves room for one and a half
+        with pytest.raises(OSError, match=r"No space left on device after .* MB.*make room") as caught:
+            build(max_steps=4, **SAVED).train()
+        assert caught.value.errno == errno.ENOSPC
+        assert caught.value.filename.endswith("checkpoint-4")
+        assert [path.name for path in disk.iterdir() if path.is_dir()] == ["checkpoint-2"]
+        ballast.unlink()
+        build(max_steps=4, **SAVED).train("last")
+        assert newest_checkpoint(disk) == str(disk / "checkpoint-4")
 
 
 DAMAGES = {
