@@ -23,14 +23,14 @@ MIC = ["sentence-transformers>=6.0,<7", "scikit-learn>=1.4", "scipy>=1.13", "mat
 ECG = [
     "wfdb>=4.3.1,<5",
     "soundfile>=0.12.1",
-    "pillow>=10.1",
+    "pillow>=11.1",
     "scipy>=1.13",
     "pandas>=2.2.3",
     "pot>=0.9.7,<1",
     "peft>=0.20,<1",
     "matplotlib>=3.8",
     "sentencepiece>=0.2",  # with protobuf: tokenizer.model, the only tokenizer of LLaVA's own checkpoints
-    "protobuf>=4.25",
+    "protobuf>=6.31.1",
 ]
 VLM = ["torchvision>=0.21", "num2words>=0.5.13"]  # processors of Qwen-VL, InternVL, LLaVA-OneVision; of SmolVLM2
 CLINICAL = [  # beside ECG
