@@ -6,9 +6,8 @@ Several GPUs: run the single verbs with `accelerate launch`; this one keeps to o
 takes the students that no other is training. --smoke takes a few steps on a few simulated records, on the models of the file.
 
 Every stage has a folder below OUTPUT_DIR and is skipped when it is done; a stage that was interrupted goes on from its last
-checkpoint. A stage whose settings have changed stops the study, and so does one whose models, questions or cache are others than it
-was made from, such as a teacher that was trained anew: remove its folder to run it anew. Results:
-OUTPUT_DIR/STUDY.json, .md, .png. The YAML file holds, by section, the options of the other verbs:
+checkpoint. A stage whose settings, models, questions or cache are others than it was made from stops the study: remove its folder.
+Results: OUTPUT_DIR/STUDY.json, .md, .png. The YAML file holds, by section, the options of the other verbs:
 
     study: my_study
     images:    options of every verb that draws ECGs
