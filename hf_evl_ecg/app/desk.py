@@ -8,15 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import gradio as gr
 
 from hf_evl_ecg.interpret.interpreter import ECGInterpreter
 from hf_evl_ecg.qa.prompts import REPORT_QUESTION
 
-from .held import HeldECGs
-from .parts import answer_card, ecg_figure, message, scores_table
+from .held import HeldECGs, Loaded
+from .parts import EMPTY_FIGURE, answer_card, ecg_figure, message, scores_table
 from .uploads import GivenECG, read_uploads, simulated_ecg
 
 __all__ = ["MAX_QUESTION", "Desk", "Limits"]
@@ -73,7 +70,7 @@ class Desk:
 
     def upload(
         self, paths: Sequence[str] | None, gain_per_mv: float | None = None, before: str | None = None
-    ) -> list[Any]:
+    ) -> list[str | None]:
         """Show uploaded files as an ECG, or say what is wrong with them; either way they are gone afterwards.
 
         Args:
@@ -82,52 +79,47 @@ class Desk:
             before: Key of the ECG that this one takes the place of.
         """
         try:
-            limit_mb = self.limits.max_upload_mb
-            return self._show(read_uploads(paths or [], self.uploads, limit_mb, gain_per_mv=gain_per_mv), before)
+            given = read_uploads(paths or [], self.uploads, self.limits.max_upload_mb, gain_per_mv=gain_per_mv)
+            return self._show(given, before)
         except (ValueError, OSError) as error:
-            return self._refuse(error)
+            return self._refuse(error, before)
 
-    def simulate(self, label: str, seed: float | None, before: str | None = None) -> list[Any]:
+    def simulate(self, label: str, seed: float | None, before: str | None = None) -> list[str | None]:
         """Show a simulated ECG in the place of the one with the key ``before``."""
         try:
             return self._show(simulated_ecg(label, int(seed or 0)), before)
         except ValueError as error:
-            return self._refuse(error)
+            return self._refuse(error, before)
 
-    def ask(self, key: str | None, question: str) -> Iterator[list[Any]]:
+    def ask(self, key: str | None, question: str) -> Iterator[list[str]]:
         """Answers as they are written, one model after the other, then their label scores.
 
         Args:
             key: Of the ECG.
             question: What is asked; of an empty one, a report.
         """
-        given = self.held.get(key)
-        cards: list[Any] = [gr.skip() for _ in self.models]
-        if given is None:
-            yield [
-                message("There is no ECG yet, or its hour is over: upload one or simulate one.", error=True),
-                *cards,
-                gr.skip(),
-            ]
+        loaded = self.held.get(key)
+        if loaded is None:
+            line = message("There is no ECG yet, or its hour is over: upload one or simulate one.", error=True)
+            yield [line, *self._waiting(), ""]
             return
         asked = question.strip()[:MAX_QUESTION] or REPORT_QUESTION
-        waiting = [answer_card(role, model) for role, model in self.models.items()]
-        yield [message("Reading the ECG …", busy=True), *waiting, ""]
+        loaded.cards, loaded.scores = self._waiting(), ""
+        yield [message("Reading the ECG …", busy=True), *loaded.cards, ""]
         scores: dict[str, dict[str, float]] = {}
         try:
             for index, role in enumerate(self.interpreters):
-                for card in self._answer(role, given, asked, scores):
-                    line = message(f"{role} is writing …", busy=True)
-                    yield [line, *cards[:index], card, *cards[index + 1 :], gr.skip()]
-                yield [gr.skip(), *cards, scores_table(scores)]
+                for card in self._answer(role, loaded.given, asked, scores):
+                    loaded.cards[index] = card
+                    yield [message(f"{role} is writing …", busy=True), *loaded.cards, loaded.scores]
+                loaded.scores = scores_table(scores)
+            line = message(f"Answered about {loaded.given.name}.")
         except (ValueError, OSError) as error:
-            yield [message(_said(error), error=True), *cards, gr.skip()]
-            return
+            line = message(_said(error), error=True)
         except RuntimeError as error:  # of torch, such as too little memory
             logger.exception("a model failed")
-            yield [message(f"The model failed: {str(error).partition(chr(10))[0]}", error=True), *cards, gr.skip()]
-            return
-        yield [message(f"Answered about {given.name}."), *cards, gr.skip()]
+            line = message(f"The model failed: {str(error).partition(chr(10))[0]}", error=True)
+        yield [line, *loaded.cards, loaded.scores]
 
     def _answer(self, role: str, given: GivenECG, question: str, scores: dict[str, dict[str, float]]) -> Iterator[str]:
         """One model's card as it grows; its scores are added to ``scores`` at the end."""
@@ -150,17 +142,22 @@ class Desk:
             measured=scored.measured,
         )
 
-    def _show(self, given: GivenECG, before: str | None) -> list[Any]:
-        figure = ecg_figure(given)
-        self.held.drop(before)
-        key = self.held.keep(given)
-        cards = [answer_card(role, model) for role, model in self.models.items()]
-        return [None, key, figure, message(f"{given.name} is ready: ask about it."), *cards, ""]
+    def _waiting(self) -> list[str]:
+        return [answer_card(role, model) for role, model in self.models.items()]
 
-    def _refuse(self, error: Exception) -> list[Any]:
-        """The ECG before, with its answers, stays."""
-        kept = [gr.skip() for _ in range(2)]
-        return [None, *kept, message(_said(error), error=True), *(gr.skip() for _ in self.models), gr.skip()]
+    def _show(self, given: GivenECG, before: str | None) -> list[str | None]:
+        loaded = Loaded(given, ecg_figure(given), self._waiting())
+        self.held.drop(before)
+        line = message(f"{given.name} is ready: ask about it.")
+        return [None, self.held.keep(loaded), loaded.figure, line, *loaded.cards, ""]
+
+    def _refuse(self, error: Exception, before: str | None) -> list[str | None]:
+        """The ECG before, with its answers, stays. It is said again: for what is skipped, gradio makes components that it keeps."""
+        loaded = self.held.get(before)
+        line = message(_said(error), error=True)
+        if loaded is None:
+            return [None, None, EMPTY_FIGURE, line, *self._waiting(), ""]
+        return [None, before, loaded.figure, line, *loaded.cards, loaded.scores]
 
 
 def _said(error: Exception) -> str:

@@ -7,24 +7,42 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from PIL import Image
 
 from .uploads import GivenECG
 
-__all__ = ["HeldECGs", "held_bytes"]
+__all__ = ["HeldECGs", "Loaded"]
 
 
-def held_bytes(given: GivenECG) -> int:
-    """How much memory an ECG takes (bytes): its samples, or the pixels of its picture.
+@dataclass
+class Loaded:
+    """An ECG that a visitor has loaded, and what the page shows of it.
 
-    Example:
-        >>> held_bytes(GivenECG("scan.png", Image.new("RGB", (20, 10))))
-        600
+    Attributes:
+        given: The ECG.
+        figure: The ECG as HTML.
+        cards: What each model has answered so far, as HTML.
+        scores: The label scores as HTML.
     """
-    if isinstance(given.source, Image.Image):
-        return given.source.width * given.source.height * len(given.source.getbands())
-    return given.source.signal_mv.nbytes
+
+    given: GivenECG
+    figure: str
+    cards: list[str] = field(default_factory=list)
+    scores: str = ""
+
+    def n_bytes(self) -> int:
+        """How much memory it takes (bytes): samples or the pixels of a picture, and the page.
+
+        Example:
+            >>> Loaded(GivenECG("scan.png", Image.new("RGB", (20, 10))), "<p>").n_bytes()
+            603
+        """
+        page = len(self.figure) + sum(map(len, self.cards)) + len(self.scores)
+        if isinstance(self.given.source, Image.Image):
+            return page + self.given.source.width * self.given.source.height * len(self.given.source.getbands())
+        return page + self.given.source.signal_mv.nbytes
 
 
 class HeldECGs:
@@ -37,7 +55,7 @@ class HeldECGs:
 
     Example:
         >>> held = HeldECGs(max_bytes=1000)
-        >>> scan = GivenECG("scan.png", Image.new("RGB", (20, 10)))
+        >>> scan = Loaded(GivenECG("scan.png", Image.new("RGB", (20, 10))), "<p>")
         >>> first, second = held.keep(scan), held.keep(scan)
         >>> held.get(first) is None, held.get(second) is scan
         (True, True)
@@ -48,21 +66,21 @@ class HeldECGs:
         self.max_age_s = max_age_s
         self._clock = clock
         self._lock = threading.Lock()
-        self._held: OrderedDict[str, tuple[float, GivenECG]] = OrderedDict()  # the longest unused first
+        self._held: OrderedDict[str, tuple[float, Loaded]] = OrderedDict()  # the longest unused first
 
-    def keep(self, given: GivenECG) -> str:
+    def keep(self, loaded: Loaded) -> str:
         """Hold an ECG; returns its key."""
         key = secrets.token_urlsafe(16)
         with self._lock:
-            self._held[key] = (self._clock(), given)
+            self._held[key] = (self._clock(), loaded)
             self._forget_old()
-            total = sum(held_bytes(kept) for _, kept in self._held.values())
+            total = sum(kept.n_bytes() for _, kept in self._held.values())
             while total > self.max_bytes and len(self._held) > 1:
                 _, (_, gone) = self._held.popitem(last=False)
-                total -= held_bytes(gone)
+                total -= gone.n_bytes()
         return key
 
-    def get(self, key: str | None) -> GivenECG | None:
+    def get(self, key: str | None) -> Loaded | None:
         """The ECG of a key, or None if it is no longer held."""
         with self._lock:
             self._forget_old()
@@ -77,9 +95,9 @@ class HeldECGs:
             self._held.pop(key or "", None)
 
     def total_bytes(self) -> int:
-        """Memory of all ECGs (bytes)."""
+        """Memory of all of them (bytes)."""
         with self._lock:
-            return sum(held_bytes(given) for _, given in self._held.values())
+            return sum(loaded.n_bytes() for _, loaded in self._held.values())
 
     def _forget_old(self) -> None:
         oldest = self._clock() - self.max_age_s

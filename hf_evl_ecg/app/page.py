@@ -22,7 +22,7 @@ from hf_evl_ecg.signals.simulation import LABELS
 
 from .desk import MAX_QUESTION, Desk, Limits
 from .intake import Intake
-from .parts import answer_card, message
+from .parts import EMPTY_FIGURE, answer_card, message
 
 __all__ = ["build_page", "serve"]
 
@@ -39,7 +39,6 @@ PRESETS = (
     "What is the heart rate in this ECG, in beats per minute?",
     "What is the electrical axis in this ECG?",
 )
-EMPTY = '<div class="empty">Upload a record or a picture, or simulate an ECG; it is drawn here.</div>'
 SESSION_S = 3600  # as HeldECGs holds an ECG
 
 
@@ -126,7 +125,7 @@ def build_page(
                     stop = gr.Button("Stop", elem_id="stop")
             with gr.Column(scale=3, min_width=480):
                 status = gr.HTML(elem_id="status")
-                figure = gr.HTML(EMPTY, elem_id="figure")
+                figure = gr.HTML(EMPTY_FIGURE, elem_id="figure")
         with gr.Row(equal_height=True):
             cards = {role: gr.HTML(answer_card(role, shown[role]), elem_id=f"card-{role.lower()}") for role in models}
         scores = gr.HTML(elem_id="scores")

@@ -19,8 +19,9 @@ from hf_evl_ecg.signals.ecg import ECG
 
 from .uploads import MAX_KEPT_PX, GivenECG
 
-__all__ = ["answer_card", "ecg_figure", "message", "picture_tag", "scores_table"]
+__all__ = ["EMPTY_FIGURE", "answer_card", "ecg_figure", "message", "picture_tag", "scores_table"]
 
+EMPTY_FIGURE = '<div class="empty">Upload a record or a picture, or simulate an ECG; it is drawn here.</div>'
 PAGE_LAYOUT = "3x4+rhythm"
 PAGE_RENDER = RenderConfig(width_px=1600, height_px=900, layout=PAGE_LAYOUT)
 

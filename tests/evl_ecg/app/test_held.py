@@ -3,19 +3,20 @@
 import numpy as np
 from PIL import Image
 
-from hf_evl_ecg.app.held import HeldECGs, held_bytes
+from hf_evl_ecg.app.held import HeldECGs, Loaded
 from hf_evl_ecg.app.uploads import GivenECG
 from hf_evl_ecg.signals.ecg import ECG, STANDARD_LEADS
 
 
-def picture(side: int) -> GivenECG:
-    return GivenECG("scan.png", Image.new("RGB", (side, side)))
+def picture(side: int) -> Loaded:
+    return Loaded(GivenECG("scan.png", Image.new("RGB", (side, side))), "")
 
 
-def test_bytes_are_those_of_pixels_and_samples():
-    assert held_bytes(picture(100)) == 30_000
+def test_bytes_are_those_of_pixels_samples_and_page():
+    assert picture(100).n_bytes() == 30_000
     signal = np.zeros((500, 12), np.float32)
-    assert held_bytes(GivenECG("r", ECG(signal, 100.0, STANDARD_LEADS))) == signal.nbytes
+    given = GivenECG("r", ECG(signal, 100.0, STANDARD_LEADS))
+    assert Loaded(given, "four", ["and", "six"], "more").n_bytes() == signal.nbytes + 14
 
 
 def test_the_longest_unused_go_first():
