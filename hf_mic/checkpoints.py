@@ -16,6 +16,7 @@ from huggingface_hub import upload_folder
 from safetensors import SafetensorError, safe_open
 from sentence_transformers import SentenceTransformerTrainer
 from torch import nn
+from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, rotate_checkpoints
 
@@ -63,7 +64,7 @@ class AtomicCheckpointTrainer(SentenceTransformerTrainer):
         with held_folder(output_dir) if self.is_world_process_zero() else nullcontext():
             folder = checkpoint_to_resume(resume_from_checkpoint, output_dir)
             output = super().train(folder, *args, **kwargs)
-        if folder and self._initial_global_step == self.state.global_step:
+        if folder and _steps_done(folder) == self.state.global_step:
             logger.warning("All %d steps were done before: nothing was left to train.", self.state.global_step)
         return output
 
@@ -135,6 +136,11 @@ class AtomicCheckpointTrainer(SentenceTransformerTrainer):
             last = strategy == HubStrategy.CHECKPOINT
             path = "last-checkpoint" if last else Path(checkpoint_folder).name
             upload_folder(**target, commit_message=f"{message}, checkpoint", path_in_repo=path)
+
+
+def _steps_done(folder: str | Path) -> int:
+    """Steps after which a checkpoint was written; the host has no public word for where it went on from."""
+    return TrainerState.load_from_json(str(Path(folder, TRAINER_STATE_NAME))).global_step
 
 
 def checkpoint_to_resume(wanted: str | bool | None, output_dir: str | Path) -> str | None:

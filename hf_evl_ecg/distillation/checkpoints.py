@@ -14,7 +14,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import Trainer
+from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
@@ -53,7 +53,7 @@ class WholeCheckpointTrainer(Trainer):
         with held_folder(output_dir) if self.is_world_process_zero() else nullcontext():
             folder = checkpoint_to_resume(resume_from_checkpoint, output_dir)
             output = super().train(folder, *args, **kwargs)
-        if folder and self._initial_global_step == self.state.global_step:
+        if folder and _steps_done(folder) == self.state.global_step:
             logger.warning("All %d steps were done before: nothing was left to train.", self.state.global_step)
         return output
 
@@ -108,6 +108,11 @@ class WholeCheckpointTrainer(Trainer):
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         if not self._staging:  # the host pushes before the checkpoint has its name
             super()._push_from_checkpoint(checkpoint_folder)
+
+
+def _steps_done(folder: str | Path) -> int:
+    """Steps after which a checkpoint was written; the host has no public word for where it went on from."""
+    return TrainerState.load_from_json(str(Path(folder, TRAINER_STATE_NAME))).global_step
 
 
 def checkpoint_to_resume(wanted: str | bool | None, output_dir: str | Path) -> str | None:
