@@ -49,6 +49,7 @@ OPENVINO = [*ONNX, "openvino>=2026.4,<2027"]
 SEARCH = ["faiss-cpu>=1.15,<2", "usearch>=2.26,<3"]
 MTEB = ["mteb>=2.26,<3"]
 RAY = ["ray[data]>=2.60,<3"]
+QUANTIZE = ["torchao>=0.18,<1", "bitsandbytes>=0.50,<1"]
 APP = ["gradio>=6.31,<7"]
 DEV = [
     "faiss-cpu>=1.15,<2",  # a rival of the demonstration
@@ -84,12 +85,13 @@ setup(
         "clinical": CLINICAL,
         "vlm": VLM,
         "app": APP,
+        "quantize": QUANTIZE,
         "onnx": ONNX,
         "openvino": OPENVINO,
         "search": SEARCH,
         "ray": RAY,
         "mteb": MTEB,
-        "dev": DEV + ONNX + CLINICAL,
+        "dev": DEV + ONNX + CLINICAL + QUANTIZE,
     },
     classifiers=[
         "Intended Audience :: Science/Research",

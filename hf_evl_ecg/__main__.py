@@ -19,7 +19,7 @@ from types import ModuleType
 VERBS = (
     *("interpret", "app"),
     *("prepare", "teach", "answer", "cache", "distil", "evaluate", "replay", "study"),
-    *("export", "card", "publish", "convert", "convert-record"),
+    *("export", "quantize", "card", "publish", "convert", "convert-record"),
 )
 
 

@@ -25,7 +25,7 @@ from hf_evl_ecg.qa.prompts import RHYTHM_QUESTION
 
 from .reload_check import ReloadError, relative_difference, reload_logits
 
-__all__ = ["ExportReport", "export_student", "load_student"]
+__all__ = ["ExportReport", "check_input", "export_student", "load_student", "model_logits"]
 
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}  # these run code when they are loaded
 # Shares of the largest logit. A new process may add in another order, which rounds at 1e-7 (half precision: 4e-4); a merged adapter
@@ -95,9 +95,9 @@ def export_student(
         folder, model = model, load_student(model)
         processor = load_processor(folder) if processor is None else processor
     _check_processor(processor, check_inputs)
-    tensors, question = _check_input(processor, check_inputs)
+    tensors, question = check_input(processor, check_inputs)
     student = _native_copy(model)
-    before, after = _logits(model, tensors), _logits(student, tensors)
+    before, after = model_logits(model, tensors), model_logits(student, tensors)
     merged = relative_difference(after, before)
     if merged > _MERGED.get(student.dtype, _MERGED_HALF):
         raise ReloadError(
@@ -226,10 +226,10 @@ def _check_processor(processor: Any, check_inputs: Mapping[str, Tensor] | None) 
         )
 
 
-def _check_input(
+def check_input(
     processor: Any, given: Mapping[str, Tensor] | None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
-    """Model inputs of the check, and the picture they were made from, unless they were given."""
+    """Model inputs to compare logits on: those given, or those of a picture without two patches alike, with that picture."""
     if given is not None:
         return dict(given), None
     # No two patches alike, so that patches in another order give other logits.
@@ -242,7 +242,8 @@ def _check_input(
 
 
 @torch.no_grad()
-def _logits(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+def model_logits(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Logits of a model in eval mode, float32 on the CPU."""
     with eval_mode(model):
         return model(**move_batch(inputs, model)).logits.float().cpu()
 

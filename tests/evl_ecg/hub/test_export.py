@@ -12,7 +12,7 @@ from safetensors import safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hf_evl_ecg.hub import export
-from hf_evl_ecg.hub.export import _check_input, _native_copy, export_student
+from hf_evl_ecg.hub.export import _native_copy, check_input, export_student
 from hf_evl_ecg.hub.reload_check import _SCRIPT, ReloadError, relative_difference, reload_logits
 from hf_evl_ecg.models.flat_tiles import FlatLlavaNextForConditionalGeneration
 from hf_evl_ecg.models.loading import PROVENANCE_KEY
@@ -33,7 +33,7 @@ def reload_here(change=lambda model, inputs: None):
     def reload(folder, given, *, question, device):
         assert question == RHYTHM_QUESTION
         model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
-        inputs, again = _check_input(processor, None)
+        inputs, again = check_input(processor, None)
         given = dict(given)
         assert torch.equal(given.pop("image"), again["image"])
         with torch.no_grad():

@@ -16,7 +16,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, TrainingArg
 
 from hf_evl_ecg.hub import export, publish
 from hf_evl_ecg.hub.checks import check_card, place_card
-from hf_evl_ecg.hub.export import _check_input, export_student
+from hf_evl_ecg.hub.export import check_input, export_student
 from hf_evl_ecg.hub.publish import STUDENT_FILES, publish_student
 from hf_evl_ecg.hub.push import PublishError, publish_folder, take_hub_arguments
 from hf_evl_ecg.models.loading import PROVENANCE_KEY
@@ -94,7 +94,7 @@ def test_a_student_is_published_and_loads_by_name_in_a_clean_process(hub, api, s
     assert not [name for name in repo.files() if name.endswith((".bin", ".pt", ".pkl", ".pth"))]
     told = json.loads(repo.files()["config.json"])[PROVENANCE_KEY]
     assert told == {"teacher": "tiny", "commit": "abc", "results": {"macro_auc": 0.75}}
-    inputs, _ = _check_input(AutoProcessor.from_pretrained(student), None)
+    inputs, _ = check_input(AutoProcessor.from_pretrained(student), None)
     save_file(dict(inputs), tmp_path / "inputs.safetensors")
     save_file(reload_here(student, inputs), tmp_path / "expected.safetensors")
     code = f"""
