@@ -36,7 +36,8 @@ FLOORS = {
         "cards": 8,
         "app": 8,
         "command_line": 8,
-        "commands": 9,
+        "planning": 9,
+        "commands": 10,
     },
     "hf_mic": {
         "codes": 1,

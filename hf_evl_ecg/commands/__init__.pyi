@@ -7,6 +7,7 @@ from .distil import DistillArguments
 from .evaluate import BenchmarkArguments, EvaluateArguments
 from .export import ExportArguments
 from .interpret import InterpretArguments
+from .plan import PlanArguments
 from .prepare import PrepareArguments
 from .publish import PublishArguments
 from .study import Stage, Study, StudyArguments
@@ -23,6 +24,7 @@ __all__ = [
     "EvaluateArguments",
     "ExportArguments",
     "InterpretArguments",
+    "PlanArguments",
     "PrepareArguments",
     "PublishArguments",
     "Stage",

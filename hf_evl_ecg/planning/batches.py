@@ -17,7 +17,14 @@ from hf_evl_ecg.tokens import IGNORE
 __all__ = ["PAGE", "TextBudget", "TokenBudget", "example_batch", "measure_budget", "measure_text"]
 
 
-PAGE = {"id": "page", "record": "NORM/0", "storage": "simulated", "root": "", "question": "Rhythm?", "answer": "sinus rhythm"}
+PAGE = {
+    "id": "page",
+    "record": "NORM/0",
+    "storage": "simulated",
+    "root": "",
+    "question": "Rhythm?",
+    "answer": "sinus rhythm",
+}
 """An example with a page that is drawn from nothing on disk, and the shortest of chats."""
 
 
@@ -63,7 +70,7 @@ def measure_budget(
         >>> from hf_evl_ecg.data.rendered import RenderedECG
         >>> from hf_evl_ecg.drawing.config import RenderConfig
         >>> measure_budget(processor, RenderedECG(RenderConfig(width_px=440, height_px=340)))  # Idefics3, four tiles and one
-        TokenBudget(image=20, page=61, least_text=36)
+        TokenBudget(image=20, page=33, least_text=34)
     """
     batch = EVLECGCollator(processor, load_image=load_image, system_prompt=system_prompt).check([PAGE])
     bare = render_chat(processor, chat_messages(read_turns(PAGE, "page"), system=system_prompt, images=0))

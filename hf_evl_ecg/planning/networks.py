@@ -15,7 +15,15 @@ from hf_evl_ecg.models.flat_tiles import FlatLlavaNextForConditionalGeneration, 
 from hf_evl_ecg.models.loading import ModelLoadError, check_model, load_processor
 from hf_evl_ecg.models.native import base_model
 
-__all__ = ["PARTS", "ParameterCount", "count_parameters", "load_shape", "module_parts", "weight_bytes"]
+__all__ = [
+    "PARTS",
+    "ParameterCount",
+    "count_parameters",
+    "load_shape",
+    "module_parts",
+    "vocabulary_size",
+    "weight_bytes",
+]
 
 PARTS = ("vision tower", "projector", "decoder", "embeddings", "head", "adapters")
 
@@ -63,6 +71,7 @@ def load_shape(name: str | Path, dtype: str = "auto") -> tuple[Any, Any]:
             if is_flat(config)
             else AutoModelForImageTextToText.from_config(config)
         )
+    network.tie_weights()  # each registration made a parameter of its own, also of weights that are one
     stored = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
     wanted = stored if dtype == "auto" else getattr(torch, dtype)
     for parameter in network.parameters():  # not .to(): rope tables stay in float32, as from_pretrained leaves them
@@ -77,18 +86,32 @@ _INSTEAD = (
 
 
 def module_parts(model: nn.Module) -> dict[nn.Module, str]:
-    """The modules that make up each part of a vision-language model, a projector being what is in none of the others.
+    """The modules that make up each part of a vision-language model, a projector being what lies in none of the others.
 
-    Qwen-VL's projector is inside of its tower (``visual.merger``) and counts there.
+    Those that may lie in others come first, and tower and projector before the decoder, which a backward pass reaches before them and
+    whose end it does not note. Qwen-VL's projector is inside of its tower (``visual.merger``) and counts there.
+
+    Example:
+        >>> sorted((part, type(module).__name__) for module, part in module_parts(student).items())[-2:]
+        [('projector', 'Idefics3Connector'), ('vision tower', 'Idefics3VisionTransformer')]
     """
     network = base_model(model)
-    parts = {
-        network.get_encoder(modality="image"): "vision tower",
-        network.get_output_embeddings(): "head",
+    tower = {network.get_encoder(modality="image"): "vision tower"}
+    rest = {
         network.get_input_embeddings(): "embeddings",
+        network.get_output_embeddings(): "head",
         network.get_decoder(): "decoder",
     }
-    return {module: part for module, part in parts.items() if isinstance(module, nn.Module)}
+    return {**tower, **dict.fromkeys(_without(network, {*tower, *rest}), "projector"), **rest}
+
+
+def _without(module: nn.Module, parts: set[nn.Module]) -> list[nn.Module]:
+    """The largest modules inside of one that neither are nor hold any of some parts."""
+    if module in parts:
+        return []
+    if not parts & set(module.modules()):
+        return [module]
+    return [found for child in module.children() for found in _without(child, parts)]
 
 
 def count_parameters(model: nn.Module) -> ParameterCount:
@@ -106,7 +129,7 @@ def count_parameters(model: nn.Module) -> ParameterCount:
         (True, 0)
     """
     owner: dict[int, str] = {}
-    for module, part in _from_small_to_large(model):
+    for module, part in module_parts(model).items():
         for parameter in module.parameters():
             owner.setdefault(id(parameter), part)
     total, trained = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
@@ -117,12 +140,6 @@ def count_parameters(model: nn.Module) -> ParameterCount:
     return ParameterCount(total, trained)
 
 
-def _from_small_to_large(model: nn.Module) -> list[tuple[nn.Module, str]]:
-    """Parts that lie in others first; of tied weights, embeddings own them."""
-    order = ("embeddings", "head", "vision tower", "decoder")
-    return sorted(module_parts(model).items(), key=lambda pair: order.index(pair[1]))
-
-
 def weight_bytes(module: nn.Module, *, trained: bool = False) -> int:
     """Bytes of the parameters of a module, each once; ``trained``: of those with a gradient.
 
@@ -131,3 +148,13 @@ def weight_bytes(module: nn.Module, *, trained: bool = False) -> int:
         60
     """
     return sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad or not trained)
+
+
+def vocabulary_size(name: str | Path) -> int:
+    """Entries of a model's vocabulary, from its configuration.
+
+    Example:
+        >>> vocabulary_size("ecg-student")
+        330
+    """
+    return AutoConfig.from_pretrained(name, trust_remote_code=False).get_text_config().vocab_size

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
 from hf_evl_ecg.config import EVLECGConfig
+from hf_evl_ecg.distillation.cache_files import DTYPES, CacheLayout
 from hf_evl_ecg.distillation.criterion import Criterion, student_request, teacher_request
 from hf_evl_ecg.distillation.cross_entropy import answer_cross_entropy
 from hf_evl_ecg.distillation.teacher import OnlineTeacher
@@ -105,7 +106,7 @@ def count_step(
     args: EVLECGConfig,
     batch: Mapping[str, Any],
     *,
-    cached: bool = False,
+    cache: CacheLayout | None = None,
 ) -> StepCount:
     """Count a micro-batch; of two, the second, where gradients are accumulated.
 
@@ -115,17 +116,20 @@ def count_step(
         criterion: The loss, which loses its values too.
         args: Arguments of the run.
         batch: As in `training_step`.
-        cached: The teacher's features come from a cache.
+        cache: The teacher's features come from a cache of this layout; None: from the teacher.
 
     Raises:
         ValueDependentError: A term cannot be counted without values.
     """
-    parts = module_parts(student)
+    if criterion.weights.get("em_kd", 0) > 0:
+        raise ValueDependentError(
+            "lambda_em_kd: assigns tokens by what they hold, which a plan does not know (plan without it; it needs the student's and "
+            "the teacher's visual states, as lambda_ot does)"
+        )
     vocabularies = frozenset(
         base_model(model).config.get_text_config().vocab_size for model in (student, teacher) if model is not None
     )
-    order = ("vision tower", "head", "decoder", "embeddings")
-    run = DryRun(dict(sorted(parts.items(), key=lambda pair: order.index(pair[1]))), vocabularies)
+    run = DryRun(module_parts(student), vocabularies)
     for module in (student, teacher, criterion):
         if module is not None:
             run.forget_values(module)
@@ -136,9 +140,9 @@ def count_step(
     teacher_flop = 0
     try:
         with run:
-            if cached and isinstance(signal, OnlineTeacher):
+            if cache is not None and isinstance(signal, OnlineTeacher):
                 with run.phase("teacher"), autocast_of(args):
-                    signal = _as_cached(signal.features(batch, teacher_request(criterion, args)))
+                    signal = _as_cached(signal.features(batch, teacher_request(criterion, args)), cache)
                 teacher_flop = run.flop["teacher"]
                 run.start_over()
             training_step(student, signal, criterion, args, batch, run)
@@ -147,10 +151,12 @@ def count_step(
                 training_step(student, signal, criterion, args, batch, run)
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         raise ValueDependentError(
-            f"this run cannot be counted without values ({error}): a term such as lambda_em_kd assigns tokens by what they hold (plan "
-            "without it)"
+            f"this run cannot be counted without values, as its work depends on them: {error} (leave out the terms that are not the "
+            "paper's, one by one)"
         ) from error
-    tensors = [value for part in (batch, batch.get("teacher", {})) for value in part.values() if isinstance(value, Tensor)]
+    tensors = [
+        value for part in (batch, batch.get("teacher", {})) for value in part.values() if isinstance(value, Tensor)
+    ]
     return StepCount(
         flop={name: count for name, count in run.flop.items() if count},
         peak={**run.peak, "batch": sum(value.numel() * value.element_size() for value in tensors)},
@@ -158,7 +164,11 @@ def count_step(
     )
 
 
-def _as_cached(features: TokenFeatures) -> TokenFeatures:
-    """Features in the type that a cache holds them in by default."""
+def _as_cached(features: TokenFeatures, layout: CacheLayout) -> TokenFeatures:
+    """Features as a cache gives them: in its type, with the largest of the logits."""
     fields = {"hidden": features.hidden, "visual": features.visual}
-    return replace(features, **{name: value.bfloat16() for name, value in fields.items() if value is not None})
+    held = {name: value.to(DTYPES[layout.dtype]) for name, value in fields.items() if value is not None}
+    if features.answer_logits is not None:
+        held["answer_logits"] = features.answer_logits[..., : layout.top_k].clone()  # a view would hold them all
+        held["answer_logsumexp"] = features.answer_logits.logsumexp(-1)
+    return replace(features, **held)
