@@ -32,6 +32,7 @@ PAGES = [
     "codes",
     "distil",
     "evaluate",
+    "full_scale",
     "index",
     "interpret",
     "models",

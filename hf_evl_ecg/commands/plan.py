@@ -144,7 +144,7 @@ def _sizes(
     sampled = [answered[number] for number in range(min(plan.sample, len(answered)))]
     if not sampled:
         raise ValueError(f"data={script.data}: holds no question with an answer (give {', '.join(missing)})")
-    budgets = []
+    budgets: list[TextBudget] = []
     for model, prompt in ((script.student, training.system_prompt), (script.teacher, training.teacher_system_prompt)):
         if model is None:  # what is not there reads what the other reads
             budgets.append(budgets[0])

@@ -132,10 +132,13 @@ def example_batch(
     if max_length is not None and length > max_length:
         length = max_length
     if length < budget.page + budget.least_text:
-        given = f"text_tokens={text.text}" if length == budget.page + text.text else f"{side}max_length={max_length}"
-        least = budget.least_text + budget.page * (not given.startswith("text"))
+        if length == budget.page + text.text:
+            raise ValueError(
+                f"text_tokens={text.text}: must be at least {budget.least_text}, which the shortest chat of {type(processor).__name__} "
+                "takes (raise it)"
+            )
         raise ValueError(
-            f"{given}: must be at least {least}, which the page and the shortest chat of {type(processor).__name__} take (raise it)"
+            f"{side}max_length={max_length}: must be at least {budget.page + budget.least_text}, as an image is never cut (raise it)"
         )
     answer = min(text.answer, length - budget.page - 1)
     collated = EVLECGCollator(processor, load_image=load_image, system_prompt=system_prompt).check([PAGE])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -70,6 +70,7 @@ class DryRun(TorchDispatchMode):
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         self._kinds: dict[int, str] = {}
         self._weights: set[int] = set()
+        self._there: set[int] = set()
         self._held: list[Any] = []
         self._tracker = ModuleTracker()
         self._names: dict[str, str] = {}
@@ -89,9 +90,14 @@ class DryRun(TorchDispatchMode):
                     self._held.append(old)  # its id must not be given away while the loop runs
                 part._parameters[name] = new[id(old)]
         self._held.clear()
+        self.know(module.buffers())
         # The tracker's names: of the class that is called first, and the way from there.
         names = {part: f"{type(module).__name__}.{name}".removesuffix(".") for name, part in module.named_modules()}
         self._names |= {names[part]: name for part, name in self._parts.items() if part in names}
+
+    def know(self, tensors: Iterable[Tensor]) -> None:
+        """Leave tensors out of the count, with their views: they were there before. They must outlive the run."""
+        self._there.update(tensor.untyped_storage()._cdata for tensor in tensors)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -162,7 +168,7 @@ class DryRun(TorchDispatchMode):
         """Count a tensor's bytes until its storage is gone; views have none of their own."""
         storage = value.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
-        if key in self._kinds or key in self._weights:
+        if key in self._kinds or key in self._weights or key in self._there:
             return
         self._kinds[key] = self._kind(value, func, args)
         self.live[self._kinds[key]] += size

@@ -9,16 +9,18 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 from torch import nn
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig
 
+from hf_evl_ecg.arguments import check_choice
 from hf_evl_ecg.models.flat_tiles import FlatLlavaNextForConditionalGeneration, is_flat
-from hf_evl_ecg.models.loading import ModelLoadError, check_model, load_processor
+from hf_evl_ecg.models.loading import DTYPES, ModelLoadError, check_model, load_processor
 from hf_evl_ecg.models.native import base_model
 
 __all__ = [
     "PARTS",
     "ParameterCount",
     "count_parameters",
+    "empty_network",
     "load_shape",
     "module_parts",
     "vocabulary_size",
@@ -51,20 +53,37 @@ def load_shape(name: str | Path, dtype: str = "auto") -> tuple[Any, Any]:
     Raises:
         ModelLoadError: There is no such model, or the Hub cannot be reached; the message says what to give instead.
         UnsupportedModelError: The model takes no images.
+        ValueError: An unknown type.
 
     Example:
         >>> model, processor = load_shape("ecg-student")
         >>> model.device, type(processor).__name__
         (device(type='meta'), 'Idefics3Processor')
     """
+    check_choice("dtype", dtype, ("auto", *DTYPES))
     try:
         check_model(name)
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        processor = load_processor(name)
     except ModelLoadError as error:
         raise ModelLoadError(f"{error} {_INSTEAD}") from error
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        processor = load_processor(name)
     except (OSError, ValueError, ImportError) as error:
         raise ModelLoadError(f"{name} has no processor that can be loaded: {error} {_INSTEAD}") from error
+    return empty_network(config, dtype), processor
+
+
+def empty_network(config: PreTrainedConfig, dtype: str = "auto") -> Any:
+    """A model of a configuration, without weights.
+
+    Args:
+        config: The configuration of a vision-language model.
+        dtype: As in `load_shape`.
+
+    Example:
+        >>> empty_network(student.config).num_parameters() == student.num_parameters()
+        True
+    """
     with init_empty_weights(include_buffers=False):  # buffers stay real: some hold whole numbers that are read as such
         network: Any = (
             FlatLlavaNextForConditionalGeneration(config)
@@ -76,7 +95,7 @@ def load_shape(name: str | Path, dtype: str = "auto") -> tuple[Any, Any]:
     wanted = stored if dtype == "auto" else getattr(torch, dtype)
     for parameter in network.parameters():  # not .to(): rope tables stay in float32, as from_pretrained leaves them
         parameter.data = parameter.data.to(wanted)
-    return network, processor
+    return network
 
 
 _INSTEAD = (

@@ -15,10 +15,10 @@ OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adafactor", "sgd")
 
 
 def state_bytes(args: EVLECGConfig, module: nn.Module) -> int:
-    """Bytes of the state for the trained parameters of a module, in the parameters' own type, as torch keeps it.
+    """Bytes of the state for the trained parameters of a module.
 
-    AdamW: two moments of each; Adafactor (arXiv 1804.04235): one number for each row and column of a matrix, without first moment; SGD
-    without momentum: none. Single numbers, such as the count of steps, are left out.
+    AdamW: two moments of each, in the parameters' own type, as torch keeps them; Adafactor (arXiv 1804.04235): one float32 for each row
+    and column of a matrix, without first moment; SGD without momentum: none. Single numbers, such as the count of steps, are left out.
 
     Args:
         args: Arguments of the run, for ``optim``.
@@ -39,11 +39,11 @@ def state_bytes(args: EVLECGConfig, module: nn.Module) -> int:
     for parameter in module.parameters():
         if not parameter.requires_grad or name == "sgd":
             continue
-        count = 2 * parameter.numel()
         if name == "adafactor":
             rows, columns = parameter.shape[:-1], (*parameter.shape[:-2], parameter.shape[-1])
-            count = math.prod(rows) + math.prod(columns) if parameter.ndim > 1 else parameter.numel()
-        total += count * parameter.element_size()
+            total += 4 * (math.prod(rows) + math.prod(columns) if parameter.ndim > 1 else parameter.numel())
+        else:
+            total += 2 * parameter.numel() * parameter.element_size()
     return total
 
 

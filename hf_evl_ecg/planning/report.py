@@ -104,12 +104,13 @@ def _table(title: str, rows: Iterable[tuple[str, ...]]) -> str:
 
 def _parameters(plan: Plan) -> str:
     student, teacher = plan.counted.student, plan.counted.teacher
-    rows = [("", "student", "trained", "teacher")]
+    rows: list[tuple[str, ...]] = [("", "student", "trained", "teacher")]
     for part, count in student.total.items():
         of_teacher = "" if teacher is None else f"{teacher.total[part]:,}"
         rows.append((part, f"{count:,}", f"{student.trained[part]:,}", of_teacher))
     sums = [f"{sum(found.values()):,}" for found in (student.total, student.trained, _total(teacher))]
-    rows += [("all", *sums), ("aligner, projectors", f"{plan.counted.criterion_parameters:,}")]
+    rows += [("all", *sums)]
+    rows += [("aligner, projectors", f"{plan.counted.criterion_parameters:,}")]
     return _table("Parameters", rows)
 
 

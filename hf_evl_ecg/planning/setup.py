@@ -208,7 +208,7 @@ def _layers(model: nn.Module) -> list[nn.Module]:
 
 def _checkpoint(model: Any, args: EVLECGConfig) -> None:
     """Gradient checkpointing as the Trainer turns it on."""
-    kwargs = dict(args.gradient_checkpointing_kwargs or {})
+    kwargs: dict[str, Any] = dict(args.gradient_checkpointing_kwargs or {})  # type: ignore[arg-type]  # no text after its checks
     own = {name: kwargs.pop(name) for name in ("every_n_layers", "offload") if name in kwargs}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # the new name is not there in the oldest host that is allowed

@@ -133,6 +133,10 @@ def count_step(
     for module in (student, teacher, criterion):
         if module is not None:
             run.forget_values(module)
+    tensors = [
+        value for part in (batch, batch.get("teacher", {})) for value in part.values() if isinstance(value, Tensor)
+    ]
+    run.know(tensors)
     student.train()
     # Sinkhorn may stop early by what it finds: all of its iterations are counted, and POT's are the same.
     criterion.evl_ecg._match_visual.keywords.update(tol=0.0, backend="torch")
@@ -154,9 +158,6 @@ def count_step(
             f"this run cannot be counted without values, as its work depends on them: {error} (leave out the terms that are not the "
             "paper's, one by one)"
         ) from error
-    tensors = [
-        value for part in (batch, batch.get("teacher", {})) for value in part.values() if isinstance(value, Tensor)
-    ]
     return StepCount(
         flop={name: count for name, count in run.flop.items() if count},
         peak={**run.peak, "batch": sum(value.numel() * value.element_size() for value in tensors)},
