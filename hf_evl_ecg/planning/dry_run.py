@@ -19,10 +19,10 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry
-from torch.utils.module_tracker import ModuleTracker
 
 __all__ = ["DryRun"]
 
+_MARK = "hf_evl_ecg.planning.part"
 aten = torch.ops.aten
 _ATTENTION = aten._scaled_dot_product_flash_attention_for_cpu
 _ATTENTION_BACKWARD = aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -43,8 +43,8 @@ class DryRun(TorchDispatchMode):
         peak: `live` when its sum was largest.
 
     Args:
-        parts: Module → name of the part its FLOP belong to; the first one that holds an operation counts. Operations in none of
-            them belong to the phase.
+        parts: Module → name of the part its FLOP belong to; of parts inside of each other the inner one counts. Operations in none
+            of them belong to the phase.
         vocabularies: Sizes of vocabularies.
 
     Example:
@@ -72,8 +72,8 @@ class DryRun(TorchDispatchMode):
         self._weights: set[int] = set()
         self._there: set[int] = set()
         self._held: list[Any] = []
-        self._tracker = ModuleTracker()
-        self._names: dict[str, str] = {}
+        self._inside: list[str] = []
+        self._handles: list[Any] = []
 
     def forget_values(self, module: nn.Module) -> None:
         """Replace the parameters of a module, in place, by parameters of the same shape and type without values; ties stay."""
@@ -91,9 +91,6 @@ class DryRun(TorchDispatchMode):
                 part._parameters[name] = new[id(old)]
         self._held.clear()
         self.know(module.buffers())
-        # The tracker's names: of the class that is called first, and the way from there.
-        names = {part: f"{type(module).__name__}.{name}".removesuffix(".") for name, part in module.named_modules()}
-        self._names |= {names[part]: name for part, name in self._parts.items() if part in names}
 
     def know(self, tensors: Iterable[Tensor]) -> None:
         """Leave tensors out of the count, with their views: they were there before. They must outlive the run."""
@@ -102,11 +99,11 @@ class DryRun(TorchDispatchMode):
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Name what is computed in between; FLOP outside of all parts belong to it, those of ``"teacher"`` all."""
-        before, self._phase = self._phase, name
+        before, self._phase, self._inside = (self._phase, self._inside), name, []
         try:
             yield
         finally:
-            self._phase = before
+            self._phase, self._inside = before
 
     def start_over(self) -> None:
         """Forget the FLOP and the peak so far; what is held stays held."""
@@ -114,13 +111,19 @@ class DryRun(TorchDispatchMode):
         self.peak = self.live.copy()
 
     def __enter__(self) -> DryRun:
-        self._tracker.__enter__()
+        for module, part in self._parts.items():
+            self._handles += [
+                module.register_forward_pre_hook(self._entered(part)),
+                module.register_forward_hook(self._left(part)),
+            ]
         super().__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
-        self._tracker.__exit__(*error)
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -141,10 +144,35 @@ class DryRun(TorchDispatchMode):
         return out
 
     def _part(self) -> str:
-        if self._phase == "teacher":
-            return self._phase
-        inside = self._tracker.parents
-        return next((part for name, part in self._names.items() if name in inside), self._phase)
+        return self._inside[-1] if self._inside and self._phase != "teacher" else self._phase
+
+    def _entered(self, part: str) -> Callable[..., None]:
+        return lambda *_: self._inside.append(part)
+
+    def _left(self, part: str) -> Callable[..., None]:
+        """What a part's forward pass made is the part's in the backward pass too, and what is computed again there."""
+
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            self._inside.pop()
+            nodes: list[Any] = [value.grad_fn for value in tree_iter(output) if isinstance(value, Tensor)]
+            while nodes:
+                node = nodes.pop()
+                # Parts that ran before have marked theirs; leaves outlive the graph, and would gather marks from step to step.
+                if node is None or _MARK in node.metadata or node.name().endswith("AccumulateGrad"):
+                    continue
+                node.metadata[_MARK] = part
+                node.register_prehook(self._reached(part))
+                nodes += [following for following, _ in node.next_functions]
+
+        return hook
+
+    def _reached(self, part: str) -> Callable[[Any], None]:
+        """A hook of the backward pass; it must hold no node, as a graph that is not run through would never be freed."""
+
+        def hook(_gradients: Any) -> None:
+            self._inside[:] = [part]
+
+        return hook
 
     def _watch(self, parameter: nn.Parameter) -> None:
         """Know a parameter's own storage, and its gradient when that is there."""

@@ -107,8 +107,7 @@ _INSTEAD = (
 def module_parts(model: nn.Module) -> dict[nn.Module, str]:
     """The modules that make up each part of a vision-language model, a projector being what lies in none of the others.
 
-    Those that may lie in others come first, and tower and projector before the decoder, which a backward pass reaches before them and
-    whose end it does not note. Qwen-VL's projector is inside of its tower (``visual.merger``) and counts there.
+    Those that may lie in others come first. Qwen-VL's projector is inside of its tower (``visual.merger``) and counts there.
 
     Example:
         >>> sorted((part, type(module).__name__) for module, part in module_parts(student).items())[-2:]

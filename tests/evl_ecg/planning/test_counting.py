@@ -21,7 +21,7 @@ from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.models.native import UnsupportedModelError
 from hf_evl_ecg.planning import DryRun, PlannedConfig, count_parameters, load_shape, measure_budget
 from hf_evl_ecg.planning.batches import TextBudget, example_batch
-from hf_evl_ecg.planning.networks import empty_network
+from hf_evl_ecg.planning.networks import empty_network, module_parts
 from hf_evl_ecg.planning.step import ValueDependentError, count_step, training_step
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -119,6 +119,12 @@ WAYS = {
     "mixed precision": {"bf16": True},
     "checkpointing": {"gradient_checkpointing": True},
     "checkpointing, mixed precision": {"gradient_checkpointing": True, "bf16": True},
+    "accumulation": {"gradient_accumulation_steps": 2},
+    "accumulation, checkpointing": {"gradient_accumulation_steps": 2, "gradient_checkpointing": True, "bf16": True},
+    "reentrant checkpointing": {
+        "gradient_checkpointing": True,
+        "gradient_checkpointing_kwargs": {"use_reentrant": True},
+    },
     "logits": {"lambda_uld": 1.0},
     "anchored on answers": {"mhca_mode": "anchored", "hidden_tokens": "answer", "ot_position_weight": 0.5},
     "turns": {"attention": "turn"},
@@ -132,7 +138,7 @@ def test_ways_to_train(way, tiny_vlm):
     args = config(**WAYS[way])
     student, taught = tiny_vlm("idefics3").load().train(), tiny_vlm("llava_next").load()
     if args.gradient_checkpointing:
-        student.gradient_checkpointing_enable()
+        student.gradient_checkpointing_enable(args.gradient_checkpointing_kwargs)
     if args.freeze_vision_tower:
         student.get_encoder(modality="image").requires_grad_(False)
     batch = page_batch(tiny_vlm("idefics3").processor, 4)
@@ -140,7 +146,12 @@ def test_ways_to_train(way, tiny_vlm):
     teacher = OnlineTeacher(taught)
     criterion = build_criterion(student, teacher, args)
     measured = measured_flop(student, teacher, criterion, args, batch)
-    peak = measured_peak(lambda: training_step(student, teacher, criterion, args, batch))
+
+    def micro_batches():
+        for _ in range(args.gradient_accumulation_steps):
+            training_step(student, teacher, criterion, args, batch)
+
+    peak = measured_peak(micro_batches)
     student.zero_grad()
     criterion.zero_grad()
     count = count_step(student, taught, criterion, args, batch)
@@ -158,7 +169,6 @@ def test_parts_add_up(tiny_vlm):
     assert count.flop["projector"] == 3 * 2 * tokens * merged * width
     assert count.flop["head"] == 3 * 2 * answers * width * words
     assert set(count.flop) == {"vision tower", "projector", "decoder", "head"}
-    assert count.peak["logits"] >= answers * words * 4
 
 
 def test_a_frozen_tower_is_only_read(tiny_vlm):
@@ -226,7 +236,8 @@ def test_twice_the_batch_is_twice_the_work(tiny_vlm):
         criterion = build_criterion(model, None, args)
         counts.append(count_step(model, None, criterion, args, page_batch(processor, size)))
     assert {part: 2 * flop for part, flop in counts[0].flop.items()} == counts[1].flop
-    assert counts[1].peak["activations"] == pytest.approx(2 * counts[0].peak["activations"], rel=0.02)
+    # the fullest moment may be another one, and gradients of weights do not grow
+    assert 1.6 < planned_peak(counts[1]) / planned_peak(counts[0]) <= 2
 
 
 def test_what_values_decide_is_refused(tiny_vlm):
@@ -235,6 +246,60 @@ def test_what_values_decide_is_refused(tiny_vlm):
     criterion = build_criterion(student, OnlineTeacher(teacher), args)
     with pytest.raises(ValueDependentError, match="lambda_em_kd"):
         count_step(student, teacher, criterion, args, {})
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_step_leaves_its_gradients_and_nothing_else(checkpointing, tiny_vlm):
+    """What is computed again is freed again: a second micro-batch must not find the first."""
+    student, args = tiny_vlm("idefics3").load().train(), config(alpha=0.0, gradient_checkpointing=checkpointing)
+    if checkpointing:
+        student.gradient_checkpointing_enable()
+    criterion = build_criterion(student, None, args)
+    batch = page_batch(tiny_vlm("idefics3").processor)
+    run, before = DryRun(module_parts(student)), hooks(student)
+    run.forget_values(student)
+    run.know(batch.values())
+    with run:
+        for _ in range(2):
+            training_step(student, None, criterion, args, batch, run)
+            gradients = sum(p.grad.numel() * 4 for p in student.parameters() if p.grad is not None)
+            assert run.live["gradients"] == gradients > 0
+            assert sum(run.live.values()) - gradients < 100  # a loop's last number
+    assert hooks(student) == before
+
+
+def test_where_layers_make_the_peak(tiny_vlm):
+    """Deep models, whose peak checkpointing decides: what it computes again must be freed layer by layer."""
+    shape = tiny_vlm("idefics3").load().config
+    shape.text_config.num_hidden_layers = shape.vision_config.num_hidden_layers = 12
+    shape.text_config.hidden_size, shape.text_config.intermediate_size = 64, 256
+    batch, peaks = page_batch(tiny_vlm("idefics3").processor, 4), []
+    for checkpointing in (False, True):
+        args = config(alpha=0.0, gradient_checkpointing=checkpointing)
+        student = type(tiny_vlm("idefics3").load())(copy.deepcopy(shape)).train()
+        if checkpointing:
+            student.gradient_checkpointing_enable()
+        criterion = build_criterion(student, None, args)
+        peak = measured_peak(lambda: training_step(student, None, criterion, args, batch))
+        student.zero_grad()
+        count = count_step(student, None, criterion, args, batch)
+        print(f"planned {planned_peak(count) / peak:.3f} of the bytes that were measured")
+        assert planned_peak(count) == pytest.approx(peak, rel=0.15)
+        peaks.append(peak)
+    assert peaks[1] < peaks[0] / 2
+
+
+def hooks(model) -> list[int]:
+    return [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()]
+
+
+def test_logits_are_told_by_the_size_of_the_vocabulary():
+    layer = nn.Linear(4, 7, bias=False)
+    run = DryRun({layer: "head"}, frozenset({7}))
+    run.forget_values(layer)
+    with run:
+        out = layer(torch.ones(3, 4))
+        assert run.live["logits"] == out.numel() * 4 == 84
 
 
 def test_nothing_is_left_behind(tiny_vlm):

@@ -377,6 +377,9 @@ def test_sizes_are_read_from_the_data(config_file, tmp_path, capsys):
     assert plan.examples == len(data)
     assert 0 < plan.setup.student_text.answer < plan.setup.student_text.text
     assert plan.setup.student_text != plan.setup.teacher_text  # two tokenizers
+    alone = ["plan", config_file, "--data", tmp_path / "questions", "--method", "sft", "--sample"]
+    texts = [run(*alone, number).setup.student_text.text for number in (1, len(data))]
+    assert texts[0] <= max(texts) == texts[1]
     more = run("plan", config_file, "--data", tmp_path / "questions", "--text_tokens", 200)
     assert more.setup.student_text.text == more.setup.teacher_text.text == 200
     capsys.readouterr()
