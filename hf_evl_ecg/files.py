@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ __all__ = [
     "write_text",
 ]
 
+MOST_VALUES, MOST_BRACKETS = 100_000, 1000  # of a YAML file: aliases say much in few bytes, nesting takes yaml long
 _FULL_BELOW = 1 << 20  # bytes left: file systems keep a little back, and the last piece of a file may not fit
 
 
@@ -196,7 +198,7 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     """Read a YAML file that maps names to values.
 
     Raises:
-        ValueError: It is not YAML, or holds something else.
+        ValueError: It is not YAML, is too large, or holds something else.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -205,9 +207,23 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
         {'alpha': 0.6}
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = Path(path).read_text(encoding="utf-8")
+        if text.count("[") + text.count("{") > MOST_BRACKETS:
+            raise ValueError(f"it holds more than {MOST_BRACKETS:,} brackets")
+        values = yaml.safe_load(text)
+        if next(islice(_values(values), MOST_VALUES, None), False):
+            raise ValueError(f"it holds more than {MOST_VALUES:,} values: write them out without aliases")
+    except OSError:
+        raise
+    except Exception as error:  # also dates and tags that yaml stumbles over in ways of its own
         raise ValueError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected lines of NAME: VALUE, got {type(values).__name__}")
     return values
+
+
+def _values(value: Any) -> Iterator[bool]:
+    """True for each value within a value, as often as it is printed."""
+    yield True
+    for inside in value.values() if isinstance(value, dict) else value if isinstance(value, list | set) else ():
+        yield from _values(inside)

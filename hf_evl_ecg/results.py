@@ -1,6 +1,5 @@
 """Results of a study: a json file that is the only source of every table, picture and model card."""
 
-import json
 import math
 import platform
 import re
@@ -8,16 +7,19 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 import torch
 
 from hf_evl_ecg.files import write_json
+from hf_evl_ecg.json_text import read_json
 
 __all__ = ["ROW_KEYS", "current_commit", "read_results", "summarize_machine", "write_results"]
 
 ROW_KEYS = ("method", "seed", "task", "dim", "metric", "value", "n", "ci_low", "ci_high")
-_KEYS = {"study", "config", "commit", "machine", "rows"}
+_KEYS = {"study": str, "config": dict, "commit": str | None, "machine": dict, "rows": list}
+_TEXTS = ("method", "task", "metric")
+_NUMBERS = ("seed", "dim", "value", "n", "ci_low", "ci_high")  # all but the value may be None
 
 
 def summarize_machine() -> dict[str, Any]:
@@ -81,13 +83,15 @@ def read_results(path: str | Path) -> dict[str, Any]:
     """Read and check a results json.
 
     Raises:
-        ValueError: It is no results json; the text names what is missing.
+        ValueError: It is no results json; the text names what is missing, or what is of another type.
     """
-    results = json.loads(Path(path).read_text(encoding="utf-8"))
-    if not isinstance(results, dict) or (missing := sorted(_KEYS - set(results))):
+    results = read_json(path)
+    if not isinstance(results, dict) or (missing := sorted(_KEYS.keys() - results.keys())):
         raise ValueError(
             f"{path} is no results json; it lacks {missing if isinstance(results, dict) else sorted(_KEYS)}"
         )
+    if wrong := [name for name, kinds in _KEYS.items() if not isinstance(results[name], kinds)]:
+        raise ValueError(f"{path} is no results json; {', '.join(wrong)} must hold what write_results wrote")
     _check_rows(results["rows"], str(path))
     return results
 
@@ -97,11 +101,33 @@ def _git(folder: Path, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
 
+def _is_finite(value: SupportsFloat) -> bool:
+    """False of whole numbers beyond float64, too."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
 def _check_rows(rows: Sequence[Mapping[str, Any]], where: str) -> None:
     if not rows:
         raise ValueError(f"{where}: there are no rows")
     for number, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise ValueError(f"{where}, row {number}: is a {type(row).__name__}; needed: {list(ROW_KEYS)}")
         if missing := [key for key in ROW_KEYS if key not in row]:
             raise ValueError(f"{where}, row {number}: {missing} are missing; needed: {list(ROW_KEYS)}")
-        if not math.isfinite(row["value"]):
+        wrong = [name for name in _TEXTS if not isinstance(row[name], str)]
+        # SupportsFloat: numbers of numpy and torch are numbers too.
+        wrong += [
+            name
+            for name in _NUMBERS
+            if not isinstance(row[name], SupportsFloat) and (row[name] is not None or name == "value")
+        ]
+        if wrong:
+            kind = type(row[wrong[0]]).__name__
+            raise ValueError(
+                f"{where}, row {number}: {wrong[0]} is a {kind}; {', '.join(_TEXTS)} are texts, all else numbers"
+            )
+        if not _is_finite(row["value"]):
             raise ValueError(f"{where}, row {number} ({row['method']}, {row['task']}): value is {row['value']}")

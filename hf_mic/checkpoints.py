@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import logging
 import os
 import shutil
@@ -20,7 +19,7 @@ from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, rotate_checkpoints
 
-from .files import full_disk_named, held_folder
+from .files import full_disk_named, held_folder, read_json
 
 __all__ = [
     "STAGING_FOLDER",
@@ -217,7 +216,7 @@ def _fault(checkpoint: Path) -> str | None:
     """Why no run can go on from a checkpoint; None: it is whole. Reads no tensors."""
     state = checkpoint / TRAINER_STATE_NAME  # what the host writes last
     try:
-        json.loads(state.read_text(encoding="utf-8"))
+        read_json(state)
     except (OSError, ValueError) as error:
         return f"{state.name} is {'missing' if isinstance(error, FileNotFoundError) else 'damaged'}"
     for path in sorted(checkpoint.iterdir()):

@@ -1,12 +1,14 @@
-"""Files: written whole or not at all, values as json can hold them, and YAML files of ``name: value`` lines, read and checked."""
+"""Files: written whole or not at all, values as json can hold them; json, and YAML of ``name: value`` lines, read and checked."""
 
 from __future__ import annotations
 
 import difflib
 import errno
 import fcntl
+import json
 import os
 import platform
+import reprlib
 import secrets
 import shutil
 import stat
@@ -15,6 +17,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, runtime_checkable
 
@@ -30,14 +33,18 @@ __all__ = [
     "full_disk_named",
     "held_folder",
     "new_array",
+    "parse_json",
     "plain",
     "plain_fields",
+    "read_json",
     "read_mapping",
     "replaced_file",
     "replaced_files",
     "write_atomically",
     "write_text",
 ]
+
+MOST_VALUES, MOST_BRACKETS = 100_000, 1000  # of a YAML file: aliases say much in few bytes, nesting takes yaml long
 
 
 _FULL_BELOW = 1 << 20  # bytes left: file systems keep a little back, and the last piece of a file may not fit
@@ -257,16 +264,28 @@ def plain_fields(config: Any) -> None:
         object.__setattr__(config, field.name, plain(getattr(config, field.name)))
 
 
-def read_mapping(path: str | Path, known: Collection[str], required: Collection[str] = ()) -> dict[str, Any]:
-    """Read a YAML file that maps names to values.
-
-    Args:
-        path: The file.
-        known: The names that it may hold.
-        required: Those of them that it must hold.
+def parse_json(text: str | bytes, where: object) -> Any:
+    """What a json text says.
 
     Raises:
-        ValueError: If it is not YAML or no mapping, or a name is unknown or missing.
+        ValueError: If it is no json; ``where`` it stands is named.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # also bytes of no encoding, endless numbers, lists in lists
+        raise ValueError(f"{where} cannot be read as json: {error}") from error
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """What a json file says, with or without a byte order mark; errors are those of :func:`parse_json`, and OSError."""
+    return parse_json(Path(path).read_bytes(), path)
+
+
+def read_mapping(path: str | Path, known: Collection[str], required: Collection[str] = ()) -> dict[str, Any]:
+    """Read a YAML file that maps names to values: ``known`` ones, of which the ``required`` must be there.
+
+    Raises:
+        ValueError: If it is not YAML or no mapping, or too large, or a name is unknown or missing.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -275,17 +294,31 @@ def read_mapping(path: str | Path, known: Collection[str], required: Collection[
         {'gamma': 0.3}
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = Path(path).read_text(encoding="utf-8-sig")
+        if text.count("[") + text.count("{") > MOST_BRACKETS:
+            raise ValueError(f"it holds more than {MOST_BRACKETS:,} brackets")
+        values = yaml.safe_load(text)
+        if next(islice(_values(values), MOST_VALUES, None), False):
+            raise ValueError(f"it holds more than {MOST_VALUES:,} values: write them out without aliases")
+    except OSError:
+        raise
+    except Exception as error:  # also dates and tags that yaml stumbles over in ways of its own
         raise ValueError(f"{path} cannot be read as YAML: {error}") from error
     if not isinstance(values, dict) or not values:
-        raise ValueError(f"{path} must hold lines of `name: value`; it holds {values!r}.")
+        raise ValueError(f"{path} must hold lines of `name: value`; it holds {reprlib.repr(values)}.")
     if unknown := [str(name) for name in values if name not in known]:
         named = ", ".join(f"{name!r}{did_you_mean(name, known)}" for name in unknown)
         raise ValueError(f"{path}: there is no {named}; known are {', '.join(sorted(known))}.")
     if missing := sorted(set(required) - set(values)):
         raise ValueError(f"{path}: {', '.join(map(repr, missing))} must be given.")
     return values
+
+
+def _values(value: Any) -> Iterator[bool]:
+    """True for each value within a value, as often as it is printed."""
+    yield True
+    for inside in value.values() if isinstance(value, dict) else value if isinstance(value, list | set) else ():
+        yield from _values(inside)
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:

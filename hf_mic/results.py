@@ -8,15 +8,19 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 import torch
 
-from hf_mic.files import plain, write_text
+from hf_mic.files import plain, read_json, write_text
 
 __all__ = ["Rows", "read_results", "summarize_machine", "write_results"]
 
 ROW_KEYS = frozenset(("method", "seed", "task", "dim", "metric", "value", "n", "ci_low", "ci_high"))
+
+_KEYS = {"study": str, "config": dict, "commit": str | None, "machine": dict, "rows": list}
+_TEXTS = ("method", "task", "metric")
+_NUMBERS = ("seed", "dim", "value", "n", "ci_low", "ci_high")  # all but the value may be None
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -90,25 +94,44 @@ def read_results(path: str | Path) -> dict[str, Any]:
     """Read and check a results json.
 
     Raises:
-        ValueError: If it is not json, or a key is missing, with its name.
+        ValueError: If it is not json, or a key is missing or holds something else, with its name.
     """
-    try:
-        results = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no results json: {error}") from error
+    results = read_json(path)
     if not isinstance(results, dict):
         raise ValueError(f"{path} is no results json: it holds a {type(results).__name__}.")
-    if missing := {"study", "config", "commit", "machine", "rows"} - set(results):
+    if missing := _KEYS.keys() - results.keys():
         raise ValueError(f"{path} is no results json: it lacks {sorted(missing)}.")
+    if wrong := [name for name, kinds in _KEYS.items() if not isinstance(results[name], kinds)]:
+        raise ValueError(f"{path} is no results json: {', '.join(wrong)} must hold what write_results wrote.")
     _check_rows(results["rows"], str(path))
     return results
+
+
+def _is_finite(value: SupportsFloat) -> bool:
+    """False of whole numbers beyond float64, too."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _check_rows(rows: Rows, where: str) -> None:
     if not rows:
         raise ValueError(f"{where}: there are no rows.")
     for number, row in enumerate(rows):
-        if missing := ROW_KEYS - set(row):
-            raise ValueError(f"{where}, row {number}: {sorted(missing)} are missing.")
-        if not math.isfinite(row["value"]):
+        if not isinstance(row, Mapping) or (missing := ROW_KEYS - row.keys()):
+            lacking = f"{sorted(missing)} are missing" if isinstance(row, Mapping) else f"is a {type(row).__name__}"
+            raise ValueError(f"{where}, row {number}: {lacking}.")
+        wrong = [name for name in _TEXTS if not isinstance(row[name], str)]
+        # SupportsFloat: numbers of numpy and torch are numbers too.
+        wrong += [
+            name
+            for name in _NUMBERS
+            if not isinstance(row[name], SupportsFloat) and (row[name] is not None or name == "value")
+        ]
+        if wrong:
+            raise ValueError(
+                f"{where}, row {number}: {wrong[0]} is a {type(row[wrong[0]]).__name__}; {', '.join(_TEXTS)} are texts, all else numbers."
+            )
+        if not _is_finite(row["value"]):
             raise ValueError(f"{where}, row {number} ({row['method']}, {row['task']}): value is {row['value']}.")

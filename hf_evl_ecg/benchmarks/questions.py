@@ -65,8 +65,15 @@ class RowImages:
     rows: Dataset
 
     def __call__(self, item: Mapping[str, Any]) -> Image.Image:
-        """The image as `hf_evl_ecg.drawing.image_file.upright_rgb` gives it."""
-        return upright_rgb(self.rows[item["row"]]["image"])
+        """The image as `hf_evl_ecg.drawing.image_file.upright_rgb` gives it.
+
+        Raises:
+            ValueError: It is no whole picture.
+        """
+        try:
+            return upright_rgb(self.rows[item["row"]]["image"])
+        except Exception as error:  # Pillow has errors of many kinds for damaged bytes, and most name nothing
+            raise ValueError(f"image of row {item['row']}: is no whole picture ({error})") from error
 
 
 def load_benchmark(name: str, data: str | os.PathLike[str], images: str | os.PathLike[str] | None = None) -> Benchmark:
@@ -79,7 +86,7 @@ def load_benchmark(name: str, data: str | os.PathLike[str], images: str | os.Pat
         images: Folder that the file names in json files start from; ``data``/images by default.
 
     Raises:
-        ValueError: No such task, or no file of it, or nothing in it, or ``images`` for files that hold theirs.
+        ValueError: No such task, or no file of it, a damaged one, or nothing in it, or ``images`` for files that hold theirs.
         ExampleError: A record whose turns do not alternate.
 
     Example:
@@ -99,8 +106,10 @@ def load_benchmark(name: str, data: str | os.PathLike[str], images: str | os.Pat
     if not files:
         return _from_rows(task, load_dataset(str(data).removeprefix(HUB), name, split="test"))
     if files[0].suffix == ".parquet":
-        return _from_rows(task, Dataset.from_parquet([str(file) for file in files]))
+        return _from_rows(task, _read_parquet(files))
     records = [record for file in files for record in iterate_json(file)]
+    if other := [type(record).__name__ for record in records if not isinstance(record, Mapping)]:
+        raise ValueError(f"{files[0]}: holds a {other[0]}; records of {name}, json objects, are needed")
     places = [{"image": str(record.get("image") or record.get("image_path"))} for record in records]
     return Benchmark(task, _questions(task, records, places), ImageFile(Path(images or Path(data) / "images")))
 
@@ -117,6 +126,20 @@ def _files(folder: Path, name: str) -> list[Path]:
         f"data={str(folder)!r}: {name}.json, .jsonl or .parquet, or a folder {name} of such files, is needed "
         f"(for a data set on the Hub write {HUB}OWNER/NAME)"
     )
+
+
+def _read_parquet(files: list[Path]) -> Any:
+    named = ", ".join(map(str, files))
+    try:
+        rows = Dataset.from_parquet([str(file) for file in files])
+    except Exception as error:  # `datasets` and Arrow stumble over damaged pages in many ways
+        reason = error.__cause__ or error
+        raise ValueError(f"{named}: cannot be read as parquet ({reason}); download it again") from error
+    if lacking := {"image", "conversations"} - set(rows.column_names):
+        raise ValueError(
+            f"{named}: has no column {', '.join(sorted(lacking))}; there are {', '.join(rows.column_names)}"
+        )
+    return rows
 
 
 def _from_rows(task: BenchmarkTask, rows: Any) -> Benchmark:

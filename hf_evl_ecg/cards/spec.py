@@ -65,7 +65,7 @@ def read_spec(path: str | Path) -> tuple[CardSpec, Path, Path | None]:
         The description, the results file, and the facts file.
 
     Raises:
-        ValueError: It is no YAML with fields, one is unknown, or name, method or results are missing.
+        ValueError: It is no YAML with fields, one is unknown or of another type, or name, method or results are missing.
     """
     path = Path(path)
     values = read_mapping(path)
@@ -75,10 +75,14 @@ def read_spec(path: str | Path) -> tuple[CardSpec, Path, Path | None]:
         raise ValueError(
             f"{path}: unknown fields {sorted(unknown)}, missing fields {sorted(missing)}; known are {sorted(known)}, results and facts"
         )
+    texts = {"results", "facts", *(f.name for f in fields(CardSpec) if f.type in ("str", "str | None"))}
+    for name in sorted(texts & values.keys()):
+        if not (isinstance(values[name], str) or (values[name] is None and name not in ("name", "method", "results"))):
+            raise ValueError(f"{path}: {name}={values[name]!r:.80}: must be a text")
     results = path.parent / values.pop("results")
     facts = values.pop("facts", None)
     try:
         values["sources"] = {name: DataSource(**entry) for name, entry in (values.get("sources") or {}).items()}
-    except TypeError as error:
+    except (TypeError, AttributeError) as error:
         raise ValueError(f"{path}: sources need title, and may have licence, cite and url: {error}") from error
     return CardSpec(**values), results, path.parent / facts if facts else None

@@ -114,9 +114,10 @@ def read_turns(example: Mapping[str, Any], record: str, *, unanswered: str = "re
         MissingAnswerError: If a question or answer is missing or empty, or roles do not alternate.
     """
     if example.get("conversations") is not None:
-        pairs = [(str(m.get("from")), str(m.get("value") or "")) for m in example["conversations"]]
+        said = _messages(example, "conversations", record)
+        pairs = [(str(m.get("from")), str(m.get("value") or "")) for m in said]
     elif example.get("messages") is not None:
-        pairs = [(str(m.get("role")), _plain(m.get("content"))) for m in example["messages"]]
+        pairs = [(str(m.get("role")), _plain(m.get("content"))) for m in _messages(example, "messages", record)]
     else:
         pairs = [("user", _plain(example.get("question"))), ("assistant", _plain(example.get("answer")))]
     spoken = [(_ROLES.get(role, role), without_image_token(text)) for role, text in pairs]
@@ -126,7 +127,7 @@ def read_turns(example: Mapping[str, Any], record: str, *, unanswered: str = "re
     if not spoken or len(spoken) % 2 or [role for role, _ in spoken] != ["user", "assistant"] * (len(spoken) // 2):
         raise MissingAnswerError(
             record,
-            f"the roles are {[role for role, _ in spoken]}; questions (user, human) and answers (assistant, gpt) "
+            f"the roles are {[role[:40] for role, _ in spoken]}; questions (user, human) and answers (assistant, gpt) "
             "must alternate, beginning with a question and ending with an answer.",
         )
     turns = tuple(Turn(q, a) for (_, q), (_, a) in zip(spoken[::2], spoken[1::2], strict=True))
@@ -136,6 +137,13 @@ def read_turns(example: Mapping[str, Any], record: str, *, unanswered: str = "re
             if not text and not open_end:
                 raise MissingAnswerError(record, f"turn {number} has an empty {what}; remove the turn or fill it in.")
     return turns
+
+
+def _messages(example: Mapping[str, Any], column: str, record: str) -> Sequence[Mapping[str, Any]]:
+    found = example[column]
+    if not isinstance(found, list | tuple) or not all(isinstance(message, Mapping) for message in found):
+        raise MissingAnswerError(record, f"{column} must be a list of messages, each with its role and text.")
+    return found
 
 
 def chat_messages(turns: Sequence[Turn], *, system: str | None = None, images: int = 1) -> list[dict[str, Any]]:

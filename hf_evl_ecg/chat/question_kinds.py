@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_evl_ecg.files import write_json
+from hf_evl_ecg.json_text import read_json
 from hf_evl_ecg.qa.grading import FAMILIES
 from hf_evl_ecg.qa.labels import LABELS, PTBXL_SUPERCLASSES
 from hf_evl_ecg.qa.prompts import CHOICE, CLASS_LIST, MEASUREMENTS, QUESTIONS, without_image_token
@@ -92,10 +92,11 @@ def read_kinds(folder: str | Path) -> dict[str, int] | None:
         {'rhythm_open': 3}
     """
     try:
-        found = json.loads((Path(folder) / KINDS_FILE).read_text(encoding="utf-8"))
+        found = read_json(Path(folder) / KINDS_FILE)
     except (OSError, ValueError):
         return None
-    return {str(kind): int(count) for kind, count in found.items()} if isinstance(found, dict) else None
+    counts = isinstance(found, dict) and all(type(count) is int for count in found.values())
+    return found if counts else None
 
 
 def _even(text: str) -> str:

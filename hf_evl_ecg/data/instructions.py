@@ -45,6 +45,7 @@ INSTRUCT_FEATURES = Features(
 )
 
 _GAP = re.compile(r"[\s,]*")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _DRAWN_FROM = re.compile(r"-\d+$")
 _SPEAKERS = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt", "model": "gpt", "system": "system"}
 
@@ -194,6 +195,10 @@ def _check_item(
         raise ECGRecordError(where, "image", image, "a path relative to the data folder")
     inside = resolve_inside(image, root)
     turns = _turns(turns, where)
+    if any(map(_SURROGATE.search, (str(item.get("id")), image, *(turn["value"] for turn in turns)))):
+        raise ECGRecordError(
+            where, "text", "half of a surrogate pair (an emoji that was cut in two)", "whole characters"
+        )
     if not draw:
         if check and not inside.is_file():
             raise ECGRecordError(where, "image", image, f"an image file inside {root}")

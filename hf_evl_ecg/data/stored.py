@@ -39,7 +39,10 @@ def save_questions(data: Mapping[str, Dataset], folder: str | Path, notes: Mappi
         DatasetDict(data).save_to_disk(aside)
         for name, text in notes.items():
             write_text(Path(aside, name), text)
-        former: Any = load_from_disk(str(folder)) if (folder / INDEX).is_file() else {}
+        try:
+            former = set(_read(folder)) if (folder / INDEX).is_file() else set()
+        except ValueError:  # it is damaged, and is to be replaced
+            former = set()
         (folder / INDEX).unlink(missing_ok=True)
         for split in {*former, *data}:
             shutil.rmtree(folder / split, ignore_errors=True)
@@ -56,7 +59,7 @@ def load_questions(folder: str | Path, split: str, limit: int | None = None) -> 
         limit: Keep this many records (all questions of each), drawn evenly over the dataset.
 
     Raises:
-        ValueError: There is no such dataset or split, or it was not written to its end.
+        ValueError: There is no such dataset or split, it was not written to its end, or it is damaged.
     """
     if not Path(folder).is_dir():
         raise ValueError(f"data={folder}: is no folder (write a question dataset there with hf-evl-ecg prepare)")
@@ -64,10 +67,22 @@ def load_questions(folder: str | Path, split: str, limit: int | None = None) -> 
         raise ValueError(
             f"data={folder}: holds no whole question dataset (run hf-evl-ecg prepare for it, again if it was stopped)"
         )
-    data: Any = load_from_disk(str(folder))
+    data = _read(Path(folder), split)
     if split not in data:
         raise ValueError(f"split={split!r}: {folder} has {sorted(data)}")
     return limit_records(data[split], limit)
+
+
+def _read(folder: Path, checked: str | None = None) -> Any:
+    """A dataset by split; the rows of one are checked, as damaged ones would end the process when they are used."""
+    try:
+        data = load_from_disk(str(folder))
+        if checked in data:
+            data[checked].data.validate(full=True)
+    except Exception as error:  # `datasets` and Arrow stumble over damaged files in many ways
+        said = f"{type(error).__name__}: {error}"
+        raise ValueError(f"data={folder}: is damaged ({said[:300]}); run hf-evl-ecg prepare for it again") from error
+    return data
 
 
 def limit_records(questions: Dataset, limit: int | None) -> Dataset:

@@ -7,14 +7,14 @@ A cache is a folder with ``cache.json`` (what the features are and what they wer
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from hf_evl_ecg.json_text import read_json
 from hf_evl_ecg.models.features import FeatureRequest
 
 __all__ = [
@@ -112,17 +112,43 @@ def compare_headers(cached: Mapping[str, Any], expected: Mapping[str, Any], fold
 
 
 def read_header(folder: Path) -> dict[str, Any]:
-    """``cache.json`` of a cache."""
+    """``cache.json`` of a cache.
+
+    Raises:
+        CacheMismatchError: It is not there, damaged, or of another version.
+    """
     path = folder / "cache.json"
     try:
-        header = json.loads(path.read_text(encoding="utf-8"))
+        header = read_json(path)
     except (OSError, ValueError) as error:
         raise CacheMismatchError(f"{folder} holds no readable teacher cache: {error}") from error
-    if header.get("format") != FORMAT:
+    version = header.get("format") if isinstance(header, dict) else None
+    if type(version) is not int or version != FORMAT:
         raise CacheMismatchError(
-            f"{path} has format {header.get('format')!r}; this version reads format {FORMAT}: write the cache anew."
+            f"{path} has format {version!r:.40}; this version reads format {FORMAT}: write the cache anew."
         )
+    kinds = {"fingerprint": dict, "layout": dict, "hidden_dim": int, "vocab_size": int}
+    wrong = [name for name, kind in kinds.items() if type(header.get(name)) is not kind]
+    problem = f"{wrong[0]} is missing or of another type" if wrong else _layout_problem(header["layout"])
+    if problem:
+        raise CacheMismatchError(f"{path} is damaged ({problem}): write the cache anew.")
     return header
+
+
+def _layout_problem(stored: Mapping[str, Any]) -> str | None:
+    """Why no `CacheLayout` can be made of what a header says."""
+    defaults = {field.name: field.default for field in fields(CacheLayout)}
+    for name, value in stored.items():
+        if name not in defaults:
+            return f"layout has no {name[:40]!r}"
+        numbers = name == "layers" and isinstance(value, list) and all(type(layer) is int for layer in value)
+        if not numbers and (name == "layers" or type(value) is not type(defaults[name])):
+            return f"layout: {name} is a {type(value).__name__}"
+    try:
+        CacheLayout(**stored)
+    except ValueError as error:
+        return f"layout: {error}"
+    return None
 
 
 def read_shards(folder: Path) -> list[dict[str, Any]]:
@@ -130,7 +156,7 @@ def read_shards(folder: Path) -> list[dict[str, Any]]:
     shards = []
     for path in sorted(folder.glob("[0-9]*-[0-9]*-*.json")):
         try:
-            shard = json.loads(path.read_text(encoding="utf-8"))
+            shard = read_json(path)
             complete = shard["file"] == path.with_suffix(".safetensors").name and dict(shard["examples"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise damaged_shard(path, str(error)) from error
@@ -144,5 +170,5 @@ def damaged_shard(path: Path, why: str) -> DamagedShardError:
     """The error for a shard, with what to delete so that the writer makes it again."""
     stem = path.with_suffix("")
     return DamagedShardError(
-        f"shard {path} is damaged ({why}); delete {stem}.safetensors and {stem}.json and run the writer again."
+        f"shard {path} is damaged ({why:.300}); delete {stem}.safetensors and {stem}.json and run the writer again."
     )

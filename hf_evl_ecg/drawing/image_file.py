@@ -67,7 +67,12 @@ class ImageFile:
     root: str | Path | None = None
 
     def __call__(self, example: Mapping[str, Any]) -> Image.Image:
-        """The image as `upright_rgb` gives it."""
+        """The image as `upright_rgb` gives it.
+
+        Raises:
+            ValueError: There is none, its file name leads out of the folder, or the file is no whole picture.
+            OSError: The file is not there, or may not be read.
+        """
         image = example.get("image")
         if isinstance(image, Image.Image):
             return upright_rgb(image)
@@ -78,5 +83,12 @@ class ImageFile:
         path = (Path(self.root) / image).resolve()
         if not path.is_relative_to(Path(self.root).resolve()):
             raise ValueError(f"image={str(image)!r}: it leads out of {self.root}")
-        with open_picture(path) as opened:
-            return upright_rgb(opened)
+        try:
+            with open_picture(path) as opened:
+                return upright_rgb(opened)
+        except Exception as error:  # Pillow has errors of many kinds for damaged bytes, and most name no file
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise ValueError(
+                f"{path}: is no whole picture ({error}); allowed are {', '.join(FORMATS)} (copy or export it again)"
+            ) from error

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hf_evl_ecg.files import write_json
+from hf_evl_ecg.json_text import read_json
 
 from .config import RenderConfig, read_stored_config
 
@@ -49,9 +49,10 @@ def read_pages(model: str | Path, **hub_options: Any) -> RenderConfig | None:
     file = Path(model) / PAGES_FILE
     if file.is_file():
         try:
-            return stored_pages({"images": json.loads(file.read_text(encoding="utf-8"))}, str(file))
-        except json.JSONDecodeError as error:
-            raise PagesError(f"{file}: is no json ({error}; remove it and name the options of the pages)") from error
+            images = read_json(file)
+        except ValueError as error:
+            raise PagesError(f"{error} (remove it and name the options of the pages)") from error
+        return stored_pages({"images": images}, str(file))
     from transformers import PreTrainedConfig
 
     from hf_evl_ecg.models.loading import PROVENANCE_KEY
@@ -78,8 +79,8 @@ def stored_pages(provenance: Mapping[str, Any], where: str = "the model's config
         return None
     way_out = "(name the options of the pages, or give render=RenderConfig(…))"
     if not isinstance(images, Mapping):
-        raise PagesError(f"{where}: images={images!r}: a mapping is needed {way_out}")
+        raise PagesError(f"{where}: images={images!r:.80}: a mapping is needed {way_out}")
     try:
         return read_stored_config(images)
     except ValueError as error:
-        raise PagesError(f"{where} says how its ECGs were drawn, but: {error} {way_out}") from error
+        raise PagesError(f"{where} says how its ECGs were drawn, but: {error!s:.500} {way_out}") from error

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hf_evl_ecg.json_text import parse_json
 from hf_evl_ecg.qa.groups import Answer
 
 __all__ = ["AnswerFile", "AnswerFileError", "StoredAnswers", "read_answers"]
@@ -110,17 +111,28 @@ def read_answers(path: str | Path) -> StoredAnswers:
         AnswerFileError: A line is no answer.
     """
     stored = StoredAnswers()
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+    # By line feeds alone: str.splitlines also splits at U+2028 and others, which json leaves in a text as they are.
+    for number, line in enumerate(Path(path).read_bytes().removesuffix(b"\n").split(b"\n"), 1):
         try:
-            entry = json.loads(line)
+            entry = parse_json(line, f"{path}, line {number}")
             if number == 1:
-                stored.settings = entry["settings"]
-            else:
-                stored.answers[entry["key"]] = Answer(entry["record"], entry["text"], tuple(entry["scores"]))
-                if "picture" in entry:
-                    stored.pictures[entry["key"]] = entry["picture"]
+                stored.settings = _typed(entry, "settings", dict)
+                continue
+            key, scores = _typed(entry, "key", str), _typed(entry, "scores", list)
+            if not all(type(score) in (int, float) for score in scores):
+                raise TypeError("scores must be numbers")
+            stored.answers[key] = Answer(_typed(entry, "record", str), _typed(entry, "text", str | None), tuple(scores))
+            if "picture" in entry:
+                stored.pictures[key] = _typed(entry, "picture", str)
         except (ValueError, KeyError, TypeError) as error:
             raise AnswerFileError(
                 f"{path}, line {number} is no answer: {error}; remove the file and evaluate the model again"
             ) from error
     return stored
+
+
+def _typed(entry: Any, name: str, kinds: Any) -> Any:
+    value = entry[name]
+    if not isinstance(value, kinds):
+        raise TypeError(f"{name} is a {type(value).__name__}")
+    return value

@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaNextConfig
 
+from hf_evl_ecg.json_text import read_json
 from hf_evl_ecg.models.flat_tiles import PACKINGS
 from hf_evl_ecg.qa.prompts import PULSE_SYSTEM
 
@@ -132,12 +133,17 @@ def read_settings(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise ValueError(f"{path} is missing; give the folder of a LLaVA-layout checkpoint")
-    settings = _DEFAULTS | json.loads(path.read_text(encoding="utf-8"))
+    stored = read_json(path)
+    if not isinstance(stored, dict):
+        raise ValueError(
+            f"{path}: holds a {type(stored).__name__}, no settings; give the folder of a LLaVA-layout checkpoint"
+        )
+    settings = _DEFAULTS | stored
     for name in (*_ALLOWED, "vocab_size", "mm_vision_tower", "image_grid_pinpoints"):
         allowed = _ALLOWED.get(name)
         if name not in settings or (allowed and settings[name] not in allowed):
             needed = f"one of {allowed}" if allowed else "a value"
-            raise ValueError(f"{path}: {name}={settings.get(name)!r}: must be {needed}")
+            raise ValueError(f"{path}: {name}={settings.get(name)!r:.80}: must be {needed}")
     return settings | {"image_grid_pinpoints": _pinpoints(path, settings["image_grid_pinpoints"])}
 
 
@@ -147,9 +153,16 @@ def _pinpoints(path: Path, given: Any) -> list[list[int]]:
         return [
             [int(width), int(height)] for width, height in (literal_eval(given) if isinstance(given, str) else given)
         ]
-    except (ValueError, TypeError, SyntaxError) as error:
+    except (
+        ValueError,
+        TypeError,
+        SyntaxError,
+        OverflowError,
+        RecursionError,
+        MemoryError,
+    ) as error:  # as literal_eval says
         raise ValueError(
-            f"{path}: image_grid_pinpoints={given!r}: must be a list of widths and heights, such as [[336, 672], [672, 336]]"
+            f"{path}: image_grid_pinpoints={given!r:.80}: must be a list of widths and heights, such as [[336, 672], [672, 336]]"
         ) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from hf_evl_ecg.json_text import read_json
 
 __all__ = ["ShardWriter", "checkpoint_shards", "iterate_tensors"]
 
@@ -21,14 +24,20 @@ def checkpoint_shards(folder: str | Path) -> list[Path]:
     """Files that hold a checkpoint's weights; safetensors before PyTorch's, indexed shards before one file.
 
     Raises:
-        ValueError: There are none, or the index names files that are missing or lie elsewhere.
+        ValueError: There are none, or the index is damaged or names files that are missing or lie elsewhere.
     """
     folder = Path(folder)
     for name in _NAMES:
         index = folder / f"{name}.index.json"
         if index.is_file():
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            if bad := [n for n in names if Path(n).name != n or not (folder / n).is_file()]:
+            found = read_json(index)
+            places = found.get("weight_map") if isinstance(found, dict) else None
+            if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+                raise ValueError(
+                    f"{index}: weight_map must say in which file each weight lies; download the checkpoint again"
+                )
+            names = sorted(set(places.values()))
+            if bad := [n for n in names if "\0" in n or Path(n).name != n or not (folder / n).is_file()]:
                 raise ValueError(f"{index} names {bad}, which are no files in {folder}; download the checkpoint again")
             return [folder / n for n in names]
         if (folder / name).is_file():
@@ -37,15 +46,34 @@ def checkpoint_shards(folder: str | Path) -> list[Path]:
 
 
 def iterate_tensors(folder: str | Path) -> Iterator[tuple[str, Tensor]]:
-    """Yield name and tensor of every weight, shard by shard; PyTorch files are opened weights-only and memory-mapped."""
+    """Yield name and tensor of every weight, shard by shard; PyTorch files are opened weights-only and memory-mapped.
+
+    Raises:
+        ValueError: As `checkpoint_shards`, or a file is damaged.
+    """
     for path in checkpoint_shards(folder):
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118  (not a mapping)
-                    yield name, file.get_tensor(name)
-        else:
-            tensors: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            yield from tensors.items()
+        with _whole(path):
+            tensors: Any
+            if path.suffix == ".safetensors":
+                tensors = safe_open(path, framework="pt")
+                names = list(tensors.keys())
+            else:
+                tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+                names = list(tensors)
+        for name in names:
+            with _whole(path):
+                tensor = tensors.get_tensor(name) if path.suffix == ".safetensors" else tensors[name]
+            yield name, tensor
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """One error for whatever the libraries stumble over in damaged bytes."""
+    try:
+        yield
+    except Exception as error:
+        said = str(error).strip() or type(error).__name__
+        raise ValueError(f"{path}: cannot be read ({said[:300]}); download the checkpoint again") from error
 
 
 class ShardWriter:

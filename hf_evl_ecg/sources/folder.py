@@ -78,7 +78,10 @@ def load_folder(
         raise ValueError(f"{path}, row {longer[0]}: has more fields than the header has names (join labels by ; or |)")
     labels = [_labels(entry) for entry in entries]
     known = known_labels if known_labels is not None else []
-    splits, notes = _splits(root, entries, fractions, seed)
+    try:
+        splits, notes = _splits(root, entries, fractions, seed)
+    except ValueError as error:
+        raise ValueError(f"{path}, {error}") from error
     if unused := [name for name in entries[0] if name and name not in COLUMNS]:
         notes.append(f"{path.name}: columns {', '.join(unused)} are not used; those that are: {', '.join(COLUMNS)}")
 

@@ -210,7 +210,11 @@ def _statements(path: Path) -> dict[str, str]:
     """Every statement with its superclass, empty where it has none."""
     entries = list(read_table(path, ("diagnostic_class",)))
     # The column of codes has no name in the published file, and another place in one that was saved again.
-    columns = [name for name in (entries[0] if entries else ()) if any(entry[name] == "NORM" for entry in entries)]
+    columns = [
+        name
+        for name in (entries[0] if entries else ())
+        if name is not None and any(entry[name] == "NORM" for entry in entries)
+    ]
     columns = [name for name in columns if name not in ("diagnostic_class", "diagnostic_subclass")]
     if not columns:
         raise ValueError(f"{path}: no column holds the statements, such as NORM")

@@ -55,10 +55,15 @@ def read_spec(path: str | Path) -> tuple[CardSpec, Path]:
     """Read a YAML file with the fields of :class:`CardSpec`, and ``results``, a results json relative to the file.
 
     Raises:
-        ValueError: If it is not YAML, a field is unknown, or name, method or results are missing.
+        ValueError: If it is not YAML, a field is unknown or of another type, or name, method or results are missing.
     """
     path = Path(path)
     required = {"name", "method", "results"}
     values = read_mapping(path, {f.name for f in fields(CardSpec)} | required, required)
+    texts = {"results", *(f.name for f in fields(CardSpec) if f.type in ("str", "str | None"))}
+    for name, value in values.items():
+        optional = value is None and name not in required
+        if name in texts and not (isinstance(value, str) or optional):
+            raise ValueError(f"{path}: {name}={value!r:.80}: must be a text.")
     results = path.parent / values.pop("results")
     return CardSpec(**values), results

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
+from torch import Tensor
 
-from hf_mic.files import plain, replaced_file
+from hf_mic.files import parse_json, plain, replaced_file
 
+from .packing import BITS
 from .quantizer import ScalarQuantizer
 
-__all__ = ["FORMAT_VERSION", "load_quantizer", "open_codes", "save_quantizer"]
+__all__ = ["FORMAT_VERSION", "load_quantizer", "open_array", "open_codes", "read_by", "read_tensors", "save_quantizer"]
+
+T = TypeVar("T")
 
 FORMAT_VERSION = 1
 
@@ -55,23 +61,90 @@ def load_quantizer(path: str | os.PathLike[str]) -> ScalarQuantizer:
         ValueError: If the file is no saved quantiser, one of a later version, or its tensors do not fit its header.
         FileNotFoundError: If there is no such file.
     """
-    try:
-        with safe_open(path, framework="np") as file:
-            text = (file.metadata() or {}).get("scalar_quantizer")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} cannot be read as a safetensors file: {error}") from error
-    if text is None:
-        raise ValueError(f"{path} is a safetensors file but no saved quantiser: its header has no 'scalar_quantizer'.")
-    header = json.loads(text)
-    if header["format_version"] != FORMAT_VERSION:
+    header, tensors = read_tensors(path, "scalar_quantizer", "quantiser")
+    if header.get("format_version") != FORMAT_VERSION:
         raise ValueError(
-            f"{path} has format version {header['format_version']}, this release reads {FORMAT_VERSION}: update the package."
+            f"{path} has format version {header.get('format_version')!r:.40}, this release reads {FORMAT_VERSION}: update the package."
         )
+    if problem := _problem(header):
+        raise ValueError(f"{path} is no saved quantiser: its header says {problem}. It is damaged, write it again.")
     expected = _shapes(header)
-    if {name: tensor.shape for name, tensor in tensors.items()} != expected:
+    if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != expected:
         raise ValueError(f"{path} must hold the tensors {expected}: it is damaged, write it again.")
-    return ScalarQuantizer(header["dims"], header["bits"], **tensors, source=header["source"])
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    return ScalarQuantizer(header["dims"], header["bits"], **arrays, source=header["source"])
+
+
+def _problem(header: dict[str, Any]) -> str | None:
+    """What of a header is not as :func:`save_quantizer` writes it."""
+    allowed: dict[str, Callable[[Any], bool]] = {
+        "dims": lambda value: type(value) is int and 0 < value < 2**31,
+        "bits": lambda value: type(value) is int and value in BITS,
+        "rotation": lambda value: value in (None, "orthogonal", "hadamard"),
+        "source": lambda value: isinstance(value, str),
+    }
+    wrong = [name for name, fits in allowed.items() if name not in header or not fits(header[name])]
+    return f"{wrong[0]}={header.get(wrong[0])!r:.40}" if wrong else None
+
+
+def read_tensors(path: str | os.PathLike[str], name: str, what: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The json under ``name`` in the header of a safetensors file, and its tensors, which must be finite numbers of float32.
+
+    Args:
+        path: The file.
+        name: Under which the json stands.
+        what: What the file should hold, for the messages.
+
+    Raises:
+        ValueError: If it is no such file, or has no such json, or other numbers.
+        FileNotFoundError: If there is no such file.
+    """
+
+    def read() -> tuple[str | None, dict[str, Tensor]]:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get(name), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+    text, tensors = read_by(read, path, "safetensors")
+    if text is None:
+        raise ValueError(f"{path} is a safetensors file but no saved {what}: its header has no {name!r}.")
+    header = parse_json(text, f"{path}, {name!r} in its header,")
+    if not isinstance(header, dict):
+        raise ValueError(
+            f"{path} is no saved {what}: {name!r} in its header is no json object. It is damaged, write it again."
+        )
+    for key, tensor in tensors.items():
+        if tensor.dtype != torch.float32 or not bool(tensor.isfinite().all()):
+            raise ValueError(f"{path}: {key[:40]!r} must be finite numbers of float32. It is damaged, write it again.")
+    return header, tensors
+
+
+def read_by(read: Callable[[], T], path: str | os.PathLike[str], kind: str) -> T:
+    """Let a library read a file; whatever it stumbles over in damaged bytes becomes one error that names the file.
+
+    Raises:
+        ValueError: If it cannot be read.
+        FileNotFoundError: If there is no such file.
+    """
+    try:
+        return read()
+    except FileNotFoundError:
+        raise
+    except MemoryError as error:
+        raise ValueError(f"{path} cannot be read as a {kind} file: it asks for more than fits into memory.") from error
+    except Exception as error:
+        # Some libraries quote the file at any length.
+        said = str(error).strip() or type(error).__name__
+        raise ValueError(f"{path} cannot be read as a {kind} file: {said[:300]}{'…' * (len(said) > 300)}") from error
+
+
+def open_array(path: str | os.PathLike[str]) -> NDArray:
+    """A .npy file as a memory map.
+
+    Raises:
+        ValueError: If it is no such file.
+        FileNotFoundError: If there is no such file.
+    """
+    return read_by(lambda: np.load(path, mmap_mode="r", allow_pickle=False), path, ".npy")
 
 
 def _shapes(header: dict[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -89,10 +162,7 @@ def open_codes(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         ValueError: If the file does not hold a matrix of bytes.
         FileNotFoundError: If there is no such file.
     """
-    try:
-        codes = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read as a .npy file: {error}") from error
+    codes = open_array(path)
     if codes.dtype != np.uint8 or codes.ndim != 2:
         raise ValueError(f"{path} must hold uint8 of shape (N, bytes), it holds {codes.dtype} of shape {codes.shape}.")
     return codes

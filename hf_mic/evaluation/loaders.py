@@ -95,11 +95,13 @@ def load_retrieval(source: str | Path, *, name: str, split: str = "test") -> Ret
     folder = Path(source)
     if folder.is_dir():
         corpus, queries = (read_table(folder / f"{part}.jsonl") for part in ("corpus", "queries"))
-        judgements = read_columns(folder / "qrels" / f"{split}.tsv", ["query-id", "corpus-id", "score"])
+        judged: str | Path = folder / "qrels" / f"{split}.tsv"
+        judgements = read_columns(judged, ["query-id", "corpus-id", "score"])
     else:
         corpus, queries = (read_table(source, split=part, subset=part) for part in ("corpus", "queries"))
+        judged = source
         judgements = read_columns(source, ["query-id", "corpus-id", "score"], split=split, subset="default")
-    grades = parse_scores(judgements["score"], "score", source)
+    grades = parse_scores(judgements["score"], "score", judged)
     qrels: dict[str, dict[str, float]] = {}
     for query, document, grade in zip(judgements["query-id"], judgements["corpus-id"], grades, strict=True):
         qrels.setdefault(str(query), {})[str(document)] = grade
@@ -109,7 +111,10 @@ def load_retrieval(source: str | Path, *, name: str, split: str = "test") -> Ret
     if "title" in corpus:
         for document, title in zip(documents, corpus["title"], strict=True):
             documents[document] = f"{title or ''} {documents[document]}".strip()
-    return RetrievalTask(name, documents, asked, qrels)
+    try:
+        return RetrievalTask(name, documents, asked, qrels)
+    except ValueError as error:
+        raise ValueError(f"{judged}: {error}") from error
 
 
 def load_pair_classification(
@@ -154,7 +159,7 @@ def _by_id(table: Mapping[str, list], source: str) -> dict[str, str]:
     for number, (key, text) in enumerate(zip(table["_id"], table["text"], strict=True), start=1):
         if key is None or not isinstance(text, str):
             raise ValueError(
-                f"{source}, row {number}: _id is {key!r} and text is {text!r}; an id and a text are needed."
+                f"{source}, row {number}: _id is {key!r:.80} and text is {text!r:.80}; an id and a text are needed."
             )
     texts = {str(key): text for key, text in zip(table["_id"], table["text"], strict=True)}
     if len(texts) < len(table["_id"]):

@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import json
 import math
 import re
 import zlib
@@ -11,8 +10,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import datasets
-import pyarrow
 import pyarrow.parquet
+
+from hf_mic.files import parse_json
 
 __all__ = ["check_texts", "parse_scores", "pick_columns", "read_columns", "read_table", "require_columns"]
 
@@ -62,7 +62,7 @@ def _read_file(path: Path, ending: str) -> dict[str, list[Any]]:
     """Columns of a file; errors name the file."""
     try:
         if ending == ".parquet":
-            return pyarrow.parquet.read_table(path).to_pydict()
+            return _read_parquet(path)
         # newline="": csv reads line breaks within quotes by itself
         with (
             gzip.open(path, "rt", encoding="utf-8-sig", newline="")
@@ -74,8 +74,17 @@ def _read_file(path: Path, ending: str) -> dict[str, list[Any]]:
             return _parse(lines, ending, path)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text ({error}): save it as UTF-8.") from error
-    except (csv.Error, gzip.BadGzipFile, EOFError, zlib.error, pyarrow.ArrowInvalid) as error:
+    except (csv.Error, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path} cannot be read as {ending[1:]}: {error}") from error
+
+
+def _read_parquet(path: Path) -> dict[str, list[Any]]:
+    try:
+        return pyarrow.parquet.read_table(path).to_pydict()
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # whatever Arrow stumbles over in damaged pages, and values that Python has no form for
+        raise ValueError(f"{path} cannot be read as parquet: {error}") from error
 
 
 def _parse(lines: TextIO, ending: str, path: Path) -> dict[str, list[Any]]:
@@ -108,10 +117,7 @@ def _parse_json_lines(lines: TextIO, path: Path) -> dict[str, list[Any]]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number}: not JSON ({error}).") from error
+        row = parse_json(line, f"{path}, line {number},")
         if not isinstance(row, dict):
             raise ValueError(f"{path}, line {number}: expected a JSON object, found {type(row).__name__}.")
         if any(isinstance(value, str) and _SURROGATE.search(value) for value in row.values()):
@@ -180,7 +186,7 @@ def check_texts(values: Sequence[Any], column: str, source: str | Path) -> None:
     """
     for number, value in enumerate(values, start=1):
         if not isinstance(value, str):
-            raise ValueError(f"{source}, row {number}: column {column!r} holds {value!r}, not a text.")
+            raise ValueError(f"{source}, row {number}: column {column!r} holds {value!r:.80}, not a text.")
 
 
 def parse_scores(values: Sequence[Any], column: str, source: str | Path) -> list[float]:
@@ -202,9 +208,9 @@ def parse_scores(values: Sequence[Any], column: str, source: str | Path) -> list
     for number, value in enumerate(values, start=1):
         try:
             score = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             score = math.nan
         if not math.isfinite(score):
-            raise ValueError(f"{source}, row {number}: column {column!r} is {value!r}, not a finite number.")
+            raise ValueError(f"{source}, row {number}: column {column!r} is {value!r:.80}, not a finite number.")
         scores.append(score)
     return scores

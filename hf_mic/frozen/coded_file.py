@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from hf_mic.files import new_array, write_text
+from hf_mic.codes.storage import open_array
+from hf_mic.files import new_array, read_json, write_text
 
 __all__ = ["write_codes"]
 
@@ -72,12 +73,12 @@ def write_codes(
 def _rows_done(partial: Path, journal: Path, task: dict[str, Any]) -> int:
     """Rows of this task that are in the partial file; 0 without such a file, or of another task."""
     try:
-        noted = json.loads(journal.read_text(encoding="utf-8"))
-        codes = np.load(partial, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        noted, codes = read_json(journal), open_array(partial)
+    except (OSError, ValueError):
         return 0
-    rows = noted.pop("rows", 0)
-    return rows if noted == task and list(codes.shape) == task["shape"] else 0
+    rows = noted.pop("rows", 0) if isinstance(noted, dict) else 0
+    whole = codes.dtype == np.uint8 and list(codes.shape) == task["shape"] and codes.flags.c_contiguous
+    return rows if noted == task and whole and type(rows) is int and 0 <= rows <= len(codes) else 0
 
 
 def _probe(vectors: NDArray) -> str:

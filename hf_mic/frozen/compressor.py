@@ -18,7 +18,7 @@ from torch.nn.functional import normalize
 from hf_mic.codes.inputs import Vectors, as_array, as_matrix
 from hf_mic.codes.quantizer import ScalarQuantizer
 from hf_mic.codes.storage import load_quantizer, save_quantizer
-from hf_mic.files import plain, replaced_files, write_text
+from hf_mic.files import plain, read_json, replaced_files, write_text
 from hf_mic.options import check_at_least
 
 from .candidates import Candidate, sizes
@@ -265,15 +265,23 @@ class Compressor:
             ValueError: If the folder holds no compressor, one of a later version, or files of different ones.
             FileNotFoundError: If a file is missing.
         """
-        settings = json.loads(Path(folder, SETTINGS).read_text(encoding="utf-8"))
-        if settings.get("format_version") != FORMAT_VERSION:
+        file = Path(folder, SETTINGS)
+        settings = read_json(file)
+        if not isinstance(settings, dict) or settings.get("format_version") != FORMAT_VERSION:
+            version = settings.get("format_version") if isinstance(settings, dict) else None
             raise ValueError(
-                f"{folder} has format version {settings.get('format_version')}, this release reads {FORMAT_VERSION}: "
-                "update the package."
+                f"{file} has format version {version!r:.40}, this release reads {FORMAT_VERSION}: update the package, or save the "
+                "compressor again."
             )
+        try:
+            report = [Candidate(**row) for row in settings["report"]]
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"{file} is damaged, save the compressor again: report is none of candidates ({error})."
+            ) from error
         prefix_map, quantizer = PrefixMap.load(Path(folder, FILES[0])), load_quantizer(Path(folder, FILES[1]))
-        loaded = cls(prefix_map, quantizer, [Candidate(**row) for row in settings["report"]])
-        if loaded.fingerprint() != settings["fingerprint"]:
+        loaded = cls(prefix_map, quantizer, report)
+        if loaded.fingerprint() != settings.get("fingerprint"):
             raise ValueError(f"{folder} holds files of different compressors, or damaged ones: save it again.")
         return loaded
 

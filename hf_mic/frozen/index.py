@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from hf_mic.codes.storage import open_array, read_by
 from hf_mic.files import new_array, replaced_file
 
 from .prefix_map import PrefixMap
@@ -32,16 +31,12 @@ def open_vectors(path: str | Path) -> NDArray:
         (2, 2)
     """
     kind = Path(path).suffix.lower()
-    read = READERS.get(kind, _read_npy)
     try:
-        return read(path)
-    except (OSError, ValueError, EOFError, SafetensorError, BadZipFile) as error:
-        name = kind if kind in READERS else ".npy"
-        raise ValueError(f"{path} cannot be read as a {name} file: {error}") from error
-
-
-def _read_npy(path: str | Path) -> NDArray:
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+        if kind in READERS and kind != ".npy":
+            return read_by(lambda: READERS[kind](path), path, kind)
+        return open_array(path)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} cannot be read as a {kind if kind in READERS else '.npy'} file: {error}") from error
 
 
 def _read_npz(path: str | Path) -> NDArray:
@@ -64,13 +59,9 @@ def _read_csv(path: str | Path) -> NDArray:
 
 
 def _read_parquet(path: str | Path) -> NDArray:
-    from pyarrow import ArrowInvalid  # comes with datasets
-    from pyarrow.parquet import read_table
+    from pyarrow.parquet import read_table  # comes with datasets
 
-    try:
-        table = read_table(path)
-    except ArrowInvalid as error:
-        raise ValueError(str(error)) from error
+    table = read_table(path)
     columns = [column.to_numpy() for column in table.columns]
     return np.stack(columns[0]) if len(columns) == 1 and columns[0].dtype == object else np.stack(columns, axis=1)
 
@@ -83,7 +74,7 @@ def _only(arrays: dict[str, NDArray]) -> NDArray:
 
 
 READERS = {
-    ".npy": _read_npy,
+    ".npy": open_array,
     ".npz": _read_npz,
     ".safetensors": _read_safetensors,
     ".csv": _read_csv,

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from hf_mic.codes.inputs import FLOATS, Vectors, as_matrix
+from hf_mic.codes.storage import read_tensors
 from hf_mic.files import replaced_file
 from hf_mic.options import check_between
 
@@ -157,23 +157,50 @@ class PrefixMap:
         """Read what :meth:`save` wrote.
 
         Raises:
-            ValueError: If the file is no saved map.
+            ValueError: If the file is no saved map, or its tensors do not fit together.
+            FileNotFoundError: If there is no such file.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = (file.metadata() or {}).get("prefix_map")
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(f"{path} cannot be read as a safetensors file: {error}") from error
-        if header is None:
-            raise ValueError(f"{path} is a safetensors file but no saved PrefixMap: its header has no 'prefix_map'.")
-        return cls(**json.loads(header), **tensors)
+        header, tensors = read_tensors(path, "prefix_map", "PrefixMap")
+        if problem := _problem(header, tensors):
+            raise ValueError(f"{path} is no saved PrefixMap: {problem}. It is damaged, write it again.")
+        return cls(**header, **tensors)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Names and values of the tensors the map has."""
         for name in ("weight", "hidden_weight", "hidden_bias", "output_weight"):
             if (tensor := getattr(self, name)) is not None:
                 yield name, tensor
+
+
+def _problem(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str | None:
+    """What of a file is not as :meth:`PrefixMap.save` writes it."""
+    kinds = {
+        "kind": str,
+        "config": dict,
+        "losses": dict,
+        "held_out": list,
+    }  # all but the first may be absent, and are in old files
+    if unknown := sorted(header.keys() - kinds.keys()):
+        return f"its header holds {unknown[0]!r:.40}"
+    if wrong := [name for name, value in header.items() if not isinstance(value, kinds[name])]:
+        return f"its header says {wrong[0]}={header[wrong[0]]!r:.40}"
+    if header.get("kind") not in ("orthogonal", "linear", "mlp"):
+        return f"its header says kind={header.get('kind')!r:.40}"
+    needed = ["weight", *(("hidden_weight", "hidden_bias", "output_weight") if header["kind"] == "mlp" else ())]
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if sorted(shapes) != sorted(needed):
+        return f"it holds the tensors {', '.join(shapes) or '(none)':.80}, needed are {', '.join(needed)}"
+    width, columns = shapes["weight"] if len(shapes["weight"]) == 2 else (0, 0)
+    (hidden,) = bias if len(bias := shapes.get("hidden_bias", (1,))) == 1 else (0,)
+    fitting = {
+        "weight": (width, columns),
+        "hidden_weight": (width, hidden),
+        "hidden_bias": (hidden,),
+        "output_weight": (hidden, columns),
+    }
+    if not 0 < columns <= width or not hidden or any(shapes[name] != fitting[name] for name in needed):
+        return f"the shapes {shapes} do not fit together"
+    return None
 
 
 def _dense(weight: Tensor, bias: Tensor | None, activation: nn.Module | None) -> Dense:

@@ -168,3 +168,31 @@ def test_a_stage_is_refused_when_its_inputs_have_changed(tmp_path):
     write_json(tmp_path / "student" / "stage.json", {name: record[name] for name in ("settings", "sha256")})
     stage().run(lambda: done.append(5))  # made before fingerprints were kept
     assert done == [1]
+
+
+DAMAGED_YAML = [
+    "[" * 2000 + "]" * 2000,  # brackets that yaml takes seconds for
+    "a: 2001-99-99",  # "month must be in 1..12", without a file
+    "a: !!int x",
+    "a: !!bool x",  # a KeyError of yaml
+    "a: !!timestamp x",  # an AttributeError
+    "a: &a [*a]",  # holds itself
+    "a: [&a [1,1,1,1,1,1,1,1,1], &b [*a,*a,*a,*a,*a,*a,*a,*a,*a], &c [*b,*b,*b,*b,*b,*b,*b,*b,*b], "
+    "&d [*c,*c,*c,*c,*c,*c,*c,*c,*c], &e [*d,*d,*d,*d,*d,*d,*d,*d,*d], [*e,*e,*e,*e,*e,*e,*e,*e,*e]]",
+]
+
+
+@pytest.mark.parametrize("text", DAMAGED_YAML, ids=range(len(DAMAGED_YAML)))
+def test_yaml_that_the_library_stumbles_over_is_one_error(tmp_path, text):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=rf"^{path}:? cannot be read as YAML") as caught:
+        read_mapping(path)
+    assert type(caught.value) is ValueError
+    assert len(str(caught.value)) < 1000
+
+
+def test_aliases_of_yaml_are_understood(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("a: [&b {dim: 8}, *b]")
+    assert read_mapping(path) == {"a": [{"dim": 8}, {"dim": 8}]}

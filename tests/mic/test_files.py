@@ -7,7 +7,7 @@ import stat
 import numpy as np
 import pytest
 
-from hf_mic.files import new_array, replaced_file, replaced_files, write_atomically, write_text
+from hf_mic.files import new_array, read_mapping, replaced_file, replaced_files, write_atomically, write_text
 
 
 def test_interrupted_write_leaves_the_old_file_and_no_rest(tmp_path):
@@ -114,3 +114,31 @@ def test_space_for_an_array_is_taken_before_it_is_written(tmp_path, monkeypatch)
         new_array(tmp_path / "b.npy", np.float32, (1000, 64))
     assert caught.value.errno == errno.ENOSPC
     assert os.listdir(tmp_path) == ["a.npy"]
+
+
+DAMAGED_YAML = [
+    "[" * 2000 + "]" * 2000,  # brackets that yaml takes seconds for
+    "a: 2001-99-99",  # "month must be in 1..12", without a file
+    "a: !!int x",
+    "a: !!bool x",  # a KeyError of yaml
+    "a: !!timestamp x",  # an AttributeError
+    "a: &a [*a]",  # holds itself
+    "a: [&a [1,1,1,1,1,1,1,1,1], &b [*a,*a,*a,*a,*a,*a,*a,*a,*a], &c [*b,*b,*b,*b,*b,*b,*b,*b,*b], "
+    "&d [*c,*c,*c,*c,*c,*c,*c,*c,*c], &e [*d,*d,*d,*d,*d,*d,*d,*d,*d], [*e,*e,*e,*e,*e,*e,*e,*e,*e]]",
+]
+
+
+@pytest.mark.parametrize("text", DAMAGED_YAML, ids=range(len(DAMAGED_YAML)))
+def test_yaml_that_the_library_stumbles_over_is_one_error(tmp_path, text):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=rf"^{path}:? cannot be read as YAML") as caught:
+        read_mapping(path, ["a"])
+    assert type(caught.value) is ValueError
+    assert len(str(caught.value)) < 1000
+
+
+def test_aliases_of_yaml_are_understood(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("a: [&b {dim: 8}, *b]")
+    assert read_mapping(path, ["a"]) == {"a": [{"dim": 8}, {"dim": 8}]}

@@ -88,7 +88,7 @@ def test_bad_rows_are_refused_and_leave_the_old_file(tmp_path, rows):
     path.write_text('{"rows": []}')
     with pytest.raises(ValueError, match=r"no results json: it lacks \['commit', 'config', 'machine', 'study'\]"):
         read_results(path)
-    for text, message in (("{", "no results json: Expecting"), ("[]", "no results json: it holds a list")):
+    for text, message in (("{", "cannot be read as json: Expecting"), ("[]", "no results json: it holds a list")):
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
             read_results(path)
@@ -96,3 +96,30 @@ def test_bad_rows_are_refused_and_leave_the_old_file(tmp_path, rows):
 
 def test_all_names_exist():
     assert all(hasattr(results, name) for name in results.__all__)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda found: "[" * 3000 + "]" * 3000, "cannot be read as json: maximum recursion depth"),
+        (lambda found: "1" * 5000, "cannot be read as json: Exceeds the limit"),
+        (lambda found: b"\xfe\xff\x00", "cannot be read as json"),
+        (lambda found: {**found, "machine": None}, "machine must hold what write_results wrote"),
+        (lambda found: {**found, "rows": {"a": 1}}, "rows must hold what write_results wrote"),
+        (lambda found: {**found, "rows": ["x"]}, "row 0: is a str"),
+        (lambda found: {**found, "rows": [{**found["rows"][0], "value": None}]}, "row 0: value is a NoneType"),
+        (lambda found: {**found, "rows": [{**found["rows"][0], "value": 10**400}]}, "row 0 .*: value is 1000"),
+        (lambda found: {**found, "rows": [{**found["rows"][0], "dim": [8]}]}, "row 0: dim is a list"),
+        (
+            lambda found: {**found, "rows": [{**found["rows"][0], "task": 3}]},
+            "row 0: task is a int; method, task, metric are texts",
+        ),
+    ],
+)
+def test_damaged_results_name_file_and_field(tmp_path, rows, change, message):
+    path = tmp_path / "results.json"
+    changed = change(json.loads(json.dumps(write_results(path, "s", {}, rows))))
+    content = changed if isinstance(changed, str | bytes) else json.dumps(changed)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=rf"^{path}.*{message}"):
+        read_results(path)

@@ -115,3 +115,28 @@ def test_there_are_nine_tasks():
         "ptb-test-report": 500,
         "arena": 50,
     }
+
+
+@pytest.mark.parametrize("record", [7, None, "x", ["a"], True])
+def test_records_that_are_no_objects_are_refused(tmp_path, record):
+    path = tmp_path / "ptb-test.json"
+    path.write_text(json.dumps([record]))
+    with pytest.raises(ValueError, match=rf"^{path}: holds a .*; records of ptb-test, json objects, are needed"):
+        load_benchmark("ptb-test", tmp_path)
+
+
+@pytest.mark.parametrize("said", ["x", 3, ["human", "gpt"], [None], {"from": "human"}])
+def test_conversations_that_are_none_are_refused(tmp_path, said):
+    (tmp_path / "ptb-test.json").write_text(json.dumps([{"id": "r", "image": "r.png", "conversations": said}]))
+    with pytest.raises(ExampleError, match="record 'ptb-test:r': conversations must be a list of messages"):
+        load_benchmark("ptb-test", tmp_path)
+
+
+def test_damaged_parquet_is_one_error_with_its_name(tmp_path):
+    path = tmp_path / "ptb-test.parquet"
+    Dataset.from_dict({"id": ["r"]}).to_parquet(path)
+    with pytest.raises(ValueError, match=rf"^{path}: has no column conversations, image; there are id"):
+        load_benchmark("ptb-test", tmp_path)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=rf"^{path}: cannot be read as parquet"):
+        load_benchmark("ptb-test", tmp_path)

@@ -26,7 +26,31 @@ def test_postscript_is_not_opened_whatever_it_is_called(tmp_path):
         assert opened.format == "EPS"
     with pytest.raises(UnidentifiedImageError):
         open_picture(tmp_path / "x.png")
-    with pytest.raises(UnidentifiedImageError):
+    with pytest.raises(ValueError, match=r"x\.png: is no whole picture \(cannot identify image file"):
         ImageFile(tmp_path)({"image": "x.png"})
     with pytest.raises(UnreadableImageError, match="no image"):
         load_picture(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize(
+    ("kind", "damage"),
+    [
+        ("PNG", lambda data: data[:60] + b"\xff" + data[61:]),  # "broken data stream", which names no file
+        ("JPEG", lambda data: data[: len(data) // 2]),
+        ("GIF", lambda data: data[:6] + b"\xff\xff\xff\xff" + data[10:]),  # 65,535 x 65,535 pixels: no OSError
+        ("PPM", lambda data: data.replace(b"40 36", b"i5 36", 1)),  # "invalid literal for int()"
+        ("WEBP", lambda data: data[:20] + b"\0" * 12 + data[32:]),
+    ],
+)
+def test_damaged_pictures_are_one_error_with_their_name(tmp_path, kind, damage):
+    noise = Image.effect_noise((40, 36), 90).convert("L" if kind == "GIF" else "RGB")
+    noise.save(tmp_path / "page", format=kind)
+    (tmp_path / "page").write_bytes(damage((tmp_path / "page").read_bytes()))
+    with pytest.raises(ValueError, match=rf"{tmp_path}/page: is no whole picture \(.*allowed are PNG, JPEG") as caught:
+        ImageFile(tmp_path)({"image": "page"})
+    assert type(caught.value) is ValueError
+
+
+def test_a_picture_that_is_not_there_keeps_its_own_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent"):
+        ImageFile(tmp_path)({"image": "absent.png"})

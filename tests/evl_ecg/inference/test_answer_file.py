@@ -143,3 +143,42 @@ def test_a_half_written_line_is_dropped(tmp_path):
     assert again.answers == {"k": Answer("r", "yes", (-0.5,))}
     assert again.pictures == {"k": "00"}
     assert path.read_text().count("\n") == 2
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\r", "\n"])
+def test_marks_that_python_takes_for_line_ends_stay_in_an_answer(tmp_path, mark):
+    """json leaves U+2028 and U+0085 in a text as they are, and str.splitlines cut such a line in two: the file was lost."""
+    path, given = tmp_path / "answers.jsonl", Answer("r", f"sinus{mark}rhythm", (-0.5,))
+    AnswerFile(path, {"model": "m"}).add({"k": given}, {"k": "digest"})
+    assert AnswerFile(path, {"model": "m"}).answers == {"k": given}
+
+
+HEADER = '{"settings": {"model": "m"}}'
+LINE = {"key": "k", "record": "r", "text": "AF", "scores": [-0.5], "picture": "p"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"[" * 3000, "line 1 is no answer: .*line 1: is no json .maximum recursion"),
+        (b'{"settings": []}', "line 1 is no answer: settings is a list"),
+        (b"7", "line 1 is no answer"),
+        (HEADER.encode() + b"\n" + b'{"key": "\xe9"}', "line 2 is no answer: .*decode"),
+        *(
+            (f"{HEADER}\n{json.dumps({**LINE, name: value})}\n".encode(), f"line 2 is no answer: {name}")
+            for name, value in (
+                ("key", 1),
+                ("record", None),
+                ("text", ["AF"]),
+                ("scores", [None]),
+                ("scores", "12"),
+                ("picture", 5),
+            )
+        ),
+    ],
+)
+def test_damaged_lines_are_named(tmp_path, text, message):
+    path = tmp_path / "answers.jsonl"
+    path.write_bytes(text)
+    with pytest.raises(AnswerFileError, match=rf"^{path}, {message}"):
+        read_answers(path)

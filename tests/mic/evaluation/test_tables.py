@@ -123,7 +123,7 @@ def test_absent_key_in_one_json_line_is_a_missing_value(tmp_path):
         ("a.jsonl", "\n", "is empty"),
         ("a.csv", "anchor,positive\na,b\nc\n", "line 3: 1 cells, but the header names 2"),
         ("a.csv", "anchor,anchor\na,b\n", "names a column twice"),
-        ("a.jsonl", '{"anchor": "a"}\n{oops\n', "line 2: not JSON"),
+        ("a.jsonl", '{"anchor": "a"}\n{oops\n', "line 2, cannot be read as json"),
         ("a.jsonl", '["a", "b"]\n', "line 1: expected a JSON object, found list"),
         ("a.xlsx", "x", "unknown ending '.xlsx'"),
         ("a.parquet.gz", "x", "unknown ending"),
