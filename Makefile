@@ -5,10 +5,11 @@ CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 PYTEST_WORKERS ?= 2
 PYTEST_ARGS ?=
+FUZZ_ARGS ?=
 PIP_ARGS ?=
 EXTRAS ?= mic,ecg,app,dev
 
-.PHONY: demo demo-mic demo-ecg test test-torchvision test-oldest check format install clean
+.PHONY: demo demo-mic demo-ecg test test-torchvision test-oldest fuzz check format install clean
 
 install: $(VENV)/.installed
 
@@ -40,6 +41,10 @@ test-torchvision:
 # The same tests with the oldest versions that setup.py allows, in an environment of their own.
 test-oldest:
 	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
+
+# Damaged files for every reader, FUZZ_ARGS='--reader NAME --count N --seed N' for some: 20,000 each take hours.
+fuzz: install
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 PYTHONPATH=tests $(BIN)/python -m fuzzing $(FUZZ_ARGS)
 
 check: install
 	$(BIN)/ruff check .

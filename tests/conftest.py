@@ -1,12 +1,17 @@
-"""Fixtures shared by all tests: the real data folder, the offline encoder, the repository root."""
+"""Fixtures shared by all tests: the real data folder, the repository root; how property tests draw their examples."""
 
 import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# The same examples each time and in each process, none remembered, none late on a busy machine: what fails here fails everywhere.
+settings.register_profile("same", derandomize=True, database=None, deadline=None, max_examples=50, print_blob=False)
+settings.load_profile("same")
 
 ROOT = Path(__file__).resolve().parent.parent
 

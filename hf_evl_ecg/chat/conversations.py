@@ -113,23 +113,22 @@ def read_turns(example: Mapping[str, Any], record: str, *, unanswered: str = "re
     Raises:
         MissingAnswerError: If a question or answer is missing or empty, or roles do not alternate.
     """
-    if example.get("conversations") is not None:
-        said = _messages(example, "conversations", record)
+    column = next((name for name in ("conversations", "messages") if example.get(name) is not None), None)
+    said = example[column] if column else ()
+    if not isinstance(said, list | tuple) or not all(isinstance(message, Mapping) for message in said):
+        raise MissingAnswerError(record, f"{column} must be a list of messages, each with its role and text.")
+    if column == "conversations":
         pairs = [(str(m.get("from")), str(m.get("value") or "")) for m in said]
-    elif example.get("messages") is not None:
-        pairs = [(str(m.get("role")), _plain(m.get("content"))) for m in _messages(example, "messages", record)]
+    elif column == "messages":
+        pairs = [(str(m.get("role")), _plain(m.get("content"))) for m in said]
     else:
         pairs = [("user", _plain(example.get("question"))), ("assistant", _plain(example.get("answer")))]
-    spoken = [(_ROLES.get(role, role), without_image_token(text)) for role, text in pairs]
-    spoken = [(role, text) for role, text in spoken if role != "system"]
+    spoken = [(_ROLES.get(role, role), without_image_token(text)) for role, text in pairs if role != "system"]
     if unanswered == "use" and len(spoken) % 2 and spoken[-1][0] == "user":
         spoken.append(("assistant", ""))
     if not spoken or len(spoken) % 2 or [role for role, _ in spoken] != ["user", "assistant"] * (len(spoken) // 2):
-        raise MissingAnswerError(
-            record,
-            f"the roles are {[role[:40] for role, _ in spoken]}; questions (user, human) and answers (assistant, gpt) "
-            "must alternate, beginning with a question and ending with an answer.",
-        )
+        must = "questions (user, human) and answers (assistant, gpt) must alternate, beginning with a question and ending with an answer."
+        raise MissingAnswerError(record, f"the roles are {[role[:40] for role, _ in spoken]}; {must}")
     turns = tuple(Turn(q, a) for (_, q), (_, a) in zip(spoken[::2], spoken[1::2], strict=True))
     for number, turn in enumerate(turns, 1):
         for what, text in (("question", turn.question), ("answer", turn.answer)):
@@ -137,13 +136,6 @@ def read_turns(example: Mapping[str, Any], record: str, *, unanswered: str = "re
             if not text and not open_end:
                 raise MissingAnswerError(record, f"turn {number} has an empty {what}; remove the turn or fill it in.")
     return turns
-
-
-def _messages(example: Mapping[str, Any], column: str, record: str) -> Sequence[Mapping[str, Any]]:
-    found = example[column]
-    if not isinstance(found, list | tuple) or not all(isinstance(message, Mapping) for message in found):
-        raise MissingAnswerError(record, f"{column} must be a list of messages, each with its role and text.")
-    return found
 
 
 def chat_messages(turns: Sequence[Turn], *, system: str | None = None, images: int = 1) -> list[dict[str, Any]]:
@@ -304,4 +296,5 @@ def _plain(content: Any) -> str:
         return ""
     if isinstance(content, str):
         return content
-    return "".join(str(part.get("text") or "") for part in content if part.get("type") == "text")
+    parts = [part for part in content if isinstance(part, Mapping)] if isinstance(content, list | tuple) else []
+    return "".join(str(part.get("text") or "") for part in parts if part.get("type") == "text")

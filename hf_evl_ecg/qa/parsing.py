@@ -5,6 +5,7 @@ Labels match as whole words, by any of their wordings, unless the sentence denie
 the matching of the released ECGBench scorers instead.
 """
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -173,7 +174,7 @@ def parse_number(text: str, unit: str) -> float | None:
         unit: "milliseconds" or "beats per minute".
 
     Returns:
-        None if there is no number, a range, or several different ones.
+        None if there is no number, a range, several different ones, or one that is none, such as 1.2.3.
 
     Raises:
         ValueError: An unknown unit.
@@ -195,7 +196,8 @@ def parse_number(text: str, unit: str) -> float | None:
         with_unit.add(_value(match.group(1)) * factors[match.group(2).lower()])
     bare = {_value(m.group()) for m in re.finditer(rf"{_NUMBER}(?!\s*-?[A-Za-z/%\u00b0\u00b5])", text)}
     values = with_unit or bare  # "72 bpm in lead 2": what has the unit is meant
-    return values.pop() if len(values) == 1 else None
+    value = values.pop() if len(values) == 1 else None
+    return value if value is not None and math.isfinite(value) else None  # "1.2.3", or digits beyond any number
 
 
 def convert_to_unit(value: float, given: str, unit: str) -> float:

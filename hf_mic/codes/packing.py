@@ -53,7 +53,7 @@ def pack(symbols: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
     packed = symbols[:, ::per_byte].astype(np.uint8)
     for place in range(1, per_byte):
         packed |= symbols[:, place::per_byte] << np.uint8(bits * place)
-    return packed.reshape(count, -1)
+    return packed.reshape(count, code_bytes(dims, bits))  # -1 says nothing of no rows
 
 
 def unpack(codes: NDArray[np.uint8], bits: int, dims: int) -> NDArray[np.uint8]:
@@ -73,7 +73,7 @@ def unpack(codes: NDArray[np.uint8], bits: int, dims: int) -> NDArray[np.uint8]:
                [3, 2, 1]], dtype=uint8)
     """
     check_choice("bits", bits, BITS[:4])
-    return symbols_of_bytes(bits)[codes].reshape(len(codes), -1)[:, :dims]
+    return symbols_of_bytes(bits)[codes].reshape(len(codes), codes.shape[1] * (8 // bits))[:, :dims]
 
 
 def symbols_of_bytes(bits: int) -> NDArray[np.uint8]:

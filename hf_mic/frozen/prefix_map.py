@@ -163,7 +163,8 @@ class PrefixMap:
         header, tensors = read_tensors(path, "prefix_map", "PrefixMap")
         if problem := _problem(header, tensors):
             raise ValueError(f"{path} is no saved PrefixMap: {problem}. It is damaged, write it again.")
-        return cls(**header, **tensors)
+        fields: dict[str, Any] = {**header, **tensors}
+        return cls(**fields)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Names and values of the tensors the map has."""
@@ -174,12 +175,7 @@ class PrefixMap:
 
 def _problem(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str | None:
     """What of a file is not as :meth:`PrefixMap.save` writes it."""
-    kinds = {
-        "kind": str,
-        "config": dict,
-        "losses": dict,
-        "held_out": list,
-    }  # all but the first may be absent, and are in old files
+    kinds = {"kind": str, "config": dict, "losses": dict, "held_out": list}  # old files lack some
     if unknown := sorted(header.keys() - kinds.keys()):
         return f"its header holds {unknown[0]!r:.40}"
     if wrong := [name for name, value in header.items() if not isinstance(value, kinds[name])]:

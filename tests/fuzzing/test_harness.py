@@ -130,10 +130,10 @@ def test_slow_and_greedy_readers_are_found(tmp_path, monkeypatch):
             pass
 
     monkeypatch.setattr(harness, "SECONDS", 0.1)
-    monkeypatch.setattr(harness, "HANGS_S", 0.5)
     assert "took 0.2" in failures(slow, tmp_path / "a")[0]
+    monkeypatch.setattr(harness, "HANGS_S", 0.5)
     assert "still reading after 0.5 s" in failures(lambda path: time.sleep(5), tmp_path / "b")[0]
-    monkeypatch.setattr(harness, "SECONDS", 5.0)
+    monkeypatch.undo()
     assert "took 1" in failures(lambda path: np.ones(100 << 17), tmp_path / "c")[0], "100 MiB"
     assert "MemoryError" in failures(lambda path: np.empty(1 << 40, np.uint8), tmp_path / "d")[0], (
         "taken and not filled"

@@ -150,3 +150,11 @@ def test_a_second_training_in_one_folder_is_refused_until_the_first_has_ended(bu
     second.train()
     assert second.state.global_step == 1
     assert not (tmp_path / "out" / ".training.lock").exists()
+
+
+def test_a_state_that_no_parser_takes_is_damaged(tmp_path):
+    """Nested too deep for a recursive parser: not a ValueError to it, and no reason to end."""
+    for step, state in ((1, "{}"), (2, "[" * 3000)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-1")

@@ -140,3 +140,11 @@ def test_damaged_parquet_is_one_error_with_its_name(tmp_path):
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(ValueError, match=rf"^{path}: cannot be read as parquet"):
         load_benchmark("ptb-test", tmp_path)
+
+
+@pytest.mark.parametrize("content", [3, ["x"], [None], {"text": "x"}, [{"type": "text", "text": None}]])
+def test_contents_of_messages_that_are_none_are_refused(tmp_path, content):
+    said = [{"role": "user", "content": content}, {"role": "assistant", "content": "AF"}]
+    (tmp_path / "ptb-test.json").write_text(json.dumps([{"id": "r", "image": "r.png", "messages": said}]))
+    with pytest.raises(ExampleError, match="record 'ptb-test:r': turn 1 has an empty question"):
+        load_benchmark("ptb-test", tmp_path)

@@ -2,7 +2,9 @@
 
 from collections import Counter
 
-from hf_evl_ecg.chat.question_kinds import OTHER, count_kinds, question_kind, read_kinds
+import pytest
+
+from hf_evl_ecg.chat.question_kinds import OTHER, count_kinds, question_kind, read_kinds, write_kinds
 from hf_evl_ecg.data.questions import conversation_dataset, question_dataset
 from hf_evl_ecg.inference.label_scores import label_question
 from hf_evl_ecg.qa.grading import task_name
@@ -41,4 +43,13 @@ def test_other_words_are_other():
 def test_a_folder_without_counts_says_nothing(tmp_path):
     assert read_kinds(tmp_path) is None
     (tmp_path / "question_kinds.json").write_text("[1]")
+    assert read_kinds(tmp_path) is None
+
+
+@pytest.mark.parametrize("text", ["[" * 3000, '{"a": "x"}', '{"a": [1]}', '{"a": 1e999}', '{"a": null}', "[1]", "{"])
+def test_a_damaged_count_is_none(tmp_path, text):
+    """It is a remark beside a model: without it questions are asked all the same."""
+    write_kinds(tmp_path, {"rhythm_open": 3})
+    (path,) = tmp_path.iterdir()
+    path.write_text(text)
     assert read_kinds(tmp_path) is None

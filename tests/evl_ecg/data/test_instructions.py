@@ -127,3 +127,15 @@ def test_a_sentence_around_the_image_mark_stays_one():
         if expected:
             turns = read_turns({"question": text, "answer": "x"}, "r")
             assert turns[0].question == expected
+
+
+def test_half_a_surrogate_pair_is_a_bad_record(tmp_path):
+    """json spells it, and Arrow has no place for it: one such record ended the reading of all."""
+    good, bad = conversation(1, "a.png"), conversation(2, "a.png")
+    bad["conversations"][1]["value"] = "a heart \ud83e"
+    (tmp_path / "c.json").write_text(json.dumps([good, bad, {**good, "id": "\ud800"}]))
+    rows, report = load_instructions(tmp_path / "c.json", tmp_path, check=False)
+    assert rows["id"][:] == ["c1"]
+    assert [text.partition(": ")[2] for _, text in report.skipped] == [
+        "text is 'half of a surrogate pair (an emoji that was cut in two)'; allowed: whole characters"
+    ] * 2

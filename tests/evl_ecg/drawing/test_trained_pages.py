@@ -62,3 +62,13 @@ def test_results_say_how_the_pages_of_each_model_were_drawn(tmp_path):
     a, b, c = (str(tmp_path / name) for name in "abc")
     assert PageOptions().described([a, b]) == {"images": SMALL.to_dict()}
     assert set(PageOptions().described([a, c])["images_of"]) == {a, c}
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xe5", b"[" * 3000, b"1" * 5000, b'"' + b"x" * 5000 + b'"', b'{"width_px": "' + b"x" * 5000 + b'"}']
+)
+def test_a_damaged_description_is_one_error_with_its_name(tmp_path, content):
+    (tmp_path / PAGES_FILE).write_bytes(content)
+    with pytest.raises(PagesError, match=rf"^{tmp_path / PAGES_FILE}") as caught:
+        read_pages(tmp_path)
+    assert len(str(caught.value)) < 1000

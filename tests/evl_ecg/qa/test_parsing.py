@@ -213,3 +213,8 @@ def test_compat_draws_the_released_letters_and_refuses_half_a_test_set():
         compat_scores("csn-test-no-cot", [""], ["A"], ["A"])
     with pytest.raises(ValueError, match="subset='ptb': allowed are"):
         compat_scores("ptb", [""], ["A"], ["A"])
+
+
+@pytest.mark.parametrize("text", ["1.2.3 ms", "9" * 400 + " ms", "9" * 400])
+def test_what_looks_like_a_number_and_is_none(text):
+    assert parse_number(text, "milliseconds") is None

@@ -141,3 +141,13 @@ def test_a_missing_file_name_is_named(tmp_path):
 def test_scp_codes_are_not_evaluated():
     assert parse_scp_codes("{'NORM': 100.0, 'LAO/LAE': 0}") == {"NORM": 100.0, "LAO/LAE": 0.0}
     assert parse_scp_codes("  ") == {}
+
+
+def test_statements_with_more_fields_than_names_are_read(tmp_path):
+    """A comma too many; csv gives the rest of such a row the name None."""
+    (tmp_path / "scp_statements.csv").write_text(",diagnostic_class\nNORM,NORM,,\nSR,\n")
+    (tmp_path / "ptbxl_database.csv").write_text(
+        "ecg_id,scp_codes,strat_fold,filename_hr\n1,\"{'NORM': 100.0, 'SR': 0.0}\",1,records500/00001_hr\n"
+    )
+    rows, _ = load_ptbxl(tmp_path, check="none")
+    assert rows["labels"][:] == [["NORM", "SR"]]

@@ -5,9 +5,10 @@ import pytest
 from scipy.signal import butter, sosfiltfilt
 
 from hf_evl_ecg.qa.labels import CPSC_CLASSES
+from hf_evl_ecg.records.header import ECGRecordError
 from hf_evl_ecg.signals.simulation import simulate
 from hf_evl_ecg.sources import load_ptbxl_filtered
-from hf_evl_ecg.sources.zscored import FILTERED_COLUMNS, restore_millivolts
+from hf_evl_ecg.sources.zscored import FILTERED_COLUMNS, read_zscored, restore_millivolts
 
 
 def test_limb_ratios_come_back_from_z_scores():
@@ -42,3 +43,13 @@ def test_labels_of_a_table_saved_again_are_not_lost_and_one_bad_row_is_skipped(t
     assert [name for name, _ in report.skipped] == ["x100hz_int16.npy#3", "x100hz_int16.npy#4"]
     assert "labels.csv, row 4: a label is \"'perhaps'" in report.skipped[0][1]
     assert "labels.csv, row 5: scp_codes is" in report.skipped[1][1]
+
+
+@pytest.mark.parametrize("shape", [b"(2, 60, 12(", b"(2, 60, 12\\", b"(2, 6%, 12)"])
+def test_a_header_that_is_no_python_is_a_record_error(tmp_path, shape):
+    """numpy reads headers as Python, and lets tokenize.TokenError through."""
+    np.save(tmp_path / "x.npy", np.ones((2, 60, 12), np.int16))
+    data = (tmp_path / "x.npy").read_bytes()
+    (tmp_path / "x.npy").write_bytes(data.replace(b"(2, 60, 12)", shape, 1))
+    with pytest.raises(ECGRecordError, match=r"x\.npy: array is .*allowed: an \.npy file of int16"):
+        read_zscored({"record": "x.npy#1"}, tmp_path)

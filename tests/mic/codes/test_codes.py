@@ -347,3 +347,11 @@ def test_files_that_are_refused(tmp_path):
         open_codes(tmp_path / "codes.npy")
     with pytest.raises(FileNotFoundError):
         open_codes(tmp_path / "absent.npy")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16, 32])
+def test_no_rows_are_no_codes_and_back(bits):
+    quantizer = ScalarQuantizer.fit(np.random.default_rng(0).normal(size=(50, 5)).astype(np.float32), bits)
+    codes = quantizer.encode(np.empty((0, 5), np.float32))
+    assert codes.shape == (0, quantizer.bytes_per_vector)
+    assert quantizer.decode(codes).shape == (0, 5)

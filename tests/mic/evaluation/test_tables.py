@@ -240,3 +240,32 @@ def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path, name, text):
         packed.write(b"\xef\xbb\xbf" + text.encode())
     for path in (tmp_path / name, tmp_path / f"{name}.gz"):
         assert read_table(path) == {"text": ["fast rhythm"]}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("[" * 3000, "line 2, cannot be read as json: maximum recursion depth"),
+        ('{"score": ' + "9" * 5000 + "}", "line 2, cannot be read as json: Exceeds the limit"),
+        ('{"score": 1' + "0" * 400 + "}", "row 2: column 'score' is 1000"),
+        ('{"score": "' + "x" * 5000 + '"}', "row 2: column 'score' is 'xxx"),
+    ],
+)
+def test_lines_that_a_parser_stumbles_over(tmp_path, line, message):
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"score": 1}}\n{line}\n')
+    with pytest.raises(ValueError, match=rf"^{path}, {message}") as caught:
+        parse_scores(read_table(path)["score"], "score", path)
+    assert type(caught.value) is ValueError
+    assert len(str(caught.value)) < 1000
+
+
+def test_damaged_pages_of_parquet_name_the_file(tmp_path):
+    """Arrow says what is wrong with a page in an OSError that names nothing."""
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": [f"text {i}" for i in range(50)]}), path)
+    data = path.read_bytes()
+    path.write_bytes(data[:4] + b"\xff" * 40 + data[44:])
+    with pytest.raises(ValueError, match=rf"^{path} cannot be read as parquet: ") as caught:
+        read_table(path)
+    assert type(caught.value) is ValueError
