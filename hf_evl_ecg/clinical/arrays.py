@@ -56,6 +56,8 @@ class ArrayDescription:
         check_between("fs_hz", self.fs_hz, *FS_RANGE_HZ, "Hz")
         if mv_per_unit(self.unit) is None:
             raise ValueError(f"unit={self.unit!r}: allowed are mV, uV, nV, V")
+        if isinstance(self.leads, str):  # a text is a sequence too, of letters
+            raise ValueError(f"leads={self.leads!r:.80}: a list of names is needed")
         names = [lead for lead in map(canonical_lead, self.leads) if lead]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"leads={list(self.leads)}: {repeated} twice")
@@ -113,7 +115,7 @@ def _oriented(path: Path, array: np.ndarray, description: ArrayDescription) -> n
     if array.ndim == 2 and shape[1] != columns and shape[0] == columns:
         array = array.T
     if array.ndim != 2 or array.shape[1] != columns:
-        allowed = f"(T, {columns}) for the described leads {', '.join(description.leads)}"
+        allowed = f"(T, {columns}) for the described leads {', '.join(description.leads)[:300]}"
         raise ECGRecordError(path, "shape", str(shape), allowed)
     return array
 
@@ -144,7 +146,7 @@ def _read_table(path: Path, description: ArrayDescription) -> np.ndarray:
         names = [canonical_lead(name.strip(' "')) for name in lines[0].split(separator)]
         stated = [canonical_lead(name) for name in description.leads]
         if names != stated:
-            allowed = f"the described order, {', '.join(description.leads)}"
+            allowed = f"the described order, {', '.join(description.leads)[:300]}"
             raise ECGRecordError(path, "first line", lines[0], allowed)
     decimal = "," if separator != "," and "," in lines[1] and "." not in lines[1] else "."
     table = pd.read_csv(

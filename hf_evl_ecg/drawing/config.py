@@ -132,7 +132,11 @@ class RenderConfig:
             check_choice("field", name, cls.__dataclass_fields__)
         try:
             return cls(**fields)
-        except (TypeError, AttributeError) as error:  # a file may hold null or a list where a number or text belongs
+        except (
+            TypeError,
+            AttributeError,
+            OverflowError,
+        ) as error:  # a file may hold null or a list where a number or text belongs
             raise ValueError(f"{dict(fields)}: {error}") from error
 
     def fingerprint(self) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from hf_evl_ecg.signals.ecg import STANDARD_LEADS
 
 __all__ = ["LAYOUTS", "Layout"]
+
+LONGEST_S = 86_400.0  # a day; far beyond, the scale of a page is no number any more
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Layout:
         duration_s: Time each row covers (s).
 
     Raises:
-        ValueError: No rows, an empty row, an unknown lead, or a duration that is not positive and finite.
+        ValueError: No rows, an empty row, an unknown lead, or a duration that is not positive, or longer than a day.
 
     Example:
         >>> Layout("limb", (("I", "II"),), 5.0).strip_duration_s(0)
@@ -44,9 +45,9 @@ class Layout:
         unknown = [lead for row in self.rows for lead in row if lead not in STANDARD_LEADS]
         if unknown:
             raise ValueError(f"layout {self.name!r}: leads={unknown}: allowed are {list(STANDARD_LEADS)}")
-        if not (math.isfinite(self.duration_s) and self.duration_s > 0):
+        if not 0 < self.duration_s <= LONGEST_S:
             raise ValueError(
-                f"layout {self.name!r}: duration_s={self.duration_s}: a positive number of seconds is needed"
+                f"layout {self.name!r}: duration_s={self.duration_s}: a positive number of seconds is needed, at most {LONGEST_S:g}"
             )
 
     def strip_duration_s(self, row: int) -> float:

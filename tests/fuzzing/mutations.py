@@ -115,7 +115,11 @@ def safetensors_mutated(data: bytes, rng: random.Random) -> bytes:
         return data[: 8 + size] + bytes_mutated(data[8 + size :] or b"\0", rng)
     dtypes = ["F64", "F32", "F16", "BF16", "F8_E4M3", "I64", "I8", "U8", "BOOL", "X"]
     header = _structure_mutated(data[8 : 8 + size], rng, [*WRONG, *dtypes])
-    stated = len(header) if rng.random() < 0.9 else rng.choice([0, 1, len(header) - 1, len(header) + 1, 2**31, 2**63])
+    stated = (
+        len(header)
+        if rng.random() < 0.9
+        else rng.choice([0, 1, max(0, len(header) - 1), len(header) + 1, 2**31, 2**63])
+    )
     return stated.to_bytes(8, "little") + header + data[8 + size :]
 
 

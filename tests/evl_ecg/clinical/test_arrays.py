@@ -158,6 +158,9 @@ def test_shapes_that_do_not_fit_are_refused(tmp_path):
         np.save(tmp_path / "a.npy", np.ones(shape))
         with pytest.raises(ECGRecordError, match="shape is"):
             read_record(tmp_path / "a.npy", description=MV)
+    with pytest.raises(ECGRecordError, match="shape is") as caught:
+        read_record(tmp_path / "a.npy", description=ArrayDescription(fs_hz=500, unit="mV", leads=["other"] * 5000))
+    assert len(str(caught.value)) < 1000, "as many names as a description may hold are not all quoted"
 
 
 def test_an_array_that_unpacks_to_more_is_refused(tmp_path):
@@ -174,6 +177,7 @@ def test_an_array_that_unpacks_to_more_is_refused(tmp_path):
         ({"fs_hz": 500, "unit": "mmHg"}, "unit='mmHg': allowed are mV"),
         ({"fs_hz": 500, "unit": "mV", "leads": ("I", "i")}, "twice"),
         ({"fs_hz": 500, "unit": "mV", "index": -1}, "index=-1"),
+        ({"fs_hz": 500, "unit": "mV", "leads": "x" * 5000}, "leads='x{73,}: a list of names is needed"),
     ],
 )
 def test_wrong_descriptions_are_refused(options, reason):

@@ -65,7 +65,16 @@ def test_results_say_how_the_pages_of_each_model_were_drawn(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"\xe5", b"[" * 3000, b"1" * 5000, b'"' + b"x" * 5000 + b'"', b'{"width_px": "' + b"x" * 5000 + b'"}']
+    "content",
+    [
+        b"\xe5",
+        b"[" * 3000,
+        b"1" * 5000,
+        b'"' + b"x" * 5000 + b'"',
+        b'{"width_px": "' + b"x" * 5000 + b'"}',
+        b'{"trace_mm": 1' + b"0" * 400 + b"}",
+        b'{"layout": {"name": "x", "rows": [["I"]], "duration_s": 1e308}}',
+    ],
 )
 def test_a_damaged_description_is_one_error_with_its_name(tmp_path, content):
     (tmp_path / PAGES_FILE).write_bytes(content)
