@@ -1,5 +1,6 @@
 """Recordings of every format that hf_evl_ecg reads: a file of 1.2 s each, so that some thousand can be read in a minute."""
 
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ from written_records import GAIN, edit, write
 
 from fuzzing.harness import Reader
 from fuzzing.mutations import STRUCTURE
+from fuzzing.valid import a_picture
+from hf_evl_ecg.app.uploads import UploadError, read_uploads
 from hf_evl_ecg.clinical.arrays import ArrayDescription
 from hf_evl_ecg.records.reader import read_record
 from hf_evl_ecg.signals.ecg import STANDARD_LEADS
@@ -144,6 +147,21 @@ def _segments(folder: Path) -> Path:
     return folder / "m.hea"
 
 
+def _uploaded(path: Path) -> Any:
+    """The page of the app moves what was uploaded and deletes it; the damaged file itself stays for the next reader."""
+    together = path.parent / "uploads"
+    together.mkdir(exist_ok=True)
+    given = [Path(shutil.copy(file, together)) for file in sorted(path.parent.iterdir()) if file.is_file()]
+    try:
+        return read_uploads(given, together, max_megabytes=50)
+    finally:
+        assert not list(together.iterdir()), "an uploaded file was left behind"
+
+
+def _upload(name: str, make: Callable[[Path], Path], **more: Any) -> Reader:
+    return Reader(name, make, _uploaded, errors=(UploadError,), **more)
+
+
 READERS = [
     _clinical("DICOM", lambda path: files.write_dicom(path, files.dicom_group(_numbers())), DICOM),
     _clinical("HL7 aECG", lambda path: files.write_aecg(path, _numbers()), KIT),
@@ -165,4 +183,9 @@ READERS = [
     _matlab(".hea"),
     _matlab(".mat"),
     _record("WFDB .hea of segments", _segments),
+    _upload("upload of a header", lambda folder: write(folder, "r", _millivolts()).with_suffix(".hea")),
+    _upload("upload of signals", lambda folder: write(folder, "r", _millivolts()).with_suffix(".dat"), called=("r.hea:",)),
+    _upload("upload of a zip", lambda folder: _zip(folder / "a.zip"), sound=False),
+    _upload("upload of a picture", a_picture("p.jpg")),
+    _upload("upload of DICOM", lambda folder: files.write_dicom(folder / "file", files.dicom_group(_numbers())), packages=DICOM),
 ]  # fmt: skip
