@@ -43,7 +43,7 @@ class ExampleError(ValueError):
     """
 
     def __init__(self, record: str, reason: str, row: int | None = None) -> None:
-        super().__init__(f"record {record!r}: {reason}")
+        super().__init__(f"record {record!r:.200}: {reason}")
         self.record = record
         self.row = row
 

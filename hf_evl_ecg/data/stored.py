@@ -70,7 +70,10 @@ def load_questions(folder: str | Path, split: str, limit: int | None = None) -> 
     data = _read(Path(folder), split)
     if split not in data:
         raise ValueError(f"split={split!r}: {folder} has {sorted(data)}")
-    return limit_records(data[split], limit)
+    questions = data[split].with_format(None)  # a damaged state may name a format that leaves columns out
+    if lacking := {"source", "record"} - set(questions.column_names):
+        raise ValueError(f"data={folder}: has no column {', '.join(sorted(lacking))} (run hf-evl-ecg prepare for it)")
+    return limit_records(questions, limit)
 
 
 def _read(folder: Path, checked: str | None = None) -> Any:

@@ -88,7 +88,7 @@ def _chain(entry: Mapping[str, Any], source: str, root: str) -> Chain:
     name = f"an entry of {source}"
     try:
         about, content = entry["metadata"], entry["data"]
-        name = f"{source} {about['id']}"
+        name = f"{source} {about['id']!s:.100}"
         initial = _step(content["initial_diagnostic_question"], -1)
         steps: list[Step] = []
         for number, loop in enumerate(content["reasoning"]):
@@ -99,7 +99,7 @@ def _chain(entry: Mapping[str, Any], source: str, root: str) -> Chain:
         place = {"record": record, "source": source, "storage": "wfdb", "root": root, "gain_per_mv": None}
         return Chain(record, about["target_dx"], bool(about["dx_label"]), initial, tuple(steps), place)
     except (KeyError, TypeError, ValueError) as error:
-        told = f"{type(error).__name__}: {error}"
+        told = f"{type(error).__name__}: {str(error)[:200]}"
         raise ValueError(
             f"{name} is not of the released form, version 0.0.2 ({told}); download the files again"
         ) from error

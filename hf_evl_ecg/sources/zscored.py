@@ -161,7 +161,7 @@ def read_zscored(row: Mapping[str, Any], root: str | os.PathLike[str], nan: str 
         array = np.load(path, mmap_mode="r", allow_pickle=False)  # one row of a file of gigabytes is read
     except Exception as error:  # whatever numpy stumbles over in a damaged header
         raise ECGRecordError(path, "array", str(error), "an .npy file of int16") from error
-    if array.ndim != 3 or array.shape[2] != 12 or array.dtype != np.int16:
+    if array.ndim != 3 or array.shape[2] != 12 or not array.shape[1] or array.dtype != np.int16:
         raise ECGRecordError(path, "array", f"{array.dtype} {array.shape}", "int16 of shape (n, T, 12)")
     if not index.isdecimal() or int(index) >= len(array):
         raise ECGRecordError(path, "row", index, f"0 to {len(array) - 1}")

@@ -148,3 +148,10 @@ def test_contents_of_messages_that_are_none_are_refused(tmp_path, content):
     (tmp_path / "ptb-test.json").write_text(json.dumps([{"id": "r", "image": "r.png", "messages": said}]))
     with pytest.raises(ExampleError, match="record 'ptb-test:r': turn 1 has an empty question"):
         load_benchmark("ptb-test", tmp_path)
+
+
+def test_a_name_of_any_length_is_not_quoted_whole(tmp_path):
+    (tmp_path / "ptb-test.json").write_text(json.dumps([{"id": "x" * 5000, "image": "r.png", "conversations": []}]))
+    with pytest.raises(ExampleError, match="record 'ptb-test:xxx") as caught:
+        load_benchmark("ptb-test", tmp_path)
+    assert len(str(caught.value)) < 500

@@ -39,6 +39,16 @@ def test_damaged_files_say_what_to_do(saved, file, content):
     assert json.loads((saved / "dataset_dict.json").read_text()) == {"splits": ["test"]}
 
 
+def test_columns_are_all_there_whatever_the_state_says(saved):
+    """`_format_columns` of a dataset's state leaves columns out of its rows, and not out of their list."""
+    path = saved / "test" / "state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"_format_columns": ["answer"]}))
+    assert load_questions(saved, "test")[0] == {name: values[0] for name, values in ROWS.items()}
+    save_questions({"test": Dataset.from_dict({"question": ["Rhythm?"]})}, saved, {})
+    with pytest.raises(ValueError, match=rf"^data={saved}: has no column record, source"):
+        load_questions(saved, "test")
+
+
 def test_rows_are_checked_before_they_are_used(saved):
     """Offsets of texts that lead beyond the file are followed by Arrow wherever they lead."""
     (path,) = saved.glob("test/*.arrow")

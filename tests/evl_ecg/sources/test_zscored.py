@@ -53,3 +53,9 @@ def test_a_header_that_is_no_python_is_a_record_error(tmp_path, shape):
     (tmp_path / "x.npy").write_bytes(data.replace(b"(2, 60, 12)", shape, 1))
     with pytest.raises(ECGRecordError, match=r"x\.npy: array is .*allowed: an \.npy file of int16"):
         read_zscored({"record": "x.npy#1"}, tmp_path)
+
+
+def test_an_array_without_samples_is_a_record_error(tmp_path):
+    np.save(tmp_path / "x.npy", np.ones((2, 0, 12), np.int16))
+    with pytest.raises(ECGRecordError, match=r"x\.npy: array is 'int16 \(2, 0, 12\)'"):
+        read_zscored({"record": "x.npy#1"}, tmp_path)
