@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import fcntl
 import logging
 import os
+import platform
 import shutil
+import time
 import zipfile
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +23,15 @@ from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, rotate_checkpoints
 
-from .files import full_disk_named, held_folder, read_json
+from .files import full_disk_named, read_json
 
 __all__ = [
     "STAGING_FOLDER",
     "AtomicCheckpointTrainer",
     "CheckpointError",
+    "FolderInUseError",
     "checkpoint_to_resume",
+    "held_folder",
     "newest_checkpoint",
 ]
 
@@ -39,6 +45,52 @@ TRAINING_STATE = ("optimizer*", "scheduler.pt", "scaler.pt", "rng_state*", "trai
 
 class CheckpointError(ValueError):
     """A checkpoint that is incomplete or damaged, so that no run can go on from it."""
+
+
+class FolderInUseError(ValueError):
+    """A folder that another process trains in."""
+
+
+@contextmanager
+def held_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep a folder to this process while the block runs. The system frees it when the process ends, however it ends.
+
+    Args:
+        folder: Made if it is not there.
+
+    Raises:
+        FolderInUseError: Another process holds it; the text says which, and since when.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder, held_folder(folder):
+        ...     os.listdir(folder)
+        ['.training.lock']
+    """
+    path = Path(folder, ".training.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as opened:
+        while True:
+            file = opened.enter_context(path.open("a+"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                raise FolderInUseError(
+                    f"output_dir={folder}: {holder} trains there (give another folder, or wait for its end)"
+                ) from None
+            except OSError:  # a file system without locks
+                yield
+                return
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                break  # else it was removed by its holder after it was opened here
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')},")
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 class AtomicCheckpointTrainer(SentenceTransformerTrainer):

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import difflib
 import errno
-import fcntl
 import json
 import os
-import platform
 import reprlib
 import secrets
 import shutil
 import stat
 import tempfile
-import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import fields
 from itertools import islice
 from pathlib import Path
@@ -28,10 +25,8 @@ if TYPE_CHECKING:  # --help must not wait for numpy
     from numpy.typing import DTypeLike
 
 __all__ = [
-    "FolderInUseError",
     "did_you_mean",
     "full_disk_named",
-    "held_folder",
     "new_array",
     "parse_json",
     "plain",
@@ -172,52 +167,6 @@ def new_array(path: str | os.PathLike[str], dtype: DTypeLike, shape: tuple[int, 
         Path(path).unlink()
         raise OSError(error.errno, f"{os.strerror(error.errno or 0)} for {size:,} bytes", os.fspath(path)) from error
     return array
-
-
-class FolderInUseError(ValueError):
-    """A folder that another process trains in."""
-
-
-@contextmanager
-def held_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Keep a folder to this process while the block runs. The system frees it when the process ends, however it ends.
-
-    Args:
-        folder: Made if it is not there.
-
-    Raises:
-        FolderInUseError: Another process holds it; the text says which, and since when.
-
-    Example:
-        >>> with tempfile.TemporaryDirectory() as folder, held_folder(folder):
-        ...     os.listdir(folder)
-        ['.training.lock']
-    """
-    path = Path(folder, ".training.lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as opened:
-        while True:
-            file = opened.enter_context(path.open("a+"))
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read().strip() or "another process"
-                raise FolderInUseError(
-                    f"output_dir={folder}: {holder} trains there (give another folder, or wait for its end)"
-                ) from None
-            except OSError:  # a file system without locks
-                yield
-                return
-            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                break  # else it was removed by its holder after it was opened here
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')},")
-        file.flush()
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:

@@ -30,8 +30,8 @@ from typing import Any, Protocol
 
 from hf_evl_ecg.command_line.options import ImageOptions
 from hf_evl_ecg.command_line.parser import option_tokens, parse_arguments
+from hf_evl_ecg.command_line.stages import Stage
 from hf_evl_ecg.files import read_mapping
-from hf_evl_ecg.stages import Stage
 
 from . import cache, distil, evaluate, prepare, teach
 

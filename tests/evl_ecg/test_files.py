@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from small_disk import small_disk
 
+from hf_evl_ecg.command_line.stages import Stage, folder_fingerprint
 from hf_evl_ecg.files import new_file, new_folder, read_mapping, write_json, write_text
-from hf_evl_ecg.stages import Stage, folder_fingerprint
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):

@@ -13,8 +13,7 @@ from datasets import Dataset
 from small_disk import small_disk
 
 from hf_mic import MICTrainer, MICTrainingArguments
-from hf_mic.checkpoints import CheckpointError, checkpoint_to_resume, newest_checkpoint
-from hf_mic.files import FolderInUseError
+from hf_mic.checkpoints import CheckpointError, FolderInUseError, checkpoint_to_resume, newest_checkpoint
 
 
 @pytest.fixture
@@ -137,7 +136,7 @@ def test_a_full_disk_is_called_that_and_is_not_kept_full(build, tmp_path):
 
 def test_a_second_training_in_one_folder_is_refused_until_the_first_has_ended(build, tmp_path):
     """Two in one folder end with mixed files, or one dies in the other's checkpoint; a killed one holds nothing."""
-    code = f"from hf_mic.files import held_folder\nwith held_folder({str(tmp_path / 'out')!r}):\n    print('held', flush=True)\n    input()"
+    code = f"from hf_mic.checkpoints import held_folder\nwith held_folder({str(tmp_path / 'out')!r}):\n    print('held', flush=True)\n    input()"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as first:

@@ -13,13 +13,13 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from hf_evl_ecg.command_line.options import ImageOptions
+from hf_evl_ecg.command_line.stages import Stage
 from hf_evl_ecg.commands import answer, cache, distil, prepare, teach
 from hf_evl_ecg.commands.study import shrink
 from hf_evl_ecg.inference.taught_answers import has_taught_answers
 from hf_evl_ecg.qa.groups import Answer
 from hf_evl_ecg.results import read_results, write_results
 from hf_evl_ecg.scores.archive import ArchiveError, pack_answers, pack_questions
-from hf_evl_ecg.stages import Stage
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from ecg_work import distance, make_work, run, study_module
@@ -210,7 +210,7 @@ def test_stages_whose_result_lies_ready_are_not_run(tmp_path, monkeypatch, capsy
 def test_processes_share_a_study(tmp_path):
     """Who finds a stage begun by another process goes on with the next, and a killed one's is free again."""
     ready, done = tmp_path / "ready", []
-    text = "import sys, time, pathlib; from hf_evl_ecg.stages import Stage; "
+    text = "import sys, time, pathlib; from hf_evl_ecg.command_line.stages import Stage; "
     text += f"Stage(pathlib.Path({str(tmp_path / 'a')!r}), {{}}).run(lambda: (pathlib.Path({str(ready)!r}).touch(), time.sleep(60)))"
     other = subprocess.Popen([sys.executable, "-c", text])
     while not ready.exists():

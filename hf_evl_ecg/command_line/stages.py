@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .files import write_text
+from hf_evl_ecg.files import write_text
 
 __all__ = ["Stage", "folder_fingerprint"]
 
