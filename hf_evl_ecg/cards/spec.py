@@ -73,7 +73,7 @@ def read_spec(path: str | Path) -> tuple[CardSpec, Path, Path | None]:
     unknown, missing = set(values) - known - {"results", "facts"}, {"name", "method", "results"} - set(values)
     if unknown or missing:
         raise ValueError(
-            f"{path}: unknown fields {sorted(unknown)}, missing fields {sorted(missing)}; known are {sorted(known)}, results and facts"
+            f"{path}: unknown fields {sorted(map(str, unknown))}, missing fields {sorted(missing)}; known are {sorted(known)}, results and facts"
         )
     texts = {"results", "facts", *(f.name for f in fields(CardSpec) if f.type in ("str", "str | None"))}
     for name in sorted(texts & values.keys()):

@@ -12,6 +12,8 @@ from PIL import Image, ImageOps
 
 __all__ = ["ImageFile", "open_picture", "upright_rgb"]
 
+# Room is taken for what a file states before its pixels are decoded; a page in black and white, as a fax packs it, has 1,000 a byte.
+MAX_PIXELS_PER_BYTE, SMALL_PIXELS = 2000, 4_000_000
 FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "WEBP", "BMP", "GIF", "PPM", "AVIF")
 
 
@@ -21,10 +23,15 @@ def open_picture(path: str | Path) -> Image.Image:
     Others are not tried, whatever the file is called: Pillow starts Ghostscript for what begins as PostScript does.
 
     Raises:
-        OSError: It is none of these, or not there.
+        OSError: It is none of these, not there, or states far more pixels than its bytes can hold.
     """
     Image.init()
-    return Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
+    image = Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
+    size = Path(path).stat().st_size
+    if image.width * image.height > max(SMALL_PIXELS, MAX_PIXELS_PER_BYTE * size):
+        image.close()
+        raise OSError(f"{image.width} × {image.height} pixels are stated in {size} bytes: it is damaged")
+    return image
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:

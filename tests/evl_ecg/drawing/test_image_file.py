@@ -1,5 +1,6 @@
 """Pictures of files: what is opened, and what is not even tried."""
 
+import numpy as np
 import pytest
 from PIL import Image, UnidentifiedImageError, features
 
@@ -54,3 +55,31 @@ def test_damaged_pictures_are_one_error_with_their_name(tmp_path, kind, damage):
 def test_a_picture_that_is_not_there_keeps_its_own_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="absent"):
         ImageFile(tmp_path)({"image": "absent.png"})
+
+
+def test_room_is_not_taken_for_pixels_that_no_file_of_that_size_has(tmp_path):
+    """A size in the header of a WebP of 2 kB made Pillow take 680 MB before it found that there is no such picture."""
+    path = tmp_path / "page.webp"
+    Image.effect_noise((64, 48), 90).convert("RGB").save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[:26] + (11840).to_bytes(2, "little") + (9245).to_bytes(2, "little") + data[30:])
+    with pytest.raises(ValueError, match=r"11840 × 9245 pixels are stated in \d+ bytes: it is damaged"):
+        ImageFile(tmp_path)({"image": "page.webp"})
+    with pytest.raises(UnreadableImageError, match="11840 × 9245 pixels"):
+        load_picture(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [("TIFF", {"compression": "group4"}), ("PNG", {}), ("WEBP", {"lossless": True})]
+)
+def test_large_pages_of_few_bytes_are_opened(tmp_path, kind, options):
+    """A page of A4 at 600 dpi with lines 1 mm apart and twelve noisy traces, in black and white."""
+    page = np.full((7016, 4960), 255, np.uint8)
+    page[::24], page[:, ::24] = 0, 0
+    heights = np.random.default_rng(0).integers(-40, 40, (12, 4960)) + 500 * np.arange(1, 13)[:, None]
+    page[heights, np.arange(4960)] = 0
+    Image.fromarray(page).convert("1").convert("1" if kind == "TIFF" else "L").save(
+        tmp_path / "page", format=kind, **options
+    )
+    with open_picture(tmp_path / "page") as picture:
+        assert picture.size == (4960, 7016)
