@@ -106,7 +106,7 @@ def compare_headers(cached: Mapping[str, Any], expected: Mapping[str, Any], fold
             compare_headers(held, value, folder)
         elif held != value:
             raise CacheMismatchError(
-                f"the cache {folder} was made with {name}={held!r}, expected is {value!r}; use another folder or write "
+                f"the cache {folder} was made with {name}={held!r:.100}, expected is {value!r}; use another folder or write "
                 "the cache anew."
             )
 
@@ -131,7 +131,7 @@ def read_header(folder: Path) -> dict[str, Any]:
     wrong = [name for name, kind in kinds.items() if type(header.get(name)) is not kind]
     problem = f"{wrong[0]} is missing or of another type" if wrong else _layout_problem(header["layout"])
     if problem:
-        raise CacheMismatchError(f"{path} is damaged ({problem}): write the cache anew.")
+        raise CacheMismatchError(f"{path} is damaged ({problem:.300}): write the cache anew.")
     return header
 
 

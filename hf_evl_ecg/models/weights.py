@@ -37,8 +37,12 @@ def checkpoint_shards(folder: str | Path) -> list[Path]:
                     f"{index}: weight_map must say in which file each weight lies; download the checkpoint again"
                 )
             names = sorted(set(places.values()))
-            if bad := [n for n in names if "\0" in n or Path(n).name != n or not (folder / n).is_file()]:
-                raise ValueError(f"{index} names {bad}, which are no files in {folder}; download the checkpoint again")
+            if bad := [
+                n for n in names if "\0" in n or len(n) > 255 or Path(n).name != n or not (folder / n).is_file()
+            ]:
+                raise ValueError(
+                    f"{index} names {bad!s:.200}, which are no files in {folder}; download the checkpoint again"
+                )
             return [folder / n for n in names]
         if (folder / name).is_file():
             return [folder / name]

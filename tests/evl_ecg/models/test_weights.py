@@ -20,6 +20,7 @@ from hf_evl_ecg.models.weights import checkpoint_shards, iterate_tensors
         "[" * 3000,
         '{"weight_map": {"w": "../model-1.safetensors"}}',
         '{"weight_map": {"w": "a\\u0000"}}',
+        '{"weight_map": {"w": "' + "x" * 5000 + '"}}',
     ],
 )
 def test_a_damaged_index_is_one_error_with_its_name(tmp_path, index):
@@ -31,6 +32,7 @@ def test_a_damaged_index_is_one_error_with_its_name(tmp_path, index):
     with pytest.raises(ValueError, match=rf"^{path}") as caught:
         checkpoint_shards(tmp_path)
     assert type(caught.value) is ValueError
+    assert len(str(caught.value)) < 1000
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
