@@ -28,6 +28,7 @@ DOCS = doc_pages.ROOT / "docs"
 PAGES = [
     "app",
     "architecture",
+    "bedside",
     "clinical",
     "codes",
     "distil",

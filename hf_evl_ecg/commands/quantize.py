@@ -1,7 +1,8 @@
 r"""Write a model with weights in 8 or 4 bits, for a computer with little memory; loads with plain from_pretrained.
 
     hf-evl-ecg quantize --model outputs/student_export --scheme int8 --output_dir outputs/student_int8
-    hf-evl-ecg evaluate --model outputs/student_int8 --data outputs/questions --output_dir outputs/scores_int8
+    hf-evl-ecg evaluate --models whole=outputs/student_export int8=outputs/student_int8 --compare whole --data outputs/questions \
+        --output_dir outputs/scores_int8
 
 Needs torchao (int8) or bitsandbytes (int4), the extra `quantize`; so does whoever loads the folder. No GPU is needed. Both save memory
 and not time: weights are unpacked as they are used. Scores must be measured again: the second command. Takes as long as loading the
