@@ -15,6 +15,7 @@ import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 
 from hf_evl_ecg.files import write_text
+from hf_evl_ecg.json_text import read_json
 from hf_evl_ecg.models.loading import PROVENANCE_KEY
 from hf_evl_ecg.results import read_results
 from hf_evl_ecg.scores.lines import Line, Row, Run, headline_lines, main_lines
@@ -140,8 +141,8 @@ def write_card(path: str | Path, output: str | Path | None = None, model: str | 
     source, stem = Path(path).parent, Path(path).stem
     output = Path(output) if output is not None else Path(path).with_suffix(".md")
     results = read_results(results_path)
-    facts = json.loads(facts_path.read_text(encoding="utf-8")) if facts_path else {}
-    config = json.loads((Path(model) / "config.json").read_text(encoding="utf-8")) if model else None
+    facts = read_json(facts_path) if facts_path else {}
+    config = read_json(Path(model) / "config.json") if model else None
     runs = compared_runs(results["rows"], spec)
     names = {method: name for (method, _), name in runs.items()}
     curves = {names.get(method, method): found for method, found in facts.get("reliability", {}).items()}

@@ -22,7 +22,6 @@ Results: OUTPUT_DIR/STUDY.json, .md, .png. The YAML file holds, by section, the 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +31,7 @@ from hf_evl_ecg.command_line.options import ImageOptions
 from hf_evl_ecg.command_line.parser import option_tokens, parse_arguments
 from hf_evl_ecg.command_line.stages import Stage
 from hf_evl_ecg.files import read_mapping
+from hf_evl_ecg.json_text import read_json
 
 from . import cache, distil, evaluate, prepare, teach
 
@@ -273,7 +273,7 @@ class Study:
     def _described(self) -> dict[str, Any]:
         """The settings for the results json, with the report of the questions, and no folder of one machine."""
         # The file's own folders stand in for those that prepare read, which name places of this machine.
-        report = json.loads((self.output / "questions" / "report.json").read_text(encoding="utf-8"))
+        report = read_json(self.output / "questions" / "report.json")
         given = {name: self.config["questions"].get(name) for name in SOURCES} | {"output_dir": "questions"}
         return {**self.config, "questions_report": {**report, "config": {**report["config"], **given}}}
 

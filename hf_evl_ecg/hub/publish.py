@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
 from hf_evl_ecg.files import write_text
+from hf_evl_ecg.json_text import read_json
 from hf_evl_ecg.models.loading import PROVENANCE_KEY
 from hf_evl_ecg.qa.prompts import RHYTHM_QUESTION
 
@@ -203,7 +204,7 @@ def _write_dataset(folder: Path, data: Dataset | DatasetDict, card: str | Path) 
 def _check_export(folder: Path) -> None:
     """The folder is an export, and its weights are those of its architecture: no teacher, no aligner. On meta, nothing is read."""
     path = folder / "config.json"
-    if not path.is_file() or PROVENANCE_KEY not in json.loads(path.read_text(encoding="utf-8")):
+    if not path.is_file() or PROVENANCE_KEY not in read_json(path):
         raise ValueError(f"folder={folder}: its config.json has no {PROVENANCE_KEY!r}; give what export_student wrote")
     loaded: Any = AutoModelForImageTextToText.from_pretrained(
         folder, trust_remote_code=False, device_map="meta", output_loading_info=True
@@ -218,7 +219,7 @@ def _add_provenance(folder: Path, facts: Mapping[str, Any]) -> None:
     """Add facts to what the export says of itself."""
     if facts:
         path = folder / "config.json"
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path)
         config[PROVENANCE_KEY] |= facts
         write_text(path, json.dumps(config, indent=2, sort_keys=True, allow_nan=False) + "\n")
 

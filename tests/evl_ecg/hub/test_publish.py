@@ -171,6 +171,14 @@ def test_what_is_not_the_student_is_not_sent(hub, api, student, name):
     assert {file: file.read_bytes() for file in student.rglob("*") if file.is_file()} == before
 
 
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"[" * 10_000])
+def test_a_damaged_configuration_is_named(hub, api, student, content):
+    (student / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"config\.json: is no json"):
+        publish_student(student, REPO, api=api)
+    assert not hub.requests
+
+
 def test_weights_that_are_not_the_student_s_are_not_sent(hub, api, student):
     weights = load_file(student / "model.safetensors")
     save_file(weights | {"aligner.weight": torch.ones(2, 2)}, student / "model.safetensors", {"format": "pt"})
