@@ -62,6 +62,7 @@ def held_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
         FolderInUseError: Another process holds it; the text says which, and since when.
 
     Example:
+        >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder, held_folder(folder):
         ...     os.listdir(folder)
         ['.training.lock']

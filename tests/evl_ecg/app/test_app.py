@@ -135,13 +135,16 @@ def test_a_picture_is_read_and_nothing_is_left(arrive, tmp_path):
 
 def test_a_large_picture_is_reduced_before_it_is_kept(arrive, tmp_path):
     """6 KB of one-bit PNG with 7,000 × 7,100 pixels were kept as 149 MB, by each visitor for an hour."""
+    Image.effect_noise((3600, 2500), 60).save(tmp_path / "scan.jpg", quality=30)
+    given = uploads.read_uploads(arrive(scan__jpg=(tmp_path / "scan.jpg").read_bytes()), arrive.folder, 20)
+    assert given.source.size == (2400, 1667)
+    assert given.notes == ("Reduced from 3600 × 2500 to 2400 × 1667 pixels before it was shown and read.",)
+    assert "Reduced from 3600" in html.ecg_figure(given)
     Image.new("1", (7000, 7100), 1).save(tmp_path / "bomb.png")
     content = (tmp_path / "bomb.png").read_bytes()
     assert len(content) < 20_000
-    given = uploads.read_uploads(arrive(bomb__png=content), arrive.folder, 1)
-    assert given.source.size == (2366, 2400)
-    assert given.notes == ("Reduced from 7000 × 7100 to 2366 × 2400 pixels before it was shown and read.",)
-    assert "Reduced from 7000" in html.ecg_figure(given)
+    with pytest.raises(uploads.UploadError, match=r"7000 × 7100 pixels are stated in [\d,]+ bytes"):
+        uploads.read_uploads(arrive(bomb__png=content), arrive.folder, 1)
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_sts_and_pair_files(tmp_path):
         ("corpus", '{"_id": "d"}', r"\(corpus\) has no column \['text'\]"),
         ("queries", '{"_id": "q", "text": null}', r"\(queries\), row 1: _id is 'q' and text is None"),
         ("queries", '{"_id": "q", "text": "x"}\n{"_id": "q", "text": "y"}', "1 ids occur twice"),
-        ("queries", "{oops", "queries.jsonl, line 1: not JSON"),
+        ("queries", "{oops", "queries.jsonl, line 1, cannot be read as json"),
     ],
 )
 def test_bad_retrieval_files_are_refused(tmp_path, part, line, message):
