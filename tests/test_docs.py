@@ -149,6 +149,7 @@ def test_what_is_not_run_is_known():
         if block.language == "python" and (block.mark or "").startswith(("not run:", "needs:"))
     }
     assert skipped == {
+        "bedside: needs: torchao",  # run where the extra quantize is installed
         "codes: not run: examples/mic/code_with_ray.py does the same, and a test runs it on a cluster of two workers",
         "evaluate: needs: mteb",  # run where the extra mteb is installed
         "evaluate: not run: downloads the task; tests run two small ones of their own",
