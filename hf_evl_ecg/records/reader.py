@@ -227,6 +227,9 @@ def _without_gaps(
     signal: np.ndarray, fs_hz: float, order: Sequence[str], nan: str, path: Path, metadata: dict[str, Any]
 ) -> tuple[np.ndarray, bool]:
     """Samples that fit into float32, gaps treated as asked for; and whether it is digitised paper, which is blank in between."""
+    peak = np.abs(signal).max()
+    if peak < LARGEST_MV:  # and no value is missing: NaN is no less than anything
+        return signal, False
     if not (np.isnan(signal) | (np.abs(signal) < LARGEST_MV)).all():
         raise ECGRecordError(path, "signal", "beyond the range of float32", "voltages in mV")
     digitised = is_digitised(signal, fs_hz)

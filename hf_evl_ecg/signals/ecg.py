@@ -284,5 +284,5 @@ def einthoven_error_mv(ecg: ECG) -> float:
         0.0
     """
     implied = derive_limb_leads(ecg.lead("I").astype(np.float64), ecg.lead("II").astype(np.float64))
-    errors = [np.abs(ecg.lead(name) - values) for name, values in implied.items()]
-    return float(np.fmax.reduce(errors, axis=None, initial=0.0))
+    errors = [np.fmax.reduce(np.abs(ecg.lead(name) - values)) for name, values in implied.items()]
+    return float(np.fmax.reduce(errors, initial=0.0))
