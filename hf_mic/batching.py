@@ -1,16 +1,20 @@
-"""Batches of several data sets, so that all processes take theirs from the same data set in each step."""
+"""Data sets that can be trained on, and batches of several, so that all processes take theirs from the same one in each step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from accelerate.data_loader import BatchSamplerShard, SkipBatchSampler
+from datasets import Dataset, IterableDataset, Value
 from sentence_transformers.base.sampler import SetEpochMixin
 from torch.utils.data import BatchSampler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-__all__ = ["EpochOrder", "JoinedBatches", "SplitBatches"]
+__all__ = ["EpochOrder", "JoinedBatches", "SplitBatches", "check_datasets", "is_scored"]
+
+_IDENTIFIERS = frozenset(("id", "idx", "index", "uid", "uuid", "guid", "docid", "qid", "pid"))
+"""Names of columns that name a row, in lower case; and whatever ends in _id."""
 
 
 class JoinedBatches(SetEpochMixin, BatchSampler):
@@ -102,3 +106,86 @@ class EpochOrder(TrainerCallback):
 def _set_epoch(batches: BatchSampler | None, epoch: int) -> None:
     if isinstance(batches, SetEpochMixin):
         batches.set_epoch(epoch)
+
+
+def check_datasets(data: Any, role: str) -> None:
+    """Refuse what is neither a data set nor a dict of some.
+
+    Args:
+        data: What was given; None is allowed.
+        role: Its name in messages.
+
+    Raises:
+        TypeError: If it is a list, a torch data set or anything else.
+    """
+    parts = data.values() if isinstance(data, Mapping) else [data]
+    for part in parts:
+        if part is not None and not isinstance(part, (Dataset, IterableDataset)):
+            raise TypeError(
+                f"{role} is or holds a {type(part).__name__}: give a datasets.Dataset or IterableDataset, or several as a dict "
+                "{name: data set}."
+            )
+
+
+def is_scored(dataset: Dataset | IterableDataset, label_columns: list[str], name: str = "train_dataset") -> bool:
+    """Tell scored pairs from pairs, triplets and tuples of texts by the columns, and refuse all else.
+
+    Args:
+        dataset: Any columns of text, and at most one of ``label_columns``.
+        label_columns: Names under which sentence-transformers looks for labels.
+        name: Name of the data set in messages.
+
+    Returns:
+        True for two texts and a number, False for two or more texts.
+
+    Raises:
+        ValueError: If there are too few or too many columns, labels are not numbers, or there are no rows.
+
+    Example:
+        >>> is_scored(Dataset.from_dict({"anchor": ["a"], "positive": ["b"]}), ["label", "score"])
+        False
+    """
+    columns = list(dataset.column_names or ())
+    labels = [column for column in columns if column in label_columns]
+    texts = [column for column in columns if column not in labels]
+    if isinstance(dataset, Dataset) and len(dataset) == 0:
+        raise ValueError(f"{name} has no rows.")
+    if len(labels) > 1:
+        raise ValueError(f"{name} has several label columns {labels}: keep one of them.")
+    _check_texts(dataset, texts, name)
+    if labels:
+        kind = getattr(dataset.features[labels[0]], "dtype", "list")
+        if not kind.startswith(("int", "uint", "float", "bool")):
+            raise ValueError(f"{name}: column {labels[0]!r} must hold numbers, it holds values of type {kind}.")
+        if len(texts) != 2:
+            raise ValueError(
+                f"{name} has the label column {labels[0]!r} and the text columns {texts}: a score needs exactly two texts. "
+                "Select columns, or pass a loss that fits the data."
+            )
+    elif len(texts) < 2:
+        raise ValueError(
+            f"{name} has the columns {columns}: a pair needs at least two text columns, such as anchor and positive. Single "
+            "texts become pairs with hf_mic.evaluation.simcse_pairs."
+        )
+    return bool(labels)
+
+
+def _check_texts(dataset: Dataset | IterableDataset, columns: list[str], name: str) -> None:
+    """Refuse columns that would be trained on as texts and hold none: numbers, dicts, and what names a row.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    for column in columns:
+        kind = dataset.features.get(column) if dataset.features is not None else None  # a stream may not know
+        number = isinstance(kind, Value) and kind.dtype not in ("string", "large_string")
+        if number or isinstance(kind, dict):  # pictures and sounds are a matter between data and model
+            raise ValueError(
+                f"{name}: column {column!r} holds {getattr(kind, 'dtype', 'dicts')}, not texts: remove it with remove_columns, or name a "
+                "score 'label' or 'score'."
+            )
+        if column.lower() in _IDENTIFIERS or column.lower().endswith("_id"):
+            raise ValueError(
+                f"{name}: column {column!r} would be trained on as a text (the third and later ones as hard negatives): remove it with "
+                "remove_columns, or rename it if it does hold texts."
+            )

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from datasets import Dataset, IterableDataset, Value
+from datasets import Dataset, IterableDataset
 from sentence_transformers import SentenceTransformer
 from torch import Generator, Tensor, nn
 from torch.utils.data import BatchSampler, ConcatDataset
@@ -18,7 +18,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from hf_mic.balance import TermShares
 from hf_mic.baselines import method_loss
-from hf_mic.batching import EpochOrder, JoinedBatches, SplitBatches
+from hf_mic.batching import EpochOrder, JoinedBatches, SplitBatches, check_datasets, is_scored
 from hf_mic.capture import check_encoder, unwrap
 from hf_mic.checkpoints import AtomicCheckpointTrainer
 from hf_mic.layers import mark_matryoshka, trained_dims
@@ -26,10 +26,11 @@ from hf_mic.losses import MICLoss
 from hf_mic.options import MICOptions
 from hf_mic.training_args import MICTrainingArguments
 
-_IDENTIFIERS = frozenset(("id", "idx", "index", "uid", "uuid", "guid", "docid", "qid", "pid"))
-"""Names of columns that name a row, in lower case; and whatever ends in _id."""
+__all__ = ["GammaWarmup", "MICTrainer", "NonFiniteLossError"]
 
-__all__ = ["GammaWarmup", "MICTrainer", "is_scored"]
+
+class NonFiniteLossError(RuntimeError):
+    """The loss of a batch is NaN or infinite, which one step would spread to every weight."""
 
 
 class MICTrainer(AtomicCheckpointTrainer):
@@ -58,6 +59,7 @@ class MICTrainer(AtomicCheckpointTrainer):
     Raises:
         ValueError: If a data set's columns fit neither base loss, an argument does not fit the model, or a given loss gathers
             over several processes and the arguments do not.
+        NonFiniteLossError: While training or evaluating, at the first loss that is NaN or infinite, before it reaches a weight.
 
     Example:
         ```python
@@ -76,7 +78,7 @@ class MICTrainer(AtomicCheckpointTrainer):
         self.method, self.finish_card = method, finish_card
         self._own_loss = False
         for role in ("train_dataset", "eval_dataset"):
-            _check_datasets(kwargs.get(role), role)
+            check_datasets(kwargs.get(role), role)
         if (model := kwargs.get("model", args[0] if args else None)) is not None:
             check_encoder(model, "MICTrainer")
         super().__init__(*args, **kwargs)
@@ -109,7 +111,7 @@ class MICTrainer(AtomicCheckpointTrainer):
         """Build the loss for the data sets of the trainer: one, or one per data set if their sorts differ.
 
         Raises:
-            ValueError: As :func:`is_scored` and :func:`hf_mic.baselines.method_loss`.
+            ValueError: As :func:`hf_mic.batching.is_scored` and :func:`hf_mic.baselines.method_loss`.
         """
         self._own_loss = True
         parts = [*_named(self.train_dataset, "train_dataset"), *_named(self.eval_dataset, "eval_dataset")]
@@ -142,6 +144,32 @@ class MICTrainer(AtomicCheckpointTrainer):
             return super().get_multi_dataset_batch_sampler(dataset, batch_samplers, generator, seed)
         joined: list[BatchSampler] = [JoinedBatches(batches, processes) for batches in batch_samplers]
         return SplitBatches(super().get_multi_dataset_batch_sampler(dataset, joined, generator, seed), processes)
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The loss of a micro-batch; labels and loss must be numbers. Asking waits for the device, as the host does at each loss."""
+        source = f", data set {inputs['dataset_name']!r}" if "dataset_name" in inputs else ""
+        where = f"step {self.state.global_step + 1}{source}"
+        labels = next((inputs[name] for name in self.data_collator.valid_label_columns if name in inputs), None)
+        if labels is not None and not bool(torch.isfinite(labels).all()):  # CoSENT would pass over them without a word
+            rows = (~torch.isfinite(labels)).nonzero().flatten().tolist()
+            raise NonFiniteLossError(
+                f"{where}: labels of rows {rows} of the batch are NaN or infinite (drop or mend these rows)."
+            )
+        found = super().compute_loss(model, inputs, *args, **kwargs)
+        if not bool((found[0] if isinstance(found, tuple) else found).isfinite()):
+            raise NonFiniteLossError(f"{where}: the loss is not finite{self._culprit(inputs)}")
+        return found
+
+    def _culprit(self, inputs: dict[str, Any]) -> str:
+        """Whether a loss is no number because of embeddings, and what to do."""
+        features, _ = self.collect_features(inputs)
+        with torch.no_grad():
+            finite = [unwrap(self.model)(dict(part))["sentence_embedding"].isfinite().all(-1) for part in features]
+        rows = sorted({row for column in finite for row in (~column).nonzero().flatten().tolist()})
+        lower = "resume from a checkpoint with a lower learning_rate, or with bf16 instead of fp16"
+        if rows:
+            return f": embeddings of rows {rows} of the batch hold NaN or infinity, so the model has diverged or overflows ({lower})."
+        return f", although all embeddings are: a term overflows (lower gamma or distill_weight, or {lower})."
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with the terms of all losses that a process has used since the last time."""
@@ -217,82 +245,3 @@ def _named(data: Any, role: str) -> list[tuple[str, str | None, Dataset | Iterab
     if isinstance(data, Mapping):
         return [(f"{role}[{name!r}]", name, part) for name, part in data.items()]
     return [(role, None, data)] if isinstance(data, (Dataset, IterableDataset)) else []
-
-
-def _check_datasets(data: Any, role: str) -> None:
-    """Refuse what is neither a data set nor a dict of some.
-
-    Raises:
-        TypeError: If it is a list, a torch data set or anything else.
-    """
-    parts = data.values() if isinstance(data, Mapping) else [data]
-    for part in parts:
-        if part is not None and not isinstance(part, (Dataset, IterableDataset)):
-            raise TypeError(
-                f"{role} is or holds a {type(part).__name__}: give a datasets.Dataset or IterableDataset, or several as a dict "
-                "{name: data set}."
-            )
-
-
-def is_scored(dataset: Dataset | IterableDataset, label_columns: list[str], name: str = "train_dataset") -> bool:
-    """Tell scored pairs from pairs, triplets and tuples of texts by the columns, and refuse all else.
-
-    Args:
-        dataset: Any columns of text, and at most one of ``label_columns``.
-        label_columns: Names under which sentence-transformers looks for labels.
-        name: Name of the data set in messages.
-
-    Returns:
-        True for two texts and a number, False for two or more texts.
-
-    Raises:
-        ValueError: If there are too few or too many columns, labels are not numbers, or there are no rows.
-
-    Example:
-        >>> is_scored(Dataset.from_dict({"anchor": ["a"], "positive": ["b"]}), ["label", "score"])
-        False
-    """
-    columns = list(dataset.column_names or ())
-    labels = [column for column in columns if column in label_columns]
-    texts = [column for column in columns if column not in labels]
-    if isinstance(dataset, Dataset) and len(dataset) == 0:
-        raise ValueError(f"{name} has no rows.")
-    if len(labels) > 1:
-        raise ValueError(f"{name} has several label columns {labels}: keep one of them.")
-    _check_texts(dataset, texts, name)
-    if labels:
-        kind = getattr(dataset.features[labels[0]], "dtype", "list")
-        if not kind.startswith(("int", "uint", "float", "bool")):
-            raise ValueError(f"{name}: column {labels[0]!r} must hold numbers, it holds values of type {kind}.")
-        if len(texts) != 2:
-            raise ValueError(
-                f"{name} has the label column {labels[0]!r} and the text columns {texts}: a score needs exactly two texts. "
-                "Select columns, or pass a loss that fits the data."
-            )
-    elif len(texts) < 2:
-        raise ValueError(
-            f"{name} has the columns {columns}: a pair needs at least two text columns, such as anchor and positive. Single "
-            "texts become pairs with hf_mic.evaluation.simcse_pairs."
-        )
-    return bool(labels)
-
-
-def _check_texts(dataset: Dataset | IterableDataset, columns: list[str], name: str) -> None:
-    """Refuse columns that would be trained on as texts and hold none: numbers, dicts, and what names a row.
-
-    Raises:
-        ValueError: If there is one.
-    """
-    for column in columns:
-        kind = dataset.features.get(column) if dataset.features is not None else None  # a stream may not know
-        number = isinstance(kind, Value) and kind.dtype not in ("string", "large_string")
-        if number or isinstance(kind, dict):  # pictures and sounds are a matter between data and model
-            raise ValueError(
-                f"{name}: column {column!r} holds {getattr(kind, 'dtype', 'dicts')}, not texts: remove it with remove_columns, or name a "
-                "score 'label' or 'score'."
-            )
-        if column.lower() in _IDENTIFIERS or column.lower().endswith("_id"):
-            raise ValueError(
-                f"{name}: column {column!r} would be trained on as a text (the third and later ones as hard negatives): remove it with "
-                "remove_columns, or rename it if it does hold texts."
-            )

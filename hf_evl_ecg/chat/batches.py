@@ -15,7 +15,7 @@ from .encoding import select_tokens
 
 __all__ = ["first_answer", "model_inputs", "prompt_inputs"]
 
-_BESIDE = ("labels", "places", "teacher", "groups", "keys", "skipped", "ink")
+_BESIDE = ("labels", "places", "teacher", "groups", "keys", "records", "skipped", "ink")
 
 
 def model_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:

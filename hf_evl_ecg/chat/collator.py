@@ -41,8 +41,8 @@ class EVLECGCollator:
     An example is a mapping with an ``id``, whatever ``load_image`` reads, and its turns in one of the forms of
     `hf_evl_ecg.chat.conversations.read_turns`. The batch holds the student's inputs, ``labels`` and ``places`` (turn and
     byte at which each token's text starts) at the top level, the teacher's under ``"teacher"``, and beside them ``"keys"`` (one per example:
-    what a teacher cache is looked up by), ``"groups"`` (answer tokens of both tokenizers that cover the same bytes)
-    and ``"skipped"`` (what was left out, and why); with ``ink``, the maps of the pages' traces under ``"ink"``,
+    what a teacher cache is looked up by), ``"records"`` (its name in messages), ``"groups"`` (answer tokens of both tokenizers that
+    cover the same bytes) and ``"skipped"`` (what was left out, and why); with ``ink``, the maps of the pages' traces under ``"ink"``,
     (B, G, G).
 
     Args:
@@ -147,7 +147,8 @@ class EVLECGCollator:
                 self._leave_out(culprit, skipped)
                 continue
             self._last_good = prepared[-1]
-            return {**batch, "keys": [p.key for p in prepared], "skipped": skipped}
+            names = {"keys": [p.key for p in prepared], "records": [p.record for p in prepared]}
+            return {**batch, **names, "skipped": skipped}
 
     def check(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Collate examples and raise on the first bad one, whatever ``on_bad_example`` says: a test before training.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hf_evl_ecg.tokens import IGNORE
 
-__all__ = ["TermMeter", "check_uses_unanswered", "count_answer_tokens", "is_over_answers"]
+__all__ = ["TermMeter", "check_uses_unanswered", "count_answer_tokens", "is_over_answers", "share_terms"]
 
 _OF_ANSWERS = ("uld", "kl", "dskd_t2s_ce", "dskd_t2s", "dskd_s2t", "anchor_ce", "cka")
 _OF_HIDDEN = ("mhca", "relation", "rkd_distance", "rkd_angle", "em_kd", "feature_mse")
@@ -47,6 +47,22 @@ def is_over_answers(term: str, hidden_tokens: str) -> bool:
         (True, False, False)
     """
     return term in _OF_ANSWERS or (hidden_tokens == "answer" and term in _OF_HIDDEN)
+
+
+def share_terms(terms: Mapping[str, Tensor], shares: Tensor, hidden_tokens: str) -> dict[str, Tensor]:
+    """What a micro-batch adds to an optimizer step's terms.
+
+    Args:
+        terms: Means over the micro-batch; ``"ce"`` is divided by the step's answer tokens already.
+        shares: The micro-batch's part of the step's answer tokens, examples, and examples with an answer. Shape: (3,).
+        hidden_tokens: Which tokens ``hidden`` of student and teacher covers.
+
+    Example:
+        >>> share_terms({"ot": torch.tensor(2.0), "uld": torch.tensor(2.0)}, torch.tensor([1.0, 0.5, 0.25]), "all")
+        {'ot': tensor(1.), 'uld': tensor(0.5000)}
+    """
+    of_answers = {name: is_over_answers(name, hidden_tokens) for name in terms}
+    return {n: term if n == "ce" else term * shares[2 if of_answers[n] else 1] for n, term in terms.items()}
 
 
 def check_uses_unanswered(weights: Mapping[str, float], hidden_tokens: str) -> None:

@@ -19,7 +19,6 @@ from hf_evl_ecg.models.native import base_model, image_token_id
 from hf_evl_ecg.models.visual_weights import share_weights
 
 from .checkpoints import WholeCheckpointTrainer
-from .collapse import CollapseWarning
 from .collation import (
     answer_groups,
     build_collator,
@@ -38,7 +37,8 @@ from .criterion import (
     teacher_request,
 )
 from .cross_entropy import answer_cross_entropy
-from .meter import TermMeter, check_uses_unanswered, count_answer_tokens, is_over_answers
+from .health import BatchPlace, CollapseWarning, check_loss, leave_out_non_finite
+from .meter import TermMeter, check_uses_unanswered, count_answer_tokens, share_terms
 from .predictions import AnswerPredictor
 from .teacher import OnlineTeacher, TeacherSignal, check_not_same_model
 
@@ -185,16 +185,20 @@ class EVLECGTrainer(WholeCheckpointTrainer):
         groups = answer_groups(inputs["groups"], teacher) if "groups" in inputs else None
         # Steps that are done, so that a resumed run goes on with the weights it would have had; untrained, those of the end.
         self.criterion.progress = self.state.global_step / self.state.max_steps if self.state.max_steps > 0 else 1.0
-        terms = self.criterion(student, teacher, ce, lm_head=head, teacher_lm_head=taught, answer_groups=groups)
-        share, of_answers = count[1:] / total[1:].clamp(min=1)  # of the step's examples, and of those with an answer
-        shares = {name: of_answers if is_over_answers(name, self.args.hidden_tokens) else share for name in terms}
-        shares["ce"] = 1.0  # divided by the step's answer tokens already
-        terms = {name: term * processes * shares[name] for name, term in terms.items()}
+        records = inputs.get("records") or [f"sample {row} of the batch" for row in range(len(inputs["labels"]))]
+        where = BatchPlace(self.state.global_step + 1, records, inputs["labels"])
+        skip = in_step and self.args.on_bad_example == "skip"
+        kept, counted, left_out = leave_out_non_finite((student, teacher, groups), where, skip=skip)
+        self._note_skipped(left_out)
+        terms = self.criterion(*kept[:2], ce * processes, lm_head=head, teacher_lm_head=taught, answer_groups=kept[2])
+        shares = counted / total.clamp(min=1) * processes
+        terms = share_terms(terms, shares, self.args.hidden_tokens)
+        check_loss(terms, student, where)
         loss = torch.stack(list(terms.values())).sum()
         if "ce" not in terms:
             loss = loss + 0 * ce  # see student_request
-        watched = of_answers if self.args.hidden_tokens == "answer" else share
-        monitors = {name: value * watched * processes for name, value in self.criterion.monitors.items()}
+        watched = shares[2 if self.args.hidden_tokens == "answer" else 1]
+        monitors = {name: value * watched for name, value in self.criterion.monitors.items()}
         self._meter.add(terms | monitors, 1.0 if in_step else count[1])
         return (loss, {"features": student}) if return_outputs else loss
 
