@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_evl_ecg.files import write_text
+from hf_evl_ecg.json_text import read_json
 
 __all__ = ["Stage", "folder_fingerprint"]
 
@@ -91,7 +92,7 @@ class Stage:
 
     def _run(self, work: Callable[[], Any]) -> None:
         begun, done = self.folder / "stage.json", self.folder / "done.json"
-        former: dict[str, Any] = json.loads(begun.read_text(encoding="utf-8")) if begun.is_file() else self.record
+        former: dict[str, Any] = read_json(begun) if begun.is_file() else self.record
         if former["sha256"] != self.record["sha256"]:
             raise ValueError(
                 f"{self.folder}: was made with other settings, see stage.json (remove it to run the stage anew)"

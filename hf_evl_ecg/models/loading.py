@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ from transformers import (
     AutoProcessor,
     BitsAndBytesConfig,
 )
+
+from hf_evl_ecg.json_text import read_json
 
 from .flat_tiles import FlatLlavaNextForConditionalGeneration, FlatLlavaNextProcessor, is_flat
 from .native import UnsupportedModelError
@@ -174,7 +175,7 @@ def _read_config(model: str | Path, **options: Any) -> Any:
     """Configuration of a model, or of the one below adapters."""
     adapters = Path(model, "adapter_config.json")
     if adapters.is_file():
-        base = json.loads(adapters.read_text("utf-8"))["base_model_name_or_path"]
+        base = read_json(adapters)["base_model_name_or_path"]
         return AutoConfig.from_pretrained(base, **_NO_FOREIGN_CODE)
     return AutoConfig.from_pretrained(model, **{name: options[name] for name in _OF_FILES if name in options})
 

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_mic.command_line.options import parse_options
-from hf_mic.files import read_mapping
+from hf_mic.files import read_json, read_mapping
 from hf_mic.options import check_choice
 
 REQUIRED = {"data", "training", "methods", "dims"}
@@ -169,7 +169,7 @@ def is_done(path: Path, settings: Mapping[str, Any]) -> bool:
     """
     if not path.exists():
         return False
-    run = json.loads(path.read_text(encoding="utf-8"))
+    run = read_json(path)
     # Runs of older versions name no settings, or not these; nothing tells whether they were others.
     unnamed = {name: settings[name] for name in ("model", "tasks", "bf16_scores")}
     made_with, now = unnamed | run.get("settings", settings), json.loads(json.dumps(settings))
@@ -190,7 +190,7 @@ def collect(args: StudyArguments, plan: Mapping[str, Any]) -> dict[str, Any]:
     from hf_mic.reports.score_tables import markdown_report
 
     folder, study = Path(args.output_dir), args.study or Path(args.plan).stem
-    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / "runs").glob("*.json"))]
+    runs = [read_json(path) for path in sorted((folder / "runs").glob("*.json"))]
     order = ["untrained", *(method["name"] for method in plan["methods"])]
     if left := sorted({run["name"] for run in runs} - set(order)):
         raise ValueError(f"{folder / 'runs'} holds runs of {left}, which the plan does not name: remove them.")

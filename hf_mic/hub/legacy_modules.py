@@ -12,7 +12,7 @@ from sentence_transformers.base.modules import Dense, Transformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 from torch import nn
 
-from hf_mic.files import write_text
+from hf_mic.files import read_json, write_text
 
 from .served_order import EMBEDDING, without_idle_normalize
 
@@ -66,7 +66,7 @@ def check_legacy(model: SentenceTransformer) -> list[nn.Module]:
 def has_legacy_modules(folder: str | Path) -> bool:
     """Whether the modules of a saved encoder have their old names."""
     path = Path(folder, "modules.json")
-    return path.is_file() and all(entry["type"] in NAMES.values() for entry in json.loads(path.read_text("utf-8")))
+    return path.is_file() and all(entry["type"] in NAMES.values() for entry in read_json(path))
 
 
 def write_legacy_modules(model: SentenceTransformer, folder: str | Path) -> None:
@@ -91,7 +91,7 @@ def write_legacy_modules(model: SentenceTransformer, folder: str | Path) -> None
         ['sentence_transformers.models.Transformer', 'sentence_transformers.models.Pooling']
     """
     folder, modules = Path(folder), check_legacy(model)
-    listed = json.loads((folder / "modules.json").read_text("utf-8"))
+    listed = read_json(folder / "modules.json")
     # By the object, because a Normalize may have moved.
     entries = {id(module): entry for module, entry in zip(model, listed, strict=True)}
     kept = []

@@ -144,6 +144,13 @@ def test_a_run_of_an_older_version_is_not_repeated(plan, tmp_path):
         is_done(tmp_path / "run.json", settings)
 
 
+def test_a_damaged_run_is_named(plan, tmp_path):
+    whole = completed(plan)
+    (tmp_path / "run.json").write_text('{"settings": {"dims"')
+    with pytest.raises(ValueError, match=r"run\.json cannot be read as json"):
+        is_done(tmp_path / "run.json", settings_of(whole, None, False))
+
+
 def test_a_run_of_another_model_is_refused(plan, tmp_path):
     whole = completed(plan)
     for method in (None, whole["methods"][0]):
