@@ -9,7 +9,7 @@ FUZZ_ARGS ?=
 PIP_ARGS ?=
 EXTRAS ?= mic,ecg,app,dev
 
-.PHONY: demo demo-mic demo-ecg test test-torchvision test-oldest fuzz check format install clean
+.PHONY: demo demo-mic demo-ecg test test-torchvision test-oldest fuzz audit check format install clean
 
 install: $(VENV)/.installed
 
@@ -45,6 +45,11 @@ test-oldest:
 # Damaged files for every reader, FUZZ_ARGS='--reader NAME --count N --seed N' for some: 20,000 each take hours.
 fuzz: install
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 PYTHONPATH=tests $(BIN)/python -m fuzzing $(FUZZ_ARGS)
+
+# Known vulnerabilities of the pinned versions, asked of the Python Packaging Advisory Database; it needs the network.
+audit: install
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) 'pip-audit>=2.10,<3'
+	$(BIN)/python -m pip_audit --no-deps --disable-pip --requirement $(CONSTRAINTS)
 
 check: install
 	$(BIN)/ruff check .
