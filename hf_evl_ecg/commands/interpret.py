@@ -3,8 +3,9 @@ r"""Ask a vision-language model about one ECG: a recording of any usual format, 
     hf-evl-ecg interpret records/af --model ecg-student
     hf-evl-ecg interpret records/af --model ecg-student --question "What is the rhythm?" --labels AF SR --html af.html
 
-Prints the answer and the probability of each label; --html writes a page that prints to scale on A4 landscape. Of a long recording
---start names the second to begin at, and --every asks again so many seconds later, to its end, on one page of HTML:
+Prints the answer and the probability of each label; --html writes a page that prints to scale on A4 landscape, --fhir resources for a
+clinic's other systems. Of a long recording --start names the second to begin at, and --every asks again so many seconds later, to its
+end, on one page of HTML:
 
     hf-evl-ecg interpret records/holter --model ecg-student --start 3600 --every 600 --html holter.html
 """
@@ -82,6 +83,10 @@ class InterpretArguments:
     layout: str = field(default="3x4+rhythm", metadata={"help": "Layout of the page: 3x4+rhythm, 3x4, 6x2 or 12x1."})
     json: str | None = field(default=None, metadata={"help": "Write the interpretation as json to this file."})
     html: str | None = field(default=None, metadata={"help": "Write a one-page report to this file."})
+    fhir: str | None = field(
+        default=None,
+        metadata={"help": "Write a FHIR R4 bundle to this file: reports, observations, models; no patient."},
+    )
 
 
 def command(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -100,6 +105,7 @@ def main(args: InterpretArguments) -> list[dict[str, Any]]:
         OSError: If a file cannot be written.
     """
     from hf_evl_ecg.files import new_file, write_text
+    from hf_evl_ecg.interpret.fhir import fhir_bundle, fhir_entries
     from hf_evl_ecg.interpret.interpreter import ECGInterpreter
     from hf_evl_ecg.interpret.page import strip_page
 
@@ -115,12 +121,15 @@ def main(args: InterpretArguments) -> list[dict[str, Any]]:
         if model is not None
     ]
     found: list[dict[str, Any]] = []
+    resources: list[dict[str, Any]] = []
 
     def reports() -> Iterator[ECGReport]:
         for source, warned, seconds in chain([(*first, read_s)], _further(args, first[0])):
             report = _ask(args, interpreters, source, warned, seconds)
             print(_summary(report), flush=True)
             found.append(report.to_dict())
+            if args.fhir:
+                resources.extend(fhir_entries(report))
             yield report
 
     pages = reports()
@@ -133,6 +142,8 @@ def main(args: InterpretArguments) -> list[dict[str, Any]]:
     if args.json:
         content = found[0] if args.every is None else {"pages": found}
         write_text(args.json, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    if args.fhir:
+        write_text(args.fhir, json.dumps(fhir_bundle(resources), indent=1, ensure_ascii=False) + "\n")
     return found
 
 
@@ -197,7 +208,7 @@ def _check(args: InterpretArguments) -> None:
         raise ValueError(f"start={args.start}: allowed is 0 or a positive number of seconds")
     if args.every is not None:
         check_between("every", args.every, LEAST_PAGE_S, math.inf, "s")
-    for name in filter(None, (args.json, args.html)):
+    for name in filter(None, (args.json, args.html, args.fhir)):
         if Path(name).is_dir():
             raise ValueError(f"{name}: is a folder (give the name of a file in it)")
 
