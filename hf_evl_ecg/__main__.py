@@ -17,7 +17,7 @@ from types import ModuleType
 
 # In the order of a first visit: ask a model, train one's own, hand it on.
 VERBS = (
-    *("interpret", "app"),
+    *("interpret", "interpret-folder", "app"),
     *("prepare", "teach", "answer", "cache", "plan", "distil", "evaluate", "replay", "study"),
     *("export", "quantize", "card", "publish", "convert", "convert-record"),
 )
@@ -80,7 +80,7 @@ def _overview() -> str:
     lines = ["Usage: hf-evl-ecg VERB [OPTIONS], or hf-evl-ecg VERB --help", ""]
     for name in VERBS:
         verb = _module(name)
-        lines.append(f"  {name:<14} {(verb.__doc__ or '').partition(chr(10))[0]}")
+        lines.append(f"  {name:<16} {(verb.__doc__ or '').partition(chr(10))[0]}")
     return "\n".join(lines)
 
 

@@ -78,7 +78,7 @@ def held_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
                 file.seek(0)
                 holder = file.read().strip() or "another process"
                 raise FolderInUseError(
-                    f"output_dir={folder}: {holder} trains there (give another folder, or wait for its end)"
+                    f"output_dir={folder}: {holder} works there (give another folder, or wait for its end)"
                 ) from None
             except OSError:  # a file system without locks
                 yield

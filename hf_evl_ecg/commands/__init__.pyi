@@ -7,6 +7,7 @@ from .distil import DistillArguments
 from .evaluate import BenchmarkArguments, EvaluateArguments
 from .export import ExportArguments
 from .interpret import InterpretArguments
+from .interpret_folder import InterpretFolderArguments
 from .plan import PlanArguments
 from .prepare import PrepareArguments
 from .publish import PublishArguments
@@ -24,6 +25,7 @@ __all__ = [
     "EvaluateArguments",
     "ExportArguments",
     "InterpretArguments",
+    "InterpretFolderArguments",
     "PlanArguments",
     "PrepareArguments",
     "PublishArguments",

@@ -142,7 +142,7 @@ def test_a_second_training_in_one_folder_is_refused_until_the_first_has_ended(bu
     ) as first:
         assert first.stdout.readline() == "held\n"
         second = build(max_steps=1)
-        with pytest.raises(FolderInUseError, match=rf"output_dir=.*out: process {first.pid} on .* trains there"):
+        with pytest.raises(FolderInUseError, match=rf"output_dir=.*out: process {first.pid} on .* works there"):
             second.train()
         assert second.state.global_step == 0
         first.kill()
