@@ -18,7 +18,7 @@ from types import ModuleType
 # In the order of a first visit: ask a model, train one's own, hand it on.
 VERBS = (
     *("interpret", "interpret-folder", "app"),
-    *("prepare", "teach", "answer", "cache", "plan", "distil", "evaluate", "replay", "study"),
+    *("prepare", "teach", "answer", "cache", "plan", "distil", "evaluate", "replay", "study", "job"),
     *("export", "quantize", "card", "publish", "convert", "convert-record"),
 )
 

@@ -8,6 +8,7 @@ from .evaluate import BenchmarkArguments, EvaluateArguments
 from .export import ExportArguments
 from .interpret import InterpretArguments
 from .interpret_folder import InterpretFolderArguments
+from .job import JobArguments
 from .plan import PlanArguments
 from .prepare import PrepareArguments
 from .publish import PublishArguments
@@ -26,6 +27,7 @@ __all__ = [
     "ExportArguments",
     "InterpretArguments",
     "InterpretFolderArguments",
+    "JobArguments",
     "PlanArguments",
     "PrepareArguments",
     "PublishArguments",

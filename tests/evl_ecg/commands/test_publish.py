@@ -9,7 +9,6 @@ import pytest
 import torch
 from datasets import Dataset, DatasetDict
 from safetensors.torch import load
-from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hf_evl_ecg.commands.export import is_export
 from hf_evl_ecg.data.questions import question_dataset
@@ -19,6 +18,7 @@ from hf_evl_ecg.models.loading import PROVENANCE_KEY
 from hf_evl_ecg.sources.simulated import load_simulated
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from ecg_work import reload_here
 from ecg_work import run as run_verb
 from hub_server import go_online, running_hub
 
@@ -26,20 +26,6 @@ REPO = "ann/ecg-student"
 CARD = "---\nlicense: apache-2.0\n---\n# A small student\n"
 STUDENT = {"config.json", "generation_config.json", "model.safetensors", "chat_template.jinja", "processor_config.json"}
 STUDENT |= {"tokenizer.json", "tokenizer_config.json", "README.md"}
-
-
-def reload_here(folder, inputs, *, question=None, device="cpu"):
-    """What the new process does, in this one."""
-    from PIL import Image
-
-    model, processor = AutoModelForImageTextToText.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
-    content = [{"type": "image"}, {"type": "text", "text": question}]
-    prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    picture = Image.fromarray(inputs["image"].numpy())
-    inputs = processor(text=[prompt], images=[[picture]], return_tensors="pt")
-    with torch.no_grad():
-        processed = {f"processed.{name}": tensor.clone() for name, tensor in inputs.items()}
-        return {"logits": model(**inputs).logits.float(), "input_ids": inputs["input_ids"], **processed}
 
 
 @pytest.fixture
