@@ -235,7 +235,8 @@ def test_twice_the_batch_is_twice_the_work(tiny_vlm):
         model = copy.deepcopy(student)
         criterion = build_criterion(model, None, args)
         counts.append(count_step(model, None, criterion, args, page_batch(processor, size)))
-    assert {part: 2 * flop for part, flop in counts[0].flop.items()} == counts[1].flop
+    # older versions of transformers turn positions into angles once for the whole batch
+    assert {part: 2 * flop for part, flop in counts[0].flop.items()} == pytest.approx(counts[1].flop, rel=1e-4)
     # the fullest moment may be another one, and gradients of weights do not grow
     assert 1.6 < planned_peak(counts[1]) / planned_peak(counts[0]) <= 2
 
