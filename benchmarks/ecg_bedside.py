@@ -4,26 +4,23 @@ Models have the shapes of released ones and random weights, which cost the same:
 tokens, SmolLM2-1.7B), Qwen2-VL-2B (28-px squares, Qwen2-1.5B), Granite-Vision-2B (384-px tiles of 729 tokens, Granite-3.1-2B). One ECG
 page and a question of 32 tokens go in; the first token comes out, then as many more as --tokens says. Budgets are what processors can be told
 to make of a page. Each row is measured in a process of its own; weights are made and rounded layer by layer, as they would be loaded,
-so that the peak is what asking takes. Speed depends on the CPU's instructions: see `flags` in the json.
+so that the peak is what asking takes. Seconds are of the clock on the wall and depend on the CPU's instructions: see `flags` in the json.
 
-    python benchmarks/ecg_bedside.py --families smolvlm2 --precisions float32 int8 --output_dir outputs/bedside
+    python benchmarks/ecg_bedside.py --families smolvlm2 --precisions float32 int8 --output bedside.json
 
-Takes some minutes per row on two cores; rows that are in the json already are not measured again.
+Takes some minutes per row on two cores; rows that the json of --output holds from this machine are not measured again.
 """
 
-import argparse
 import json
 import math
-import os
-import platform
 import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
+from reporting import Table, options
 from torch import Tensor, nn
 from transformers.generation import BaseStreamer
 
@@ -35,7 +32,17 @@ BUDGETS = {
     "granite_vision": (1, 5),
 }  # tiles; visual tokens; tiles
 QUESTION_TOKENS = 32
-FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "avx_vnni")
+COLUMNS = {
+    "family": "",
+    "budget": ",",
+    "visual tokens": ",",
+    "precision": "",
+    "parameters": ",",
+    "built [MB]": ",.0f",
+    "peak [MB]": ",.0f",
+    "first token [s]": ".1f",
+    "tokens/s": ".2f",
+}
 
 
 def smolvlm2(tiles: int) -> tuple[Any, dict[str, Tensor], int]:
@@ -181,8 +188,8 @@ class _Clock(BaseStreamer):
         """Nothing follows."""
 
 
-def measure(family: str, budget: int, precision: str, tokens: int) -> dict[str, Any]:
-    """One row."""
+def measure(family: str, budget: int, precision: str, tokens: int) -> list[Any]:
+    """Cells of one row."""
     config, inputs, visual = FAMILIES[family](budget)
     model = build(config, precision)
     if precision == "bfloat16":
@@ -195,12 +202,9 @@ def measure(family: str, budget: int, precision: str, tokens: int) -> dict[str, 
             **inputs, max_new_tokens=1 + tokens, min_new_tokens=1 + tokens, do_sample=False, streamer=clock
         )
     assert made.shape[1] == inputs["input_ids"].shape[1] + 1 + tokens
-    return {
-        "family": family, "budget": budget, "visual_tokens": visual, "precision": precision,
-        "parameters": parameters(config), "built_mb": weights / 1e3,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
-        "first_token_s": clock.times[0] - started, "tokens_per_s": tokens / (clock.times[-1] - clock.times[0]),
-    }  # fmt: skip
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    speed = [clock.times[0] - started, tokens / (clock.times[-1] - clock.times[0])]
+    return [family, budget, visual, precision, parameters(config), weights / 1e3, peak / 1e3, *speed]
 
 
 def parameters(config: Any) -> int:
@@ -211,28 +215,12 @@ def parameters(config: Any) -> int:
         return AutoModelForImageTextToText.from_config(config).num_parameters()
 
 
-def machine() -> dict[str, Any]:
-    """What the times are times of."""
-    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    name = next(
-        (line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")),
-        platform.processor(),
-    )
-    return {
-        "cpu": name,
-        "cores": os.cpu_count(),
-        "flags": [flag for flag in FLAGS if f" {flag} " in text],
-        "torch": torch.__version__,
-    }
-
-
 def main() -> None:
     """Measure what is not in the json yet, row by row, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument("--tokens", type=int, default=8, help="Tokens after the first.")
-    parser.add_argument("--output_dir", default="outputs/bedside")
     parser.add_argument(
         "--row", nargs=3, metavar=("FAMILY", "BUDGET", "PRECISION"), help="Measure one row in this process."
     )
@@ -240,43 +228,21 @@ def main() -> None:
     if args.row:
         print(json.dumps(measure(args.row[0], int(args.row[1]), args.row[2], args.tokens)))
         return
-    path = Path(args.output_dir, "ecg_bedside.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    found = json.loads(path.read_text()) if path.exists() else {"machine": machine(), "rows": []}
-    if found["machine"] != machine():
-        raise ValueError(f"{path} was measured on {found['machine']}, this is {machine()}; choose another --output_dir")
-    known = {(row["family"], row["budget"], row["precision"]) for row in found["rows"]}
-    print(f"{'family':<16}{'visual':>7} {'precision':<10}{'peak GB':>8}{'first s':>9}{'tok/s':>7}")
+    libraries = ("torch", "transformers", "torchao", "bitsandbytes")
+    table = Table(__file__, args.output, COLUMNS, libraries, resume=True)
+    known = {(row["family"], row["budget"], row["precision"]) for row in table.rows}
     for family in args.families:
         for precision in args.precisions:
             for budget in BUDGETS[family]:
                 if (family, budget, precision) in known:
                     continue
-                command = [
-                    sys.executable,
-                    __file__,
-                    "--row",
-                    family,
-                    str(budget),
-                    precision,
-                    "--tokens",
-                    str(args.tokens),
-                ]
-                done = subprocess.run(command, capture_output=True, text=True, check=False)
+                words = ["--row", family, str(budget), precision, "--tokens", str(args.tokens)]
+                done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True, check=False)
                 if done.returncode:
-                    print(
-                        f"{family:<16}{budget:>7} {precision:<10} failed: {done.stderr.strip().splitlines()[-1][:90]}",
-                        flush=True,
-                    )
+                    said = done.stderr.strip().splitlines()[-1][:90]
+                    print(f"{family}, {budget}, {precision} failed: {said}", file=sys.stderr, flush=True)
                     continue
-                row = json.loads(done.stdout.strip().splitlines()[-1])
-                found["rows"].append(row)
-                path.write_text(json.dumps(found, indent=1) + "\n")
-                print(
-                    f"{family:<16}{row['visual_tokens']:>7} {precision:<10}{row['peak_mb'] / 1e3:>8.1f}{row['first_token_s']:>9.1f}"
-                    f"{row['tokens_per_s']:>7.2f}",
-                    flush=True,
-                )
+                table.add(*json.loads(done.stdout.strip().splitlines()[-1]))
 
 
 if __name__ == "__main__":

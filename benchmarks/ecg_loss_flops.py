@@ -9,9 +9,8 @@ token in a forward pass, 6 in a training step.
 Takes about half a minute of CPU time.
 """
 
-import argparse
-
 import torch
+from reporting import Table, options
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -60,8 +59,8 @@ def count(options: dict, student: TokenFeatures, teacher: TokenFeatures, head: T
 
 
 def main() -> None:
-    """Print the operations of each term and their share of a step."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Count, and print the table."""
+    parser = options(__doc__)
     parser.add_argument("--teacher_params", type=float, default=7e9)
     parser.add_argument("--student_params", type=float, default=2e9)
     parser.add_argument("--teacher_tokens", type=int, default=3000)
@@ -83,12 +82,13 @@ def main() -> None:
     step = 2 * args.teacher_params * args.teacher_tokens + 6 * args.student_params * args.student_tokens
     cached = 6 * args.student_params * args.student_tokens
     print(
-        f"step, per sample: {step / 1e12:.1f} TFLOP with the teacher online, {cached / 1e12:.1f} with a cached teacher"
+        f"step, per sample: {step / 1e12:.1f} TFLOP with the teacher online, {cached / 1e12:.1f} with a cached teacher\n"
     )
-    print(f"{'term':>30} {'GFLOP':>10} {'of the step':>12} {'cached':>8}")
-    for name, options in TERMS.items():
-        flops = count(options, student, teacher, head)
-        print(f"{name:>30} {flops / 1e9:>10.1f} {100 * flops / step:>11.2f}% {100 * flops / cached:>7.2f}%", flush=True)
+    columns = {"term": "", "GFLOP": ",.1f", "% of the step": ".2f", "% with a cached teacher": ".2f"}
+    table = Table(__file__, args.output, columns, ("torch",))
+    for name, weights in TERMS.items():
+        flops = count(weights, student, teacher, head)
+        table.add(name, flops / 1e9, 100 * flops / step, 100 * flops / cached)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,25 @@
-"""Images per second of `hf_evl_ecg.drawing.rendering` against matplotlib's Agg drawing the same page, in interleaved repeats.
+"""Images per second of `hf_evl_ecg.drawing.rendering` on one core, against matplotlib drawing the same page, and against ecg_plot.
 
 Matplotlib gets every strip, lead name, pulse and grid line at the pixel where ours lies, in two ways: a new figure per record,
-as ecg_plot and ECG-Image-Kit do, and, its strongest, one figure whose background is kept and whose lines are only given new
-data (blitting). A check first compares the inked pixels of both pictures. Times are CPU seconds of this process, medians over
-rounds, so a busy machine matters little; run on one thread.
+as ECG-Image-Kit does, and, its strongest, one figure whose background is kept and whose lines are only given new data (blitting).
+ecg_plot draws pages of its own with the same leads, times and grid, on as many pixels: by CairoSVG and by matplotlib, each left out, and
+said so, where it is not installed (pip install ecg_plot cairosvg). Agreement is the correlation of a picture's ink with ours.
+
+All make pictures as arrays, and as PNG (of Pillow's usual compression; CairoSVG writes its own, which the array is decoded from). The
+ways take turns; times are CPU seconds, medians over rounds, and a ratio is of a way's to ours: above 1 it is slower.
 
     OMP_NUM_THREADS=1 python benchmarks/ecg_render.py
+    OMP_NUM_THREADS=1 python benchmarks/ecg_render.py --layouts 12x1 --records 1 --rounds 1     # a quick look
 
-Takes about a minute.
+Takes some minutes.
 """
 
-import argparse
-import os
+import io
+import math
 import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import matplotlib
 
@@ -23,7 +28,9 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from measuring import median_ratio, take_turns
 from PIL import Image
+from reporting import Table, options
 
 from hf_evl_ecg.drawing.config import RenderConfig
 from hf_evl_ecg.drawing.layouts import LAYOUTS
@@ -31,8 +38,26 @@ from hf_evl_ecg.drawing.rendering import render
 from hf_evl_ecg.signals.ecg import ECG
 from hf_evl_ecg.signals.simulation import LABELS, simulate
 
+try:
+    import ecg_plot
+except ImportError:
+    ecg_plot = None
+try:
+    import cairosvg
+except (ImportError, OSError):  # the latter where there is no Cairo for it
+    cairosvg = None
+
 DPI = 100.0
 POINTS_PER_PX = 72.0 / DPI
+OURS = "hf_evl_ecg"
+COLUMNS = {"layout": "", "output": "", "way": "", "images/s": ",.1f", "ratio": ".2f", "kB": ",.1f", "agreement": ".3f"}
+CHARTS: dict[str, dict[str, Any]] = {  # options of ecg_plot for the same leads and times
+    "3x4+rhythm": {"layout": "12lead", "time_mode": "sequential", "rhythm_lead": "II"},
+    "3x4": {"layout": "12lead", "time_mode": "sequential"},
+    "6x2": {"layout": "columns", "columns": 2, "time_mode": "sequential"},
+    "12x1": {"layout": "stacked"},
+}
+Draw = Callable[[ECG], Any]
 
 
 def colour(config: RenderConfig, name: str) -> tuple[float, ...]:
@@ -113,46 +138,97 @@ def blitted(config: RenderConfig) -> Callable[[ECG], Image.Image]:
     return draw
 
 
+def make_chart(config: RenderConfig, ecg: ECG) -> tuple[Any, float]:
+    """ecg_plot's chart, and the pixels per millimetre at which it has as many pixels as a page."""
+    given = {"lead_axis": 1, "lead_names": ecg.leads, "sample_rate": ecg.fs_hz, **CHARTS[config.layout.name]}
+    chart = ecg_plot.plot(ecg.signal_mv, **given)
+    return chart, math.sqrt(config.width_px * config.height_px / (chart.width_mm * chart.height_mm))
+
+
+def chart_by_matplotlib(config: RenderConfig, ecg: ECG) -> Image.Image:
+    """ecg_plot's chart through its matplotlib adapter."""
+    chart, scale = make_chart(config, ecg)
+    figure, _ = chart.to_matplotlib()
+    figure.set_dpi(25.4 * scale)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def chart_png(config: RenderConfig, ecg: ECG) -> bytes:
+    """ecg_plot's chart through SVG, as its own `save` makes a PNG."""
+    chart, scale = make_chart(config, ecg)
+    size = {"output_width": round(chart.width_mm * scale), "output_height": round(chart.height_mm * scale)}
+    return cairosvg.svg2png(bytestring=chart.to_svg().encode(), **size)
+
+
+def encoded(draw: Draw, ecg: ECG) -> bytes:
+    """A picture as PNG."""
+    file = io.BytesIO()
+    draw(ecg).save(file, "PNG")
+    return file.getvalue()
+
+
+def decoded(config: RenderConfig, ecg: ECG) -> Image.Image:
+    """The picture within ecg_plot's PNG."""
+    return Image.open(io.BytesIO(chart_png(config, ecg))).convert("RGB")
+
+
 def agreement(ours: Image.Image, theirs: Image.Image, first_row: int) -> float:
     """Correlation of the two pictures' darkness below the lettering of the first row."""
     dark = [255.0 - np.asarray(image, dtype=np.float64)[first_row:, :, 0].ravel() for image in (ours, theirs)]
     return float(np.corrcoef(*dark)[0, 1])
 
 
-def main(args: argparse.Namespace) -> None:
-    """Print one line per layout."""
-    records = [simulate(label, seed=seed) for seed, label in enumerate(LABELS)]
-    print(
-        f"{args.width}x{args.height} px, 500 Hz, {len(records)} records, {args.rounds} rounds, {os.cpu_count()} cores, one used"
-    )
-    print(
-        f"{'layout':<12}{'ours /s':>9}{'new figure /s':>15}{'ratio':>7}{'blitted /s':>12}{'ratio':>7}{'agreement':>11}"
-    )
+def draw_all(draw: Draw, records: Sequence[ECG]) -> None:
+    """Draw one record after the other."""
+    for ecg in records:
+        draw(ecg)
+
+
+def measure(config: RenderConfig, records: Sequence[ECG], rounds: int, table: Table) -> None:
+    """A row for each way and output."""
+    arrays: dict[str, Draw] = {
+        OURS: lambda ecg: render(ecg, config),
+        "matplotlib, new figure": new_figure(config),
+        "matplotlib, blitted": blitted(config),
+    }
+    if ecg_plot is not None:
+        arrays["ecg_plot by matplotlib"] = partial(chart_by_matplotlib, config)
+    pngs: dict[str, Draw] = {name: partial(encoded, draw) for name, draw in arrays.items()}
+    if ecg_plot is not None and cairosvg is not None:
+        arrays["ecg_plot by CairoSVG"], pngs["ecg_plot by CairoSVG"] = (
+            partial(decoded, config),
+            partial(chart_png, config),
+        )
+    first_row, ours = round(config.page().strips[0].baseline_px), render(records[0], config)
+    for output, ways in (("array", arrays), ("PNG", pngs)):
+        taken = take_turns({name: partial(draw_all, draw, records) for name, draw in ways.items()}, rounds)
+        for name, times in taken.items():
+            rate, ratio = len(records) / statistics.median(times), median_ratio(times, taken[OURS])
+            size = len(pngs[name](records[0])) / 1e3 if output == "PNG" else None
+            same_page = output == "array" and not name.startswith("ecg_plot")
+            agree = agreement(ours, arrays[name](records[0]), first_row) if same_page else None
+            table.add(config.layout.name, output, name, rate, ratio, size, agree)
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = options(__doc__)
+    parser.add_argument("--width", type=int, default=1100, help="image width (px)")
+    parser.add_argument("--height", type=int, default=850, help="image height (px)")
+    parser.add_argument("--layouts", nargs="+", default=sorted(LAYOUTS), help="layouts to draw")
+    parser.add_argument("--records", type=int, default=3, help="records drawn in a round")
+    parser.add_argument("--rounds", type=int, default=7)
+    args = parser.parse_args()
+    records = [simulate(LABELS[seed % len(LABELS)], seed=seed) for seed in range(args.records)]
+    for name, library in (("ecg_plot", ecg_plot), ("cairosvg", cairosvg)):
+        if library is None:
+            print(f"{name} is left out: it cannot be imported\n")
+    table = Table(__file__, args.output, COLUMNS, ("numpy", "pillow", "matplotlib", "ecg_plot", "cairosvg"))
     for layout in args.layouts:
-        config = RenderConfig(width_px=args.width, height_px=args.height, layout=layout)
-        drawers = {"ours": lambda ecg, c=config: render(ecg, c), "new": new_figure(config), "blit": blitted(config)}
-        agree = agreement(
-            drawers["ours"](records[0]), drawers["blit"](records[0]), round(config.page().strips[0].baseline_px)
-        )
-        seconds: dict[str, list[float]] = {name: [] for name in drawers}
-        for _ in range(args.rounds):
-            for name, draw in drawers.items():
-                some = records[:2] if name == "new" else records
-                start = time.process_time()
-                for ecg in some:
-                    draw(ecg)
-                seconds[name].append((time.process_time() - start) / len(some))
-        rate = {name: 1.0 / statistics.median(values) for name, values in seconds.items()}
-        print(
-            f"{layout:<12}{rate['ours']:>9.0f}{rate['new']:>15.1f}{rate['ours'] / rate['new']:>7.1f}"
-            f"{rate['blit']:>12.1f}{rate['ours'] / rate['blit']:>7.1f}{agree:>11.3f}"
-        )
+        measure(RenderConfig(width_px=args.width, height_px=args.height, layout=layout), records, args.rounds, table)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--width", type=int, default=1100, help="image width (px)")
-    parser.add_argument("--height", type=int, default=850, help="image height (px)")
-    parser.add_argument("--rounds", type=int, default=7, help="interleaved repeats")
-    parser.add_argument("--layouts", nargs="+", default=sorted(LAYOUTS), help="layouts to draw")
-    main(parser.parse_args())
+    main()

@@ -3,16 +3,15 @@
     python benchmarks/import_time.py
 
 Interpreters are started in turn (bare, numpy, then each module), so that a machine that slows down slows all of them; times
-are medians beyond the bare interpreter's. `import torch` stands beside them as what a light room does without.
+are medians beyond the bare interpreter's, by the clock on the wall. `import torch` stands beside them as what a light room does without.
 """
 
-import argparse
-import json
 import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
+
+from reporting import Table, options
 
 MODULES = (
     "numpy",
@@ -34,8 +33,8 @@ def seconds(code: str) -> float:
     return time.perf_counter() - started
 
 
-def measure(modules: tuple[str, ...], repeats: int) -> dict[str, dict[str, float]]:
-    """Per module: median seconds beyond the bare interpreter, and their ratio to numpy's."""
+def measure(modules: tuple[str, ...], repeats: int) -> dict[str, float]:
+    """Median seconds of each module beyond the bare interpreter."""
     codes = {"": "pass", **{module: f"import {module}" for module in modules}}
     for code in codes.values():
         seconds(code)  # not counted: writes byte code, fills the disk's cache
@@ -43,22 +42,18 @@ def measure(modules: tuple[str, ...], repeats: int) -> dict[str, dict[str, float
     for _ in range(repeats):
         for module, code in codes.items():
             times[module].append(seconds(code))
-    beyond = {module: statistics.median(times[module]) - statistics.median(times[""]) for module in modules}
-    return {module: {"seconds": value, "ratio": value / beyond["numpy"]} for module, value in beyond.items()}
+    return {module: statistics.median(times[module]) - statistics.median(times[""]) for module in modules}
 
 
 def main() -> None:
-    """Measure, print, and write a json if asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Measure and print the table."""
+    parser = options(__doc__)
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     args = parser.parse_args()
+    table = Table(__file__, args.output, {"import": "", "seconds": ".3f", "x numpy": ".2f"}, ("numpy", "torch"))
     found = measure(MODULES, args.repeats)
-    print(f"{'import':>30} {'seconds':>9} {'x numpy':>9}")
-    for module, row in found.items():
-        print(f"{module:>30} {row['seconds']:>9.3f} {row['ratio']:>9.2f}")
-    if args.json:
-        args.json.write_text(json.dumps({"python": sys.version.split()[0], "repeats": args.repeats, "modules": found}))
+    for module, value in found.items():
+        table.add(module, value, value / found["numpy"])
 
 
 if __name__ == "__main__":

@@ -11,15 +11,14 @@ Scalar quantisers of faiss have no 1 and 2 bits, so at equal bytes they keep few
 faiss is left out if it is not installed (pip install faiss-cpu). Takes about four minutes.
 """
 
-import argparse
-import json
 import statistics
-import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
+from measuring import median_ratio, take_turns
+from reporting import Table, options
 
 from hf_mic.codes import ScalarQuantizer, unpack
 
@@ -86,64 +85,43 @@ def faiss_ways(vectors: np.ndarray, size: int) -> dict[str, Search]:
     return ways
 
 
-def seconds(way: Search, queries: np.ndarray) -> float:
-    """CPU time of one search."""
-    start = time.process_time()
-    way(queries)
-    return time.process_time() - start
-
-
-def measure(vectors: np.ndarray, queries: np.ndarray, size: int, counts: list[int], rounds: int) -> list[dict]:
+def measure(
+    vectors: np.ndarray, queries: np.ndarray, size: int, counts: Sequence[int], rounds: int, table: Table
+) -> None:
     """Times of all ways for codes of one size, relative to each of our codes of that size."""
-    ways, rows = faiss_ways(vectors, size), []
+    others = faiss_ways(vectors, size)
     for dims, bits in OURS[size]:
         quantizer = ScalarQuantizer.fit(vectors[:20_000, :dims], bits)
         codes = quantizer.encode(vectors[:, :dims])
-
-        def ours(asked: np.ndarray, quantizer=quantizer, codes=codes) -> np.ndarray:
-            return quantizer.search(asked, codes, K)[1]
-
-        compared = {"hf_mic": ours, "unpack and multiply": unpack_and_multiply(quantizer, codes)}
+        compared: dict[str, Search] = {
+            "hf_mic": lambda asked, quantizer=quantizer, codes=codes: quantizer.search(asked, codes, K)[1],
+            "unpack and multiply": unpack_and_multiply(quantizer, codes),
+        }
         for count in counts:
-            taken: dict[str, list[float]] = {}
-            for turn in range(rounds + 1):
-                for name, way in {**compared, **ways}.items():
-                    short = name in compared
-                    spent = seconds(way, queries[:count, :dims] if short else queries[:count])
-                    if turn:  # the first round warms up
-                        taken.setdefault(name, []).append(spent)
-            for name, times in taken.items():
-                ratio = statistics.median(a / b for a, b in zip(times, taken["hf_mic"], strict=True))
-                row = {"bytes": size, "code": f"{dims} x {bits} bits", "queries": count, "way": name}
-                rows.append(row | {"ms": 1e3 * statistics.median(times), "ratio": ratio})
-                print(
-                    f"{size:>3} bytes  {row['code']:>12}  {count:>4} queries  {name:<34} {rows[-1]['ms']:>9.1f} ms "
-                    f"{ratio:>7.2f}",
-                    flush=True,
-                )
-    return rows
+            ways = {name: partial(way, queries[:count, :dims]) for name, way in compared.items()}
+            ways |= {name: partial(way, queries[:count]) for name, way in others.items()}
+            for name, times in (taken := take_turns(ways, rounds)).items():
+                ratio = median_ratio(times, taken["hf_mic"])
+                table.add(size, f"{dims} x {bits} bits", count, name, 1e3 * statistics.median(times), ratio)
 
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options(__doc__)
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--queries", type=int, nargs="+", default=[1, 16, 256], help="sizes of the batch of queries")
     parser.add_argument("--bytes", type=int, nargs="+", default=list(OURS), choices=list(OURS))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--output", type=Path, help="json file for the rows of the table")
     args = parser.parse_args()
     torch.set_num_threads(1)
     if faiss is not None:
         faiss.omp_set_num_threads(1)
     random = np.random.default_rng(0)
     vectors, queries = make_vectors(args.rows, random), make_vectors(max(args.queries), random)
-    print(
-        f"{args.rows:,} rows, numpy {np.__version__}, torch {torch.__version__}, faiss {getattr(faiss, '__version__', '-')}"
-    )
-    rows = [row for size in args.bytes for row in measure(vectors, queries, size, args.queries, args.rounds)]
-    if args.output:
-        args.output.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    columns = {"bytes": ",", "code": "", "queries": ",", "way": "", "ms": ",.1f", "ratio": ".2f"}
+    table = Table(__file__, args.output, columns, ("numpy", "torch", "faiss-cpu"))
+    for size in args.bytes:
+        measure(vectors, queries, size, args.queries, args.rounds, table)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """A Hadamard rotation against a dense random one: time of the rotation and of coding, and what one bit per coordinate keeps.
 
-Times are CPU seconds of this process on one thread, the best of several rounds in which both ways take turns; a ratio above 1 says that
-Hadamard is faster. Error is the squared error of decoded rows as a share of their variance, and neighbours kept are the ten nearest by
-all floats that are among the ten nearest by code, both as means over seeds. Rows are random with a decaying spectrum, unless a file of
-vectors is given.
+A ratio is the median over rounds of the dense rotation's CPU seconds to Hadamard's in the same round, on one thread: above 1 Hadamard is
+faster. Error is the squared error of decoded rows as a share of their variance, and neighbours kept are the ten nearest by all floats
+that are among the ten nearest by code, both as means over seeds. Rows are random with a decaying spectrum, unless a file is given.
 
     OMP_NUM_THREADS=1 python benchmarks/mic_rotation.py
     OMP_NUM_THREADS=1 python benchmarks/mic_rotation.py --vectors vectors.npy
@@ -11,35 +10,23 @@ vectors is given.
 Takes about two minutes.
 """
 
-import argparse
-import json
-import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
-
 import numpy as np
+from measuring import median_ratio, take_turns
+from reporting import Table, options
 
 from hf_mic.codes import ScalarQuantizer, hadamard_turn, random_orthogonal, random_signs
 
 WIDTHS = (384, 512, 768, 1024)
 TIMED_ROWS, JUDGED_ROWS, QUERIES = 16384, 4000, 500
+ROTATIONS = (None, "orthogonal", "hadamard")
+COLUMNS = {"width": ",", "rotation, ratio": ".2f", "coding, ratio": ".2f"}
+COLUMNS |= {f"{what}, {rotation or 'none'}": ".3f" for rotation in ROTATIONS for what in ("error", "neighbours kept")}
 
 
 def make_vectors(count: int, width: int) -> np.ndarray:
     """Rows whose coordinates are principal axes, most variance first."""
     spread = np.arange(1, width + 1, dtype=np.float32) ** -0.4
     return (np.random.default_rng(0).normal(size=(count, width)) * spread).astype(np.float32)
-
-
-def fastest(ways: Sequence[Callable[[], object]], rounds: int) -> list[float]:
-    """CPU seconds of each way, the least of the rounds."""
-    best = [float("inf")] * len(ways)
-    for _ in range(rounds):
-        for i, way in enumerate(ways):
-            start = time.process_time()
-            way()
-            best[i] = min(best[i], time.process_time() - start)
-    return best
 
 
 def kept(vectors: np.ndarray, rotation: str | None, seeds: int) -> tuple[float, float]:
@@ -57,30 +44,38 @@ def kept(vectors: np.ndarray, rotation: str | None, seeds: int) -> tuple[float, 
     return float(np.mean(errors)), float(np.mean(shares))
 
 
+def measure(judged: np.ndarray, timed_rows: int, rounds: int) -> list[float]:
+    """Ratio of the rotations, and of coding as a whole."""
+    width = judged.shape[1]
+    timed = np.resize(judged, (timed_rows, width))
+    matrix, signs = random_orthogonal(width), random_signs(width)
+    dense, hadamard = (ScalarQuantizer.fit(judged, 1, rotation=rotation) for rotation in ("orthogonal", "hadamard"))
+    times = take_turns(
+        {
+            "dense": lambda: timed @ matrix,
+            "hadamard": lambda: hadamard_turn(timed, signs),
+            "dense, coding": lambda: dense.encode(timed),
+            "hadamard, coding": lambda: hadamard.encode(timed),
+        },
+        rounds,
+    )
+    return [median_ratio(times[f"dense{what}"], times[f"hadamard{what}"]) for what in ("", ", coding")]
+
+
 def main() -> None:
-    """Print and write the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--vectors", help="A .npy file of floats; default: random rows of several widths.")
+    """Measure and print the table."""
+    parser = options(__doc__)
+    parser.add_argument("--vectors", help="a .npy file of floats; default: random rows of several widths")
+    parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS, help="widths of the random rows")
+    parser.add_argument("--rows", type=int, default=TIMED_ROWS, help="rows that are turned and coded")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--output", default="outputs/mic_rotation.json")
     args = parser.parse_args()
+    table = Table(__file__, args.output, COLUMNS, ("numpy",))
     given = [np.load(args.vectors).astype(np.float32)] if args.vectors else []
-    results = []
-    for judged in given or (make_vectors(JUDGED_ROWS, width) for width in WIDTHS):
-        width = judged.shape[1]
-        timed = np.resize(judged, (TIMED_ROWS, width))
-        matrix, signs = random_orthogonal(width), random_signs(width)
-        quantizers = [ScalarQuantizer.fit(judged, 1, rotation=rotation) for rotation in ("orthogonal", "hadamard")]
-        turns = fastest([lambda: timed @ matrix, lambda: hadamard_turn(timed, signs)], args.rounds)  # noqa: B023
-        coded = fastest([lambda q=q: q.encode(timed) for q in quantizers], args.rounds)  # noqa: B023
-        row = {"width": width, "rotation": turns[0] / turns[1], "coding": coded[0] / coded[1]}
-        for rotation in (None, "orthogonal", "hadamard"):
-            row[f"error, {rotation}"], row[f"neighbours kept, {rotation}"] = kept(judged, rotation, args.seeds)
-        results.append(row)
-        print({name: round(value, 4) for name, value in row.items()})
-    Path(args.output).parent.mkdir(parents=True, exist_ok=True)
-    Path(args.output).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    for judged in given or (make_vectors(JUDGED_ROWS, width) for width in args.widths):
+        quality = [share for rotation in ROTATIONS for share in kept(judged, rotation, args.seeds)]
+        table.add(judged.shape[1], *measure(judged, args.rows, args.rounds), *quality)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Funnel search against faiss at equal bytes: recall of the exact neighbours, bytes read and time for a query.
 
 Each way finds the ten nearest for float queries, on one thread: from its codes alone, and with the best 100 codes compared again in
-floats, of which a memory map reads those rows only. A ratio is CPU time of a way to that of our codes of the same size: above 1 it is
-slower.
+floats, of which a memory map reads those rows only. A ratio is the median over rounds of a way's CPU seconds to those of our codes of the
+same size in the same round: above 1 it is slower.
 
     OMP_NUM_THREADS=1 python benchmarks/mic_search.py
     OMP_NUM_THREADS=1 python benchmarks/mic_search.py --rows 1000000 --bytes 8    # two minutes, 0.77 GB of float16 in the temporary folder
@@ -13,14 +13,16 @@ with noise in all. Such rows say how fast a way is; what a code keeps depends on
 it is not installed (pip install 'hf-mic-evl-ecg[search]').
 """
 
-import argparse
-import json
+import statistics
 import tempfile
-import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from measuring import median_ratio, take_turns
+from reporting import Table, options
 
 from hf_mic import Compressor
 from hf_mic.frozen import AdaptConfig
@@ -36,21 +38,30 @@ K, SHORTLIST = 10, 100
 WIDTH, HIDDEN = 384, 64
 LEARNED = 20_000  # rows that codes are fitted on
 CHUNK = 65536
+COLUMNS = {
+    "bytes": ",",
+    "way": "",
+    "stages": "",
+    "recall@10, %": ".1f",
+    "bytes read": ",.0f",
+    "ms": ".2f",
+    "ratio": ".2f",
+}
 
 
-def make_vectors(folder: Path, count: int) -> np.ndarray:
+def make_vectors(folder: Path, count: int, width: int = WIDTH) -> np.ndarray:
     """Rows as a float16 memory map, written in chunks."""
     random = np.random.default_rng(0)
-    basis = np.linalg.qr(random.normal(size=(WIDTH, HIDDEN)))[0].astype(np.float32).T
+    basis = np.linalg.qr(random.normal(size=(width, HIDDEN)))[0].astype(np.float32).T
     spread = np.arange(1, HIDDEN + 1, dtype=np.float32) ** -0.5
     centres = random.normal(size=(max(1, count // 100), HIDDEN)).astype(np.float32) * spread
     path = folder / "vectors.npy"
-    rows = np.lib.format.open_memmap(path, "w+", np.float16, (count, WIDTH))
+    rows = np.lib.format.open_memmap(path, "w+", np.float16, (count, width))
     for start in range(0, count, CHUNK):
         size = min(CHUNK, count - start)
         hidden = centres[random.integers(0, len(centres), size)]
         hidden = hidden + 0.6 * spread * random.normal(size=hidden.shape).astype(np.float32)
-        rows[start : start + size] = hidden @ basis + 0.02 * random.normal(size=(size, WIDTH)).astype(np.float32)
+        rows[start : start + size] = hidden @ basis + 0.02 * random.normal(size=(size, width)).astype(np.float32)
     rows.flush()
     return np.load(path, mmap_mode="r")
 
@@ -85,51 +96,32 @@ def faiss_stages(vectors: np.ndarray, learned: np.ndarray, size: int) -> dict[st
     return made
 
 
-def milliseconds(funnel: Funnel, queries: np.ndarray, rounds: int) -> float:
-    """CPU time of a query, the least of some rounds."""
-    taken = []
-    for _ in range(rounds):
-        start = time.process_time()
-        funnel.search(queries, K)
-        taken.append(time.process_time() - start)
-    return 1e3 * min(taken) / len(queries)
-
-
-def measure(vectors: np.ndarray, queries: np.ndarray, sizes: list[int], steps: int, rounds: int) -> list[dict]:
-    """A row for each way, alone and with floats after it."""
+def measure(
+    vectors: np.ndarray, queries: np.ndarray, sizes: Sequence[int], steps: int, rounds: int, table: Table
+) -> None:
+    """A row for exact search, then for each way, alone and with floats after it."""
     floats = VectorStage(vectors)
-    start = time.process_time()
     exact = Funnel([floats]).search(queries, K)
-    exact_ms = 1e3 * (time.process_time() - start) / len(queries)
-    print(f"exact search: {exact.bytes_read[0]:,.0f} bytes and {exact_ms:.2f} ms for a query")
+    times = take_turns({"exact": lambda: Funnel([floats]).search(queries, K)}, 1, warm_up=False)["exact"]
+    table.add(None, "exact", "floats", 100.0, exact.bytes_read[0], 1e3 * times[0] / len(queries), None)
     learned = unit(vectors[np.sort(np.random.default_rng(1).permutation(len(vectors))[:LEARNED])])
-    rows: list[dict] = []
-    print("| bytes | way | stages | recall@10 | bytes read | ms | ratio |\n| --: | --- | --- | --: | --: | --: | --: |")
     for size in sizes:
         ours = Compressor.fit(learned, size, config=AdaptConfig(steps=steps))
         name = f"hf_mic {ours.dims} x {ours.quantizer.bits} bits"
         first = {name: CodedStage(ours, ours.transform(vectors)), **faiss_stages(vectors, learned, size)}
-        for stages in ("codes", f"codes, floats of {SHORTLIST}"):
-            own = 0.0
-            for way, stage in first.items():
-                funnel = Funnel([stage]) if stages == "codes" else Funnel([stage, floats], [SHORTLIST])
-                found = funnel.search(queries, K)
-                spent = milliseconds(funnel, queries, rounds)
-                own = own or spent  # ours is the first
-                read, kept = sum(found.bytes_read), recall(found.rows, exact.rows)
-                rows.append(
-                    {"bytes": size, "way": way, "stages": stages, "recall": kept, "bytes_read": read, "ms": spent, "ratio": spent / own}
-                )  # fmt: skip
-                print(
-                    f"| {size} | {way} | {stages} | {100 * kept:.1f} | {read:,.0f} | {spent:.2f} | {spent / own:.2f} |",
-                    flush=True,
-                )
-    return rows
+        alone = {way: Funnel([stage]) for way, stage in first.items()}
+        both = {way: Funnel([stage, floats], [SHORTLIST]) for way, stage in first.items()}
+        for stages, funnels in (("codes", alone), (f"codes, floats of {SHORTLIST}", both)):
+            taken = take_turns({way: partial(funnel.search, queries, K) for way, funnel in funnels.items()}, rounds)
+            for way, funnel in funnels.items():
+                found, ms = funnel.search(queries, K), 1e3 * statistics.median(taken[way]) / len(queries)
+                kept, read = 100 * recall(found.rows, exact.rows), sum(found.bytes_read)
+                table.add(size, way, stages, kept, read, ms, median_ratio(taken[way], taken[name]))
 
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options(__doc__)
     parser.add_argument("--rows", type=int, default=20_000, help="rows that are made")
     parser.add_argument("--vectors", type=Path, help="vectors of your own, a .npy file")
     parser.add_argument("--queries", type=Path, help="queries of your own, a .npy file; default: 200 rows with noise")
@@ -137,7 +129,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100, help="steps of the fitted maps")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where the rows that are made lie meanwhile")
-    parser.add_argument("--output", type=Path, help="json file for the rows of the table")
     args = parser.parse_args()
     torch.set_num_threads(1)
     if faiss is not None:
@@ -150,10 +141,9 @@ def main() -> None:
             random = np.random.default_rng(2)
             queries = unit(vectors[np.sort(random.permutation(len(vectors))[:200])])
             queries = unit(queries + random.normal(size=queries.shape) * 0.3 / np.sqrt(queries.shape[1]))
-        print(f"{len(vectors):,} rows of width {vectors.shape[1]}, {vectors.dtype}, {len(queries)} queries")
-        rows = measure(vectors, queries, args.bytes, args.steps, args.rounds)
-    if args.output:
-        args.output.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        print(f"{len(vectors):,} rows of width {vectors.shape[1]}, {vectors.dtype}, {len(queries)} queries\n")
+        table = Table(__file__, args.output, COLUMNS, ("numpy", "torch", "faiss-cpu"))
+        measure(vectors, queries, args.bytes, args.steps, args.rounds, table)
 
 
 if __name__ == "__main__":

@@ -7,27 +7,32 @@ Prints bytes per vector in memory and recall@10 of the exact neighbours, with 32
 Needs pip install 'hf-mic-evl-ecg[search]'.
 """
 
-import argparse
-
-import faiss
 import numpy as np
 import torch
-from usearch.index import Index
+from reporting import Table, options
 
 from hf_mic.frozen import AdaptConfig, PrefixMap, fit_map
 from hf_mic.search import FaissStage, Funnel, UsearchStage, VectorStage
 from hf_mic.search.recall import recall
+
+try:
+    import faiss
+    from usearch.index import Index
+except ImportError:
+    faiss = None
 
 K, SHORTLIST, DIM = 10, 100, 32
 
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options(__doc__)
     parser.add_argument("vectors")
     parser.add_argument("queries")
     parser.add_argument("--steps", type=int, default=AdaptConfig().steps)
     args = parser.parse_args()
+    if faiss is None:
+        parser.error("faiss or usearch is missing: pip install 'hf-mic-evl-ecg[search]'")
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
     vectors, queries = (np.load(path, mmap_mode="r") for path in (args.vectors, args.queries))
@@ -39,7 +44,8 @@ def main() -> None:
         "fitted map": fit_map(vectors, AdaptConfig(dims=[DIM], steps=args.steps)),
     }
     print(f"{len(vectors):,} vectors, {len(queries):,} queries; float32: {4 * width} bytes\n")
-    print(f"| index | bytes | coordinates | alone | with floats of {SHORTLIST} |\n| --- | --: | --- | --: | --: |")
+    columns = {"index": "", "bytes": ",", "coordinates": "", "alone, %": ".1f", f"with floats of {SHORTLIST}, %": ".1f"}
+    table = Table(__file__, args.output, columns, ("faiss-cpu", "usearch"))
     for name, fitted in maps.items():
         index = fitted.apply(vectors, dim=DIM)
         coded = faiss.IndexScalarQuantizer(DIM, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
@@ -54,9 +60,8 @@ def main() -> None:
                 UsearchStage(graph, lambda rows, fitted=fitted: fitted.apply(rows, dim=DIM)),
             ),
         ):
-            alone = recall(Funnel([stage]).search(queries, K).rows, exact)
-            both = recall(Funnel([stage, floats], [SHORTLIST]).search(queries, K).rows, exact)
-            print(f"| {label} | {DIM} | {name} | {100 * alone:.1f} | {100 * both:.1f} |", flush=True)
+            alone, both = Funnel([stage]), Funnel([stage, floats], [SHORTLIST])
+            table.add(label, DIM, name, *(100 * recall(way.search(queries, K).rows, exact) for way in (alone, both)))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""A training step with MIC against MatryoshkaLoss on the same encoder and batch: time and peak memory.
+"""A training step with MIC against MatryoshkaLoss on the same encoder and batch: time and peak memory, as ratios to MatryoshkaLoss.
 
 A step is forward, backward and AdamW update on one batch of pairs. The losses take turns in every round, first to last and
 last to first; a ratio is the median over rounds of a loss's time to MatryoshkaLoss's in the same round, so a machine that
 slows down for a while slows both. On a CPU the time is that of the process, which other processes disturb little; with one
 thread it is the time on the clock of a free machine. Peak memory is the largest sum of tensors allocated during a step
-beyond what was there before it, from the profiler's allocation events on a CPU and from the allocator on a GPU.
+beyond what was there before it.
 
     OMP_NUM_THREADS=1 python benchmarks/mic_step.py
     python benchmarks/mic_step.py --model sentence-transformers/all-MiniLM-L6-v2 --device cuda --repeats 50
@@ -12,14 +12,13 @@ beyond what was there before it, from the profiler's allocation events on a CPU 
 Without --model the encoder has the architecture of all-MiniLM-L6-v2 (6 layers, width 384) and random weights.
 """
 
-import argparse
 import random
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 
 import torch
+from measuring import Step, median_ratio, peak_tensor_bytes, take_turns
+from reporting import Table, options
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import (
     Matryoshka2dLoss,
@@ -31,14 +30,21 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from hf_mic import MICLoss
 
 BASELINE = "MatryoshkaLoss"
 REG_DIMS = {1: [64], 3: [16, 64, 256], 7: [8, 16, 32, 64, 128, 192, 256]}
-Step = Callable[[], None]
+COLUMNS = {
+    "loss": "",
+    "step [s]": ".3f",
+    "ratio": ".3f",
+    "lowest": ".3f",
+    "highest": ".3f",
+    "peak [MiB]": ",.0f",
+    "its ratio": ".3f",
+}
 
 
 def save_random_minilm(folder: str) -> None:
@@ -104,39 +110,9 @@ def make_step(loss: nn.Module, columns: list[dict[str, Tensor]], optimizer: torc
     return step
 
 
-def seconds(step: Step, device: str) -> float:
-    """Duration of one step: of the process on a CPU, on the clock on a GPU."""
-    if device == "cpu":
-        start = time.process_time()
-        step()
-        return time.process_time() - start
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    step()
-    torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def peak_mebibytes(step: Step, device: str) -> float:
-    """Largest sum of tensors that a step allocates on top of what lives before it."""
-    if device != "cpu":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as recorded:
-        step()
-    events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
-    live = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        live += event.nbytes()
-        peak = max(peak, live)
-    return peak / 2**20
-
-
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options(__doc__)
     parser.add_argument("--model", help="encoder to load; default: the architecture of MiniLM with random weights")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch-size", type=int, default=64)
@@ -164,28 +140,19 @@ def main() -> None:
         if not args.only or args.only in name or name == BASELINE
     }
 
-    steps[BASELINE]()  # the optimiser's states come to life outside of the measurement
-    memory = {name: 0.0 if args.no_memory else peak_mebibytes(step, args.device) for name, step in steps.items()}
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(args.repeats):
-        order = list(steps.items())
-        for name, step in order if turn % 2 == 0 else reversed(order):
-            times[name].append(seconds(step, args.device))
-
     tokens = [int(column["attention_mask"].sum()) for column in columns]
-    print(
-        f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {args.batch_size} pairs of {tokens} tokens, "
-        f"{args.device}, {torch.get_num_threads()} thread(s), torch {torch.__version__}, {args.repeats} rounds"
-    )
-    memory_header = "" if args.no_memory else f"{'peak [MiB]':>12}{'ratio':>8}"
-    print(f"{'loss':<36}{'step [s]':>10}{'ratio':>8}{'(lowest, highest)':>20}{memory_header}")
-    for name in steps:
-        ratios = [value / base for value, base in zip(times[name], times[BASELINE], strict=True)]
-        line = f"{name:<36}{statistics.median(times[name]):>10.3f}{statistics.median(ratios):>8.3f}"
-        line += f"{f'({min(ratios):.3f}, {max(ratios):.3f})':>20}"
-        if not args.no_memory:
-            line += f"{memory[name]:>12.0f}{memory[name] / memory[BASELINE]:>8.3f}"
-        print(line)
+    parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    print(f"{parameters:.1f} M parameters, {args.batch_size} pairs of {tokens} tokens, {args.device}\n")
+    table = Table(__file__, args.output, COLUMNS, ("torch", "sentence-transformers", "transformers"))
+    steps[BASELINE]()  # the optimiser's states come to life outside of the measurement
+    memory = {
+        name: float("nan") if args.no_memory else peak_tensor_bytes(step, args.device) for name, step in steps.items()
+    }
+    times = take_turns(steps, args.repeats, device=args.device)
+    for name, taken in times.items():
+        ratios = [value / base for value, base in zip(taken, times[BASELINE], strict=True)]
+        speed = [statistics.median(taken), median_ratio(taken, times[BASELINE]), min(ratios), max(ratios)]
+        table.add(name, *speed, memory[name] / 2**20, memory[name] / memory[BASELINE])
 
 
 if __name__ == "__main__":
