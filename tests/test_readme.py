@@ -32,11 +32,11 @@ ECG_ROWS = {  # → method, and what its gain is over
     "teacher": ("teacher", None),
     "no teacher, all labels": ("sft-all", None),
     "EVL-ECG, all labels": ("evl_ecg-all", "sft-all"),
-    "RKD, all labels **": ("rkd-all", "sft-all"),
+    "RKD, all labels": ("rkd-all", "sft-all"),
     "no teacher, a tenth of the labels": ("sft-tenth", None),
     "EVL-ECG, a tenth of the labels": ("evl_ecg-tenth", "sft-tenth"),
-    "the teacher's answers (SeqKD), a tenth of the labels *": ("seqkd-tenth", "sft-tenth"),
-    "EVL-ECG on the teacher's answers, a tenth of the labels *": ("evl_ecg_taught-tenth", "sft-tenth"),
+    "the teacher's answers (SeqKD), a tenth of the labels": ("seqkd-tenth", "sft-tenth"),
+    "EVL-ECG on the teacher's answers, a tenth of the labels": ("evl_ecg_taught-tenth", "sft-tenth"),
 }
 ECG_TASKS = (
     "real:rhythm_fill",
