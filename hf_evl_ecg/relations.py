@@ -104,8 +104,11 @@ def distance_relations(tokens: Tensor, mask: Tensor) -> Tensor:
     # |x|^2 + |y|^2 - 2xy cancels to noise between close tokens, and the root's gradient there would be that noise's
     pairs &= squared.detach() > 16 * torch.finfo(tokens.dtype).eps * scale.detach()
     distances = torch.where(pairs, squared, 1).sqrt() * pairs  # where, not a product: sqrt'(0) is infinite, times 0 NaN
-    pair_weights, tiny = _pair_weights(weights) * different, torch.finfo(tokens.dtype).tiny
-    mean = (distances * pair_weights).sum((1, 2)) / pair_weights.sum((1, 2)).clamp(min=tiny)
+    # The weights of ordered pairs of two different tokens add up to this; distances are zero on the diagonal anyway.
+    exact = weights.double()  # a difference of squares, where one token may weigh nearly all
+    whole = (exact.sum(1).square() - exact.square().sum(1)).to(tokens.dtype)
+    tiny = torch.finfo(tokens.dtype).tiny
+    mean = _weighted_sum(distances, weights) / whole.clamp(min=tiny)
     return distances / mean.clamp(min=tiny)[:, None, None]
 
 
@@ -129,12 +132,13 @@ def cosine_relations(tokens: Tensor) -> Tensor:
 
 def _mean_square(difference: Tensor, weights: Tensor) -> Tensor:
     """Weighted mean over the n^2 ordered pairs of each sample, then over samples that have tokens."""
-    return mean_over_samples((difference.square() * _pair_weights(weights)).sum((1, 2)), weights.sum(1).square())
+    return mean_over_samples(_weighted_sum(difference.square(), weights), weights.sum(1).square())
 
 
-def _pair_weights(weights: Tensor) -> Tensor:
-    """``w_i w_j``. Shapes: (B, L) → (B, L, L)."""
-    return weights.unsqueeze(2) * weights.unsqueeze(1)
+def _weighted_sum(pairs: Tensor, weights: Tensor) -> Tensor:
+    """``sum_ij w_i w_j pairs_ij``, as two products with a vector, which make no third matrix. Shapes: (B, L, L), (B, L) → (B,)."""
+    weights = weights.to(pairs.dtype)
+    return torch.einsum("bi,bij,bj->b", weights, pairs, weights)
 
 
 def _draw_subset(
